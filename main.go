@@ -1,4 +1,40 @@
-// Command vaultexec starts a program with secrets from HashiCorp Vault in its environment.
+// Command vaultexec starts a program with secrets from HashiCorp Vault in its environment, and nowhere else.
 package main
 
-func main() {}
+import (
+	"errors"
+	"io"
+	"log"
+	"os"
+	"runtime"
+
+	"github.com/agenticverz/vaultexec/launcher"
+)
+
+// The main goroutine stays on the main thread: it forks, execs and reaps, and a parent-death signal is tied to the thread
+// that forked.
+func init() { runtime.LockOSThread() }
+
+func main() {
+	launcher.SetDumpable(false)
+	// GODEBUG=http2debug=1, set for a Go program that is started, would make the HTTP client print the token here.
+	log.SetOutput(io.Discard)
+	os.Exit(run(os.Args, os.Environ()))
+}
+
+// run turns the outcome into texts and an exit code.
+func run(args, environ []string) int {
+	a := newApp(environ, os.Stdout, os.Stderr)
+	err := a.run(args)
+	var killed *launcher.Killed
+	var exited *launcher.Exited
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &killed):
+		return launcher.Die(killed.Signal)
+	case errors.As(err, &exited):
+		return exited.Code
+	}
+	return a.ui.fail(err)
+}

@@ -1,0 +1,134 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/agenticverz/vaultexec/internal/fault"
+	"github.com/agenticverz/vaultexec/internal/vault"
+)
+
+// app is one invocation.
+type app struct {
+	ui      *ui
+	environ []string // as vaultexec was started with it
+	command []string // what stands after the first --, byte for byte; nil without --
+	head    []string // what stands before it
+}
+
+func newApp(environ []string, stdout, stderr io.Writer) *app {
+	return &app{environ: environ, ui: newUI(stdout, stderr)}
+}
+
+// getenv looks a variable up as it was at the start; vaultexec's own VAULT_ variables are gone by the time of use.
+func (a *app) getenv(name string) string {
+	for _, kv := range a.environ {
+		if v, ok := strings.CutPrefix(kv, name+"="); ok {
+			return v
+		}
+	}
+	return ""
+}
+
+// run cuts the command line at the first --, so that no word of the command is ever read as vaultexec's own, and hands the
+// rest to the parser.
+func (a *app) run(args []string) error {
+	unsetVaultVariables(a.environ)
+	a.head = args[1:]
+	if i := slices.Index(a.head, "--"); i >= 0 {
+		a.head, a.command = a.head[:i], append([]string{}, a.head[i+1:]...)
+	}
+	if len(args) == 1 {
+		a.ui.errorf(shortUsage)
+		return &fault.Error{Kind: fault.Usage, What: "no command", Hint: "vaultexec --help shows everything"}
+	}
+	run := newGiven()
+	usageError := func(_ *cli.Context, err error, _ bool) error { return a.parseError(err) }
+	c := &cli.App{
+		Name: "vaultexec", HideHelp: true, HideVersion: true,
+		Writer: io.Discard, ErrWriter: io.Discard,
+		ExitErrHandler: func(*cli.Context, error) {}, // or App.Run would call os.Exit
+		OnUsageError:   usageError,
+		Flags:          run.flags(options),
+		Action:         func(c *cli.Context) error { return a.launch(run, c.Args().Slice()) },
+		Commands: []*cli.Command{
+			{Name: "run", OnUsageError: usageError, HideHelp: true, Flags: run.flags(options),
+				Action: func(c *cli.Context) error { return a.launch(run, c.Args().Slice()) }},
+			{Name: "help", OnUsageError: usageError, HideHelp: true,
+				Action: func(c *cli.Context) error { return a.help(c.Args().Slice()) }},
+		},
+	}
+	return c.Run(append([]string{"vaultexec"}, a.head...))
+}
+
+// unsetVaultVariables takes them out of this process: vault/api reads them again by itself, and some would win over an
+// option. What they said is in the copy.
+func unsetVaultVariables(environ []string) {
+	for _, kv := range environ {
+		if name, _, _ := strings.Cut(kv, "="); strings.HasPrefix(name, "VAULT_") || strings.HasPrefix(name, "BAO_") {
+			os.Unsetenv(name)
+		}
+	}
+}
+
+// parseError turns the parser's complaint into ours.
+func (a *app) parseError(err error) error {
+	text := err.Error()
+	if name, ok := strings.CutPrefix(text, "flag provided but not defined: -"); ok {
+		name = strings.TrimLeft(name, "-")
+		e := &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("no option --%s", name), Hint: "vaultexec --help lists them"}
+		if near := vault.Nearest(name, optionNames()); near != "" {
+			e.Hint = fmt.Sprintf("did you mean --%s?", near)
+		}
+		return e
+	}
+	if name, ok := strings.CutPrefix(text, "flag needs an argument: -"); ok {
+		name = strings.TrimLeft(name, "-")
+		return &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("--%s needs a value", name), Hint: "vaultexec --help shows its form"}
+	}
+	return &fault.Error{Kind: fault.Usage, What: "cannot read the options", Hint: "write them as --name VALUE; vaultexec --help lists them"}
+}
+
+func optionNames() []string {
+	names := make([]string, len(options))
+	for i, o := range options {
+		names[i] = o.name
+	}
+	return names
+}
+
+// withoutSeparator says what a command without -- should have been. Of the command itself only the first word is repeated.
+func (a *app) withoutSeparator(words []string) error {
+	line := []string{"vaultexec"}
+	for _, w := range a.head[:len(a.head)-len(words)] {
+		line = append(line, shellQuote(w))
+	}
+	line = append(line, "--", shellQuote(words[0]))
+	if len(words) > 1 {
+		line = append(line, "…")
+	}
+	return &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("%q is not a command of vaultexec", words[0]),
+		Hint: "to start a program, put -- before it: " + strings.Join(line, " ")}
+}
+
+// shellQuote quotes a word for POSIX sh where it needs to be.
+func shellQuote(s string) string {
+	plain := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("_-./=:@%+,", r)
+	}
+	if s != "" && strings.IndexFunc(s, func(r rune) bool { return !plain(r) }) < 0 {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}
+
+func validGlob(g string) bool {
+	_, err := path.Match(g, "")
+	return err == nil
+}

@@ -1,0 +1,151 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/agenticverz/vaultexec/internal/fault"
+	"github.com/agenticverz/vaultexec/launcher"
+)
+
+const shortUsage = `vaultexec starts a program with secrets from HashiCorp Vault in its environment.
+
+  vaultexec --path app-prod --path database -- uvicorn app:app
+  vaultexec --path app-prod --dry-run        shows names and sources, no values
+  vaultexec --help                           shows everything
+`
+
+const synopsis = `vaultexec starts a program with secrets from HashiCorp Vault in its environment, and nowhere else.
+
+Usage:
+  vaultexec [OPTIONS] -- COMMAND [ARG...]        the launcher (also: vaultexec run ...)
+  vaultexec help TOPIC                           exit-codes, references
+
+Everything after the first -- belongs to the command, byte for byte.
+An option may also be given as the variable in brackets; the option wins.
+`
+
+// topics are the pages of `vaultexec help TOPIC`.
+var topics = map[string]func() string{
+	"exit-codes": func() string { return exitCodes },
+	"references": references,
+}
+
+const exitCodes = `Exit codes of vaultexec itself; a command that was started gives its own.
+
+  120  Vault was away for longer than --wait: unreachable, sealed, overloaded;
+       or it cannot be talked to like this: TLS refused, wrong protocol
+  121  login refused, a policy denies, the token is not valid
+  122  no such secret or mount; the version is deleted or destroyed
+  123  a secret that cannot become a variable: collision, bad name, NUL byte,
+       null, too large
+  125  wrong option, reference or configuration; found before Vault is asked
+  126  the command was found and cannot be executed
+  127  the command, or the interpreter of a script, was not found
+  128+n  as a shell shows it: ended by signal n
+
+To tell them from a command's own: vaultexec says why on standard error, and
+with --log-format json its last line has the field "exit".
+`
+
+func references() string {
+	var b strings.Builder
+	b.WriteString(`How secrets are named, and which names variables may have.
+
+  --path app-prod              all keys of that secret, in the mount of --mount
+  --path /agenticverz/app-prod the leading slash names the mount itself
+  --path app-prod@3            version 3 (KV version 2 only)
+  --env DB=database#PASSWORD   one key under a name of your choice
+
+  %40 %23 %25 %2C in a path stand for @ # % and the comma. Segments "." and ".."
+  and empty ones are errors. Lists in variables (VAULTEXEC_PATH and the like) are
+  separated by commas or line breaks.
+
+  Strings pass unchanged. Numbers become the literal that Vault sends, booleans
+  true and false, objects and lists compact JSON; null is an error.
+
+  Names are [A-Za-z_][A-Za-z0-9_]*. Names that change which code runs in the
+  program are refused unless --allow-name allows them:
+
+`)
+	line := "   "
+	for _, n := range launcher.DangerousNames {
+		if len(line)+1+len(n) > 78 {
+			b.WriteString(line + "\n")
+			line = "   "
+		}
+		line += " " + n
+	}
+	b.WriteString(line + "\n")
+	return b.String()
+}
+
+// help prints the whole usage or one topic on standard output.
+func (a *app) help(args []string) error {
+	if len(args) == 0 {
+		a.ui.printf("%s", usageText())
+		return nil
+	}
+	topic, ok := topics[args[0]]
+	if !ok {
+		return &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("no help on %q", args[0]), Hint: "there is: exit-codes, references"}
+	}
+	a.ui.printf("%s", topic())
+	return nil
+}
+
+// usageText is the text of --help, from the option table.
+func usageText() string {
+	var b strings.Builder
+	b.WriteString(synopsis)
+	for _, g := range groups {
+		fmt.Fprintf(&b, "\n%s:\n", g)
+		for _, o := range options {
+			if o.group == g {
+				b.WriteString(optionText(o))
+			}
+		}
+	}
+	return b.String()
+}
+
+func optionText(o option) string {
+	head := "  --" + o.name
+	if o.arg != "" {
+		head += " " + o.arg
+	}
+	var notes []string
+	if o.list {
+		notes = append(notes, "repeatable")
+	}
+	if o.def != "" {
+		notes = append(notes, "default "+o.def)
+	}
+	text := o.usage
+	if len(notes) > 0 {
+		text += " (" + strings.Join(notes, ", ") + ")"
+	}
+	if len(o.env) > 0 {
+		text += " [" + strings.Join(o.env, ", ") + "]"
+	}
+	const column = 34
+	if len(head) >= column-1 {
+		return head + "\n" + wrap(text, column)
+	}
+	return head + strings.TrimPrefix(wrap(text, column), strings.Repeat(" ", len(head)))
+}
+
+// wrap breaks text into lines of at most 100 columns, each indented.
+func wrap(text string, indent int) string {
+	var b strings.Builder
+	line := strings.Repeat(" ", indent-1)
+	for _, w := range strings.Fields(text) {
+		if len(line)+1+len(w) > 100 {
+			b.WriteString(line + "\n")
+			line = strings.Repeat(" ", indent-1)
+		}
+		line += " " + w
+	}
+	b.WriteString(line + "\n")
+	return b.String()
+}

@@ -1,0 +1,171 @@
+// Package fault is the one error taxonomy of vaultexec: the kind of a failure decides its exit code and whether waiting can
+// help, and every failure carries a text for a person and a hint on what to do. No text holds a secret: an Error is made of
+// names and of our own words, never of a response body or of a wrapped error that was not looked at.
+package fault
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// Kind classifies a failure.
+type Kind uint8
+
+// The kinds. The zero Kind is not used, so that a forgotten one shows.
+const (
+	Usage         Kind = iota + 1 // wrong option, reference or configuration
+	Defect                        // vaultexec did something that it never should
+	Away                          // Vault cannot answer now: unreachable, sealed, standby, overloaded
+	Address                       // Vault cannot be talked to like this: TLS refused, wrong protocol
+	Refused                       // login refused
+	Denied                        // a policy denies
+	BadToken                      // the token itself is not valid
+	Missing                       // no such secret, version or mount
+	Deleted                       // the version is deleted or destroyed
+	Value                         // a secret that cannot become a variable
+	Changed                       // --on-change exit
+	NotExecutable                 // the command was found and cannot be executed
+	NotFound                      // the command was not found
+	Conflict                      // somebody else wrote first (check-and-set)
+)
+
+// kinds is the table of spec section 4. Exit codes 125 to 127 are those of docker and env(1).
+var kinds = [...]struct {
+	name  string
+	code  int
+	retry bool
+}{
+	Usage:         {"usage", 125, false},
+	Defect:        {"defect", 125, false},
+	Away:          {"away", 120, true},
+	Address:       {"address", 120, false},
+	Refused:       {"refused", 121, false},
+	Denied:        {"denied", 121, false},
+	BadToken:      {"token", 121, false},
+	Missing:       {"missing", 122, false},
+	Deleted:       {"deleted", 122, false},
+	Value:         {"value", 123, false},
+	Changed:       {"changed", 124, false},
+	NotExecutable: {"not-executable", 126, false},
+	NotFound:      {"not-found", 127, false},
+	Conflict:      {"conflict", 123, false},
+}
+
+// String names the kind in logs.
+func (k Kind) String() string {
+	if int(k) >= len(kinds) || kinds[k].name == "" {
+		return fmt.Sprintf("kind(%d)", uint8(k))
+	}
+	return kinds[k].name
+}
+
+// Code is the exit code of the kind.
+func (k Kind) Code() int { return kinds[k].code }
+
+// Retryable reports whether the same request may succeed later without anybody changing anything.
+func (k Kind) Retryable() bool { return kinds[k].retry }
+
+// Error is one failure.
+type Error struct {
+	Kind Kind
+	What string // what could not be done: "cannot read agenticverz/app-prod"
+	Why  string // the cause: "permission denied"
+	Hint string // what to do about it; may be empty
+
+	Exit       int           // exit code in place of the kind's, if not 0
+	RetryAfter time.Duration // how long the server asked to wait; 0 if it did not
+	Err        error         // what errors.Is and errors.As may find; never printed
+}
+
+// Error returns "what: why".
+func (e *Error) Error() string {
+	if e.Why == "" {
+		return e.What
+	}
+	return e.What + ": " + e.Why
+}
+
+// Unwrap returns the cause that is not printed.
+func (e *Error) Unwrap() error { return e.Err }
+
+// Code is the exit code of the failure.
+func (e *Error) Code() int {
+	if e.Exit != 0 {
+		return e.Exit
+	}
+	return e.Kind.Code()
+}
+
+// Usagef makes a Usage error without a hint.
+func Usagef(format string, args ...any) *Error {
+	return &Error{Kind: Usage, What: fmt.Sprintf(format, args...)}
+}
+
+// List is several failures that were found together. The first decides the exit code.
+type List []*Error
+
+// Error joins the texts with "; ".
+func (l List) Error() string {
+	texts := make([]string, len(l))
+	for i, e := range l {
+		texts[i] = e.Error()
+	}
+	return strings.Join(texts, "; ")
+}
+
+// Unwrap makes errors.As find the first failure.
+func (l List) Unwrap() []error {
+	errs := make([]error, len(l))
+	for i, e := range l {
+		errs[i] = e
+	}
+	return errs
+}
+
+// Join returns nil for no failure, the failure itself for one, and a List for more.
+func Join(errs []*Error) error {
+	switch len(errs) {
+	case 0:
+		return nil
+	case 1:
+		return errs[0]
+	}
+	return List(errs)
+}
+
+// All returns every failure in err, wrapping what is not one of ours as a Defect.
+func All(err error) []*Error {
+	if err == nil {
+		return nil
+	}
+	if l, ok := err.(List); ok {
+		return l
+	}
+	return []*Error{Of(err)}
+}
+
+// Of returns the (first) failure in err. An error from elsewhere becomes a Defect whose text is only its type, because
+// nobody checked that the text holds no secret.
+func Of(err error) *Error {
+	var e *Error
+	if errors.As(err, &e) {
+		return e
+	}
+	return &Error{Kind: Defect, What: "unexpected failure", Why: fmt.Sprintf("%T", err), Err: err}
+}
+
+// Is reports whether err is a failure of one of the kinds.
+func Is(err error, want ...Kind) bool {
+	var e *Error
+	if !errors.As(err, &e) {
+		return false
+	}
+	for _, k := range want {
+		if e.Kind == k {
+			return true
+		}
+	}
+	return false
+}

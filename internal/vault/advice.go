@@ -1,0 +1,149 @@
+package vault
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/agenticverz/vaultexec/internal/fault"
+)
+
+// Advise tries to better the hint of a failure about p by asking Vault: the nearest existing name for a missing secret when
+// the token may list, the mounts that the token sees for one that was looked for in a mount nobody named. It takes at most
+// two requests and one second, and leaves the failure as it is when they do not help.
+func (c *Client) Advise(ctx context.Context, p Path, f *fault.Error, mountIsDefault bool) {
+	if f.Kind != fault.Missing && !(f.Kind == fault.Denied && mountIsDefault) {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	if f.Kind == fault.Missing && f.Why != "no such mount" {
+		if f.Hint != "" {
+			return
+		}
+		engine, known := c.mounts.find(p)
+		if !known {
+			return
+		}
+		p = p.within(engine.Mount)
+		dir, base := "", p.Name
+		if i := strings.LastIndexByte(p.Name, '/'); i >= 0 {
+			dir, base = p.Name[:i+1], p.Name[i+1:]
+		}
+		names, err := c.List(ctx, engine, dir)
+		if err != nil {
+			return
+		}
+		if near := Nearest(base, names); near != "" {
+			f.Hint = fmt.Sprintf("did you mean %q?", dir+near)
+		}
+		return
+	}
+	mounts, err := c.VisibleMounts(ctx)
+	if err != nil || len(mounts) == 0 {
+		return
+	}
+	names := make([]string, 0, len(mounts))
+	for _, m := range mounts {
+		if m.KV != 0 {
+			names = append(names, m.Mount)
+		}
+	}
+	switch {
+	case len(names) == 0 || slices.Contains(names, p.Mount):
+	case mountIsDefault:
+		f.Hint = fmt.Sprintf("no --mount was given, so %q was used; the token can see: %s", p.Mount, strings.Join(names, ", "))
+	default:
+		f.Hint = "the token can see the mounts: " + strings.Join(names, ", ")
+	}
+}
+
+// List returns the names below dir (which is empty or ends in a slash) of a KV mount. Names of folders end in a slash.
+func (c *Client) List(ctx context.Context, engine Engine, dir string) ([]string, error) {
+	path := engine.Mount + "/"
+	if engine.KV == 2 {
+		path += "metadata/"
+	}
+	// path.Join in vault/api drops the slash at the end, which Vault does not need for a LIST.
+	a, err := c.do(ctx, request{what: fmt.Sprintf("cannot list %s/%s", engine.Mount, dir), method: "LIST", path: path + dir})
+	if err != nil {
+		if f := fault.Of(err); f.Kind == fault.Denied && f.Hint == "" {
+			f.Hint = PolicyHint(path+dir, "list")
+		}
+		return nil, err
+	}
+	var d struct {
+		Keys []string `json:"keys"`
+	}
+	if json.Unmarshal(a.Data, &d) != nil {
+		return nil, &fault.Error{Kind: fault.Away, What: fmt.Sprintf("cannot list %s/%s", engine.Mount, dir), Why: whyNotVault}
+	}
+	return d.Keys, nil
+}
+
+// VisibleMounts returns the secrets engines on which the token may do anything.
+func (c *Client) VisibleMounts(ctx context.Context) ([]Engine, error) {
+	a, err := c.do(ctx, request{what: "cannot list the mounts", path: "sys/internal/ui/mounts"})
+	if err != nil {
+		return nil, err
+	}
+	var d struct {
+		Secret map[string]struct {
+			Type    string `json:"type"`
+			Options struct {
+				Version string `json:"version"`
+			} `json:"options"`
+		} `json:"secret"`
+	}
+	if json.Unmarshal(a.Data, &d) != nil {
+		return nil, &fault.Error{Kind: fault.Away, What: "cannot list the mounts", Why: whyNotVault}
+	}
+	engines := make([]Engine, 0, len(d.Secret))
+	for path, m := range d.Secret {
+		e := Engine{Mount: strings.TrimSuffix(path, "/"), Type: m.Type}
+		if m.Type == "kv" || m.Type == "generic" {
+			e.Type, e.KV = "kv", 1
+			if m.Options.Version == "2" {
+				e.KV = 2
+			}
+		}
+		engines = append(engines, e)
+	}
+	slices.SortFunc(engines, func(a, b Engine) int { return strings.Compare(a.Mount, b.Mount) })
+	return engines, nil
+}
+
+// Nearest returns the name that a person most likely meant, or "" when none is close.
+func Nearest(name string, names []string) string {
+	best, bestDistance := "", len(name)/2+1
+	for _, n := range names {
+		if d := distance(strings.ToLower(name), strings.ToLower(strings.TrimSuffix(n, "/"))); d < bestDistance {
+			best, bestDistance = n, d
+		}
+	}
+	return best
+}
+
+// distance is the Levenshtein distance of two strings, in bytes.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := diagonal
+			if a[i] != b[j] {
+				cost++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(cost, row[j+1]+1, row[j]+1)
+		}
+	}
+	return row[len(b)]
+}

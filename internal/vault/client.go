@@ -1,0 +1,368 @@
+// Package vault talks to HashiCorp Vault and OpenBao: connection, tokens, KV engines, system calls. It knows nothing of the
+// processes that get the secrets.
+package vault
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"net/url"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+
+	"github.com/agenticverz/vaultexec/internal/fault"
+)
+
+// Config says where Vault is and how to reach it. It is complete: no environment variable is read beside it but Go's own
+// HTTP_PROXY, HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE and SSL_CERT_DIR.
+type Config struct {
+	Address       string        // http://, https:// or unix:// address
+	Agent         bool          // the address is that of a Vault Agent or Proxy
+	Namespace     string        // sent with every request but those for the health of the server
+	CACert        string        // PEM file
+	CACertBytes   string        // PEM itself
+	CAPath        string        // folder of PEM files
+	ClientCert    string        // PEM file
+	ClientKey     string        // PEM file
+	TLSServerName string        // name to verify in place of the address's host
+	SkipVerify    bool          // do not verify the server's certificate
+	SRVLookup     bool          // look the address up as a DNS SRV record when it has no port
+	ProxyAddress  string        // HTTP proxy, in place of HTTP_PROXY and HTTPS_PROXY
+	Headers       string        // JSON object of additional headers
+	Timeout       time.Duration // of one request, connecting included; 0 means 10 s
+	UserAgent     string
+}
+
+// DefaultAddress is where the Vault CLI looks, too.
+const DefaultAddress = api.DefaultAddress
+
+// maxConns bounds the connections over which plain HTTP requests are spread. All of them stay open between two rounds of
+// polling; net/http's own default would dial most of them anew each time.
+const maxConns = 32
+
+// maxBody bounds what is read of an answer. Vault refuses requests over 32 MiB, so that no secret is larger.
+const maxBody = 64 << 20
+
+// Client is a connection to one Vault. It is safe for use by several goroutines.
+type Client struct {
+	api     *api.Client
+	bare    *api.Client // the same without the namespace
+	pool    *http.Transport
+	timeout time.Duration
+	where   string // scheme://host for texts; never with a user name or password
+	agent   bool
+
+	mu    sync.Mutex
+	token Text
+
+	mounts mountCache
+}
+
+// New makes a client. Every VAULT_ and BAO_ variable must have been unset before: vault/api reads them again by itself, and
+// some of them (VAULT_AGENT_ADDR, VAULT_WRAP_TTL, VAULT_TOKEN) would win over what cfg says.
+func New(cfg Config) (*Client, error) {
+	for _, kv := range os.Environ() {
+		if name, _, _ := strings.Cut(kv, "="); strings.HasPrefix(name, "VAULT_") || strings.HasPrefix(name, "BAO_") {
+			return nil, &fault.Error{Kind: fault.Defect, What: "cannot set up the connection", Why: name + " is still set"}
+		}
+	}
+	u, err := checkAddress(cfg.Address)
+	if err != nil {
+		return nil, err
+	}
+	transport := newTransport()
+	if cfg.ProxyAddress != "" {
+		proxy, err := url.Parse(cfg.ProxyAddress)
+		if err != nil || proxy.Host == "" {
+			return nil, &fault.Error{Kind: fault.Usage, What: "cannot use VAULT_PROXY_ADDR", Why: "not a URL such as http://proxy:3128"}
+		}
+		transport.Proxy = http.ProxyURL(proxy)
+	}
+	httpClient := &http.Client{
+		Transport:     transport,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	conf := &api.Config{
+		Address:    cfg.Address,
+		HttpClient: httpClient,
+		SRVLookup:  cfg.SRVLookup,
+		// vault/api would send the token to any host that a redirect names.
+		DisableRedirects: true,
+		// Its retries lie below ours: up to 4.5 s before the first error shows.
+		MaxRetries: 0,
+		// Each attempt has a context of its own.
+		Timeout: 0,
+	}
+	if err := conf.ConfigureTLS(&api.TLSConfig{
+		CACert: cfg.CACert, CACertBytes: []byte(cfg.CACertBytes), CAPath: cfg.CAPath,
+		ClientCert: cfg.ClientCert, ClientKey: cfg.ClientKey,
+		TLSServerName: cfg.TLSServerName, Insecure: cfg.SkipVerify,
+	}); err != nil {
+		return nil, tlsFilesError(cfg, err)
+	}
+	client, err := api.NewClient(conf)
+	if err != nil {
+		return nil, &fault.Error{Kind: fault.Usage, What: "cannot set up the connection", Why: "the address is not valid", Err: err}
+	}
+	client.SetWrappingLookupFunc(func(string, string) string { return "" })
+	client.ClearToken()
+	client.AddHeader("User-Agent", cfg.UserAgent)
+	if err := addHeaders(client, cfg.Headers); err != nil {
+		return nil, err
+	}
+	if cfg.Namespace != "" {
+		client.SetNamespace(cfg.Namespace)
+	}
+	if u.Scheme == "https" {
+		httpClient.Transport = &oneHandshake{Transport: transport, first: make(chan struct{})}
+	}
+	c := &Client{api: client, bare: client.WithNamespace(""), pool: transport, timeout: cfg.Timeout, agent: cfg.Agent}
+	c.where = u.Scheme + "://" + u.Host + u.Path
+	if c.timeout <= 0 {
+		c.timeout = 10 * time.Second
+	}
+	return c, nil
+}
+
+func newTransport() *http.Transport {
+	dialer := &net.Dialer{KeepAlive: 30 * time.Second}
+	return &http.Transport{
+		Proxy:                 http.ProxyFromEnvironment,
+		DialContext:           dialer.DialContext,
+		ForceAttemptHTTP2:     true,
+		MaxConnsPerHost:       maxConns,
+		MaxIdleConns:          maxConns,
+		MaxIdleConnsPerHost:   maxConns,
+		IdleConnTimeout:       90 * time.Second,
+		ExpectContinueTimeout: time.Second,
+		TLSClientConfig:       &tls.Config{MinVersion: tls.VersionTLS12},
+	}
+}
+
+// checkAddress accepts http://host, https://host and unix:///socket. A user name or password in the address is sent as basic
+// authentication by vault/api, for a reverse proxy; it stays out of every text.
+func checkAddress(address string) (*url.URL, error) {
+	u, err := url.Parse(address)
+	if err != nil { // err quotes the address, which may hold a password
+		return nil, &fault.Error{Kind: fault.Usage, What: "cannot use the address of Vault", Why: "not a URL", Hint: `write it as --address http://127.0.0.1:8200 or VAULT_ADDR`}
+	}
+	fine := u.Host != ""
+	switch u.Scheme {
+	case "http", "https":
+	case "unix":
+		fine = u.Path != ""
+	default:
+		fine = false
+	}
+	if !fine || u.RawQuery != "" || u.Fragment != "" {
+		return nil, &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot use %q as the address of Vault", u.Redacted()), Why: "not of the form http://HOST[:PORT], https://HOST[:PORT] or unix:///SOCKET", Hint: "correct --address, VAULT_ADDR or VAULT_AGENT_ADDR"}
+	}
+	return u, nil
+}
+
+func addHeaders(client *api.Client, text string) error {
+	if text == "" {
+		return nil
+	}
+	bad := func(why string) error {
+		return &fault.Error{Kind: fault.Usage, What: "cannot use VAULT_HEADERS", Why: why, Hint: `write it as {"NAME": "VALUE"}`}
+	}
+	var headers map[string]string
+	if err := json.Unmarshal([]byte(text), &headers); err != nil {
+		return bad("not a JSON object of strings")
+	}
+	for name, value := range headers {
+		if strings.HasPrefix(http.CanonicalHeaderKey(name), "X-Vault-") {
+			return bad("headers that begin with X-Vault- are Vault's own")
+		}
+		if strings.ContainsAny(name+value, "\r\n") {
+			return bad("a line break in a header")
+		}
+		client.AddHeader(name, value)
+	}
+	return nil
+}
+
+// tlsFilesError names the option behind a failure of ConfigureTLS. The error's own text may quote file contents.
+func tlsFilesError(cfg Config, err error) error {
+	e := &fault.Error{Kind: fault.Usage, What: "cannot set up TLS", Err: err}
+	if (cfg.ClientCert == "") != (cfg.ClientKey == "") {
+		e.Why, e.Hint = "a client certificate needs its key and the reverse", "give both --client-cert and --client-key"
+		return e
+	}
+	for _, file := range []struct{ option, path string }{
+		{"--ca-cert", cfg.CACert}, {"--ca-path", cfg.CAPath}, {"--client-cert", cfg.ClientCert}, {"--client-key", cfg.ClientKey},
+	} {
+		if file.path == "" {
+			continue
+		}
+		if _, err := os.ReadFile(file.path); err != nil && (file.option != "--ca-path" || !isDir(file.path)) {
+			e.Why = fmt.Sprintf("cannot read %s %q: %s", file.option, file.path, Errno(err))
+			return e
+		}
+	}
+	e.Why, e.Hint = "no usable PEM in a file that --ca-cert, --ca-path, --client-cert or --client-key names", "check that the key belongs to the certificate and that the files are PEM"
+	return e
+}
+
+func isDir(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
+}
+
+// Errno returns the bare cause of a file error: "permission denied" in place of "open /x: permission denied".
+func Errno(err error) string {
+	var pe *os.PathError
+	if errors.As(err, &pe) {
+		return pe.Err.Error()
+	}
+	return err.Error()
+}
+
+// Where is the server's address for texts, without user name and password.
+func (c *Client) Where() string { return c.where }
+
+// Agent reports whether a Vault Agent or Proxy in front adds the token.
+func (c *Client) Agent() bool { return c.agent }
+
+// SetToken sets the token for all requests from now on.
+func (c *Client) SetToken(t Text) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.token = t
+}
+
+// Token returns the token in use.
+func (c *Client) Token() Text {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.token
+}
+
+// CloseIdle closes the connections that carry no request.
+func (c *Client) CloseIdle() { c.pool.CloseIdleConnections() }
+
+// request is one call of Vault's HTTP API.
+type request struct {
+	what   string // what cannot be done when it fails: "cannot read agenticverz/app-prod"
+	method string // GET when empty
+	path   string // below /v1/
+	query  url.Values
+	body   any   // encoded as JSON when not nil
+	token  *Text // in place of the client's; an empty one sends none
+	bare   bool  // without namespace: sys/health answers 400 to it on OpenBao
+	merge  bool  // the body is a JSON merge patch
+	login  bool  // refusals are those of a login
+	quiet  bool  // any status is fine, the caller looks at it
+}
+
+// Answer is a response of Vault that was understood.
+type Answer struct {
+	Status        int
+	Date          time.Time // the server's clock; zero when it sent none
+	LeaseID       string
+	LeaseDuration int // seconds
+	Renewable     bool
+	Data          json.RawMessage
+	Auth          *Auth
+	Wrapped       bool // the response was wrapped, Data is empty
+	Warnings      []string
+	Errors        []string
+	raw           []byte
+}
+
+// Auth is the part of an answer that a login gives. It refuses to be printed.
+type Auth struct {
+	ClientToken   string          `json:"client_token"`
+	Accessor      string          `json:"accessor"`
+	Policies      []string        `json:"policies"`
+	LeaseDuration int             `json:"lease_duration"`
+	Renewable     bool            `json:"renewable"`
+	TokenType     string          `json:"token_type"`
+	NumUses       int             `json:"num_uses"`
+	MFA           json.RawMessage `json:"mfa_requirement"`
+}
+
+// Format prints "***" for every verb.
+func (a Auth) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(Hidden)) }
+
+// do sends one request, once. The error is a *fault.Error. An Answer comes with the error too when Vault sent one.
+func (c *Client) do(ctx context.Context, r request) (*Answer, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	method := r.method
+	if method == "" {
+		method = http.MethodGet
+	}
+	client := c.api
+	if r.bare {
+		client = c.bare
+	}
+	req := client.NewRequest(method, "/v1/"+r.path)
+	for name, values := range r.query {
+		req.Params[name] = values
+	}
+	token := c.Token()
+	if r.token != nil {
+		token = *r.token
+	}
+	req.ClientToken = token.s
+	if r.merge {
+		req.Headers.Set("Content-Type", "application/merge-patch+json")
+	}
+	if r.body != nil {
+		if err := req.SetJSONBody(r.body); err != nil {
+			return nil, &fault.Error{Kind: fault.Defect, What: r.what, Why: "the request cannot be encoded"}
+		}
+	}
+	// The lower-level call, because only it takes any method with a token and headers of the request's own; Logical().Read
+	// would moreover turn "no handler for route" and an unfollowed redirect into "no such secret".
+	resp, err := client.RawRequestWithContext(ctx, req) //lint:ignore SA1019 see above
+	if resp == nil {
+		return nil, c.transportError(r, err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody))
+	if err != nil {
+		return nil, c.transportError(r, err)
+	}
+	return c.understand(r, resp.Response, body)
+}
+
+// oneHandshake lets the first request of an https connection go ahead alone until its connection stands, so that all others
+// share it over HTTP/2 (or dial with a session ticket) in place of one TLS handshake each. Nobody waits longer than for a
+// connection of its own.
+type oneHandshake struct {
+	*http.Transport
+	lead  sync.Once
+	first chan struct{} // closed when the first connection stands, or could not be made
+}
+
+// RoundTrip implements http.RoundTripper.
+func (t *oneHandshake) RoundTrip(req *http.Request) (*http.Response, error) {
+	leader := false
+	t.lead.Do(func() { leader = true })
+	if leader {
+		release := sync.OnceFunc(func() { close(t.first) })
+		defer release()
+		// WroteHeaders and not GotConn: net/http offers an HTTP/2 connection to others only after it has handed it out.
+		trace := &httptrace.ClientTrace{WroteHeaders: release}
+		return t.Transport.RoundTrip(req.WithContext(httptrace.WithClientTrace(req.Context(), trace)))
+	}
+	select {
+	case <-t.first:
+	case <-req.Context().Done():
+		return nil, req.Context().Err()
+	}
+	return t.Transport.RoundTrip(req)
+}

@@ -1,0 +1,390 @@
+package vault
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/agenticverz/vaultexec/internal/fault"
+)
+
+// Engine says what a mount holds.
+type Engine struct {
+	Mount string // real path of the mount, without the slash at its end
+	Type  string // "kv", "database", …
+	KV    int    // 1 or 2 for a KV engine, else 0
+}
+
+// Secret is what one read gave.
+type Secret struct {
+	Path   Path // with the real mount
+	Engine Engine
+	Values map[string]Value
+
+	// Version 2 only.
+	Version     int
+	CreatedTime string // RFC 3339, the server's clock
+	Destroyed   bool
+	DeletedTime string // "" while the version lives; may lie in the future under delete_version_after
+
+	Lease Lease     // of a dynamic secret
+	Date  time.Time // the server's clock when it answered; zero when it did not say
+}
+
+// Lease is the lease of a dynamic secret; the zero Lease stands for none.
+type Lease struct {
+	ID        string
+	Duration  time.Duration
+	Renewable bool
+}
+
+// ReadOptions change how a secret is read.
+type ReadOptions struct {
+	KVVersion int  // 1 or 2 to skip the question; 0 to find out
+	NoLease   bool // do not read paths of engines that create a lease by being read; Values stays nil
+}
+
+// reserved mounts hold no secrets for programs, and a cubbyhole could imitate the proof of KV version 2.
+var reserved = []string{"cubbyhole", "identity", "sys", "auth"}
+
+// Read reads a secret of a KV engine of either version, or of any engine that answers a read.
+//
+// The version is found by guess, proof and question: the path is read as if the mount were version 2. An answer that proves
+// itself costs nothing more. Otherwise the mount is asked for once in the life of the client, at sys/internal/ui/mounts,
+// which every token may that may do anything below the mount, and which uses up no use of a token.
+func (c *Client) Read(ctx context.Context, p Path, opt ReadOptions) (*Secret, error) {
+	if root, _, _ := strings.Cut(p.Mount+"/"+p.Name, "/"); slices.Contains(reserved, root) || p.Mount == "" && slices.Contains(reserved, firstSegment(p.Name)) {
+		return nil, &fault.Error{Kind: fault.Usage, What: cannotRead(p), Why: "it is not in a secrets engine"}
+	}
+	engine, known := c.mounts.find(p)
+	var guess *Answer
+	var guessErr error
+	switch {
+	case known:
+	case p.Mount != "" && opt.KVVersion != 0:
+		engine = Engine{Mount: p.Mount, Type: "kv", KV: opt.KVVersion}
+	default:
+		guessed := p.Mount != ""
+		if guessed {
+			guess, guessErr = c.readData(ctx, p)
+			if guessErr == nil && provesV2(guess) {
+				c.mounts.add(Engine{Mount: p.Mount, Type: "kv", KV: 2})
+				return secretV2(p, guess)
+			}
+			// Nothing that another question could put right.
+			if guessErr != nil && !fault.Is(guessErr, fault.Denied, fault.Missing, fault.Usage) {
+				return nil, guessErr
+			}
+		}
+		var err error
+		if engine, err = c.ask(ctx, p); err != nil {
+			if fault.Is(err, fault.Denied) && fault.Of(guessErr).Why == "no such mount" {
+				return nil, guessErr
+			}
+			return nil, err
+		}
+		if opt.KVVersion != 0 && engine.Type == "kv" {
+			engine.KV = opt.KVVersion
+		}
+		if guessed && engine.KV == 2 && engine.Mount == p.Mount {
+			return c.finishV2(p, guess, guessErr)
+		}
+	}
+	p = p.within(engine.Mount)
+	if engine.KV == 2 {
+		a, err := c.readData(ctx, p)
+		return c.finishV2(p, a, err)
+	}
+	return c.readPlain(ctx, p, engine, opt)
+}
+
+func firstSegment(s string) string {
+	first, _, _ := strings.Cut(s, "/")
+	return first
+}
+
+func cannotRead(p Path) string { return "cannot read " + p.String() }
+
+// within splits the whole path at the end of its real mount.
+func (p Path) within(mount string) Path {
+	full := p.Name
+	if p.Mount != "" {
+		full = p.Mount + "/" + p.Name
+	}
+	return Path{Mount: mount, Name: strings.TrimPrefix(full, mount+"/"), Version: p.Version}
+}
+
+func (c *Client) readData(ctx context.Context, p Path) (*Answer, error) {
+	r := request{what: cannotRead(p), path: p.Mount + "/data/" + p.Name}
+	if p.Version > 0 {
+		r.query = url.Values{"version": {strconv.Itoa(p.Version)}}
+	}
+	return c.do(ctx, r)
+}
+
+// dataV2 is the data of a version 2 answer.
+type dataV2 struct {
+	Data     map[string]Value `json:"data"`
+	Metadata *struct {
+		Version      int    `json:"version"`
+		CreatedTime  string `json:"created_time"`
+		DeletionTime string `json:"deletion_time"`
+		Destroyed    *bool  `json:"destroyed"`
+	} `json:"metadata"`
+}
+
+// provesV2 reports whether the answer can only come from version 2: a version 1 secret has a lease_duration above 0, or
+// shows a key ttl or lease beside the two that version 2 has.
+func provesV2(a *Answer) bool {
+	if a.LeaseID != "" || a.LeaseDuration != 0 || a.Wrapped {
+		return false
+	}
+	var keys map[string]json.RawMessage
+	var d dataV2
+	if json.Unmarshal(a.Data, &keys) != nil || len(keys) != 2 || json.Unmarshal(a.Data, &d) != nil {
+		return false
+	}
+	_, hasData := keys["data"]
+	m := d.Metadata
+	return hasData && m != nil && m.Version > 0 && m.CreatedTime != "" && m.Destroyed != nil
+}
+
+// finishV2 turns an answer of a mount that is version 2 into a secret or the failure that it means.
+func (c *Client) finishV2(p Path, a *Answer, err error) (*Secret, error) {
+	if err == nil {
+		return secretV2(p, a)
+	}
+	f := fault.Of(err)
+	var d dataV2
+	switch {
+	case f.Kind == fault.Missing && a != nil && json.Unmarshal(a.Data, &d) == nil && d.Metadata != nil:
+		return nil, deleted(p, d)
+	case f.Kind == fault.Missing && p.Version > 0 && f.Why == "no such secret":
+		f.Why = "no such secret, or no such version of it"
+	case f.Kind == fault.Denied && f.Hint == "":
+		f.Hint = PolicyHint(p.Mount+"/data/"+p.Name, "read")
+	}
+	if f.Kind == fault.Missing && f.Hint == "" {
+		f.Hint = superfluous(p)
+	}
+	return nil, f
+}
+
+// superfluous finds a data/ or metadata/ that belongs to the API and not to the path.
+func superfluous(p Path) string {
+	for _, prefix := range []string{"data/", "metadata/"} {
+		if rest, ok := strings.CutPrefix(p.Name, prefix); ok && rest != "" {
+			return fmt.Sprintf("leave %q out: it belongs to Vault's API, write %q", prefix, rest)
+		}
+	}
+	return ""
+}
+
+func deleted(p Path, d dataV2) error {
+	e := &fault.Error{Kind: fault.Deleted, What: cannotRead(p)}
+	if d.Metadata.Destroyed != nil && *d.Metadata.Destroyed {
+		e.Why = fmt.Sprintf("version %d is destroyed", d.Metadata.Version)
+		e.Hint = "write a new version, or name an older one as PATH@VERSION"
+		return e
+	}
+	e.Why = fmt.Sprintf("version %d was deleted at %s", d.Metadata.Version, d.Metadata.DeletionTime)
+	e.Hint = fmt.Sprintf("`vault kv undelete -mount=%s -versions=%d %s` brings it back; PATH@VERSION names an older one", p.Mount, d.Metadata.Version, p.Name)
+	return e
+}
+
+// PolicyHint is the policy rule that would allow it, and a word on what a narrow policy hides.
+func PolicyHint(path, capability string) string {
+	return fmt.Sprintf("the token's policies need: path %q { capabilities = [%q] } (a narrow policy shows a missing secret as denied, too)", path, capability)
+}
+
+func secretV2(p Path, a *Answer) (*Secret, error) {
+	var d dataV2
+	if err := json.Unmarshal(a.Data, &d); err != nil || a.Wrapped || d.Metadata == nil {
+		return nil, notUnderstood(p, a)
+	}
+	s := &Secret{
+		Path: p, Engine: Engine{Mount: p.Mount, Type: "kv", KV: 2}, Values: d.Data, Date: a.Date,
+		Version: d.Metadata.Version, CreatedTime: d.Metadata.CreatedTime, DeletedTime: d.Metadata.DeletionTime,
+	}
+	if d.Metadata.Destroyed != nil {
+		s.Destroyed = *d.Metadata.Destroyed
+	}
+	if s.Values == nil {
+		s.Values = map[string]Value{}
+	}
+	return s, nil
+}
+
+func notUnderstood(p Path, a *Answer) error {
+	if a.Wrapped {
+		return &fault.Error{Kind: fault.Usage, What: cannotRead(p), Why: "the answer is wrapped", Hint: "something in front of Vault adds X-Vault-Wrap-TTL: take that out"}
+	}
+	return &fault.Error{Kind: fault.Away, What: cannotRead(p), Why: whyNotVault + " (no secret in it)"}
+}
+
+// readPlain reads <mount>/<name>: KV version 1 and every engine that is not KV.
+func (c *Client) readPlain(ctx context.Context, p Path, engine Engine, opt ReadOptions) (*Secret, error) {
+	if p.Version > 0 {
+		return nil, &fault.Error{Kind: fault.Usage, What: cannotRead(p), Why: "only KV version 2 keeps versions", Hint: fmt.Sprintf("the mount %s is %s: leave @%d out", engine.Mount, engine, p.Version)}
+	}
+	s := &Secret{Path: p, Engine: engine}
+	if engine.KV == 0 && opt.NoLease {
+		return s, nil
+	}
+	a, err := c.do(ctx, request{what: cannotRead(p), path: p.Mount + "/" + p.Name})
+	if err != nil {
+		if f := fault.Of(err); f.Kind == fault.Denied && f.Hint == "" {
+			f.Hint = PolicyHint(p.Mount+"/"+p.Name, "read")
+		}
+		return nil, err
+	}
+	if a.Wrapped || len(a.Data) == 0 || json.Unmarshal(a.Data, &s.Values) != nil {
+		return nil, notUnderstood(p, a)
+	}
+	s.Date = a.Date
+	if a.LeaseID != "" {
+		s.Lease = Lease{ID: a.LeaseID, Duration: time.Duration(a.LeaseDuration) * time.Second, Renewable: a.Renewable}
+	}
+	return s, nil
+}
+
+// String names the engine as people do: "kv version 2", "database".
+func (e Engine) String() string {
+	if e.KV != 0 {
+		return "kv version " + strconv.Itoa(e.KV)
+	}
+	return e.Type
+}
+
+// mountCache remembers what is known of mounts, for the life of the process.
+type mountCache struct {
+	mu      sync.Mutex
+	engines map[string]Engine
+	asking  map[string]*question
+}
+
+// question is one request for a mount that several reads wait for.
+type question struct {
+	done   chan struct{}
+	engine Engine
+	err    error
+}
+
+func (m *mountCache) add(e Engine) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.engines == nil {
+		m.engines = map[string]Engine{}
+	}
+	m.engines[e.Mount] = e
+}
+
+// find looks for the mount of p. Vault does not nest mounts, so that at most one is a prefix.
+func (m *mountCache) find(p Path) (Engine, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	full := p.Mount + "/" + p.Name
+	if p.Mount == "" {
+		full = p.Name
+	}
+	for i := range len(full) {
+		if full[i] == '/' {
+			if e, ok := m.engines[full[:i]]; ok {
+				return e, true
+			}
+		}
+	}
+	return Engine{}, false
+}
+
+// ask finds the engine of p by sys/internal/ui/mounts. Reads of one mount ask together.
+func (c *Client) ask(ctx context.Context, p Path) (Engine, error) {
+	if e, ok := c.mounts.find(p); ok {
+		return e, nil
+	}
+	key := p.Mount
+	if key == "" {
+		key = "\x00" + p.Name
+	}
+	c.mounts.mu.Lock()
+	q, running := c.mounts.asking[key]
+	if !running {
+		q = &question{done: make(chan struct{})}
+		if c.mounts.asking == nil {
+			c.mounts.asking = map[string]*question{}
+		}
+		c.mounts.asking[key] = q
+	}
+	c.mounts.mu.Unlock()
+	if running {
+		select {
+		case <-q.done:
+			if q.err != nil { // the text names its own path
+				f := *fault.Of(q.err)
+				f.What = cannotRead(p)
+				return Engine{}, &f
+			}
+			return q.engine, nil
+		case <-ctx.Done():
+			return Engine{}, c.transportError(request{what: cannotRead(p)}, ctx.Err())
+		}
+	}
+	q.engine, q.err = c.askServer(ctx, p)
+	if q.err == nil {
+		c.mounts.add(q.engine)
+	}
+	c.mounts.mu.Lock()
+	delete(c.mounts.asking, key)
+	c.mounts.mu.Unlock()
+	close(q.done)
+	return q.engine, q.err
+}
+
+func (c *Client) askServer(ctx context.Context, p Path) (Engine, error) {
+	full := p.Name
+	if p.Mount != "" {
+		full = p.Mount + "/" + p.Name
+	}
+	a, err := c.do(ctx, request{what: cannotRead(p), path: "sys/internal/ui/mounts/" + full})
+	if err != nil {
+		f := fault.Of(err)
+		if f.Kind == fault.Denied && p.Mount != "" {
+			f.Hint = fmt.Sprintf("the token's policies need: path %q { capabilities = [\"read\"] } on KV version 2, path %q on version 1", p.Mount+"/data/"+p.Name, p.Mount+"/"+p.Name)
+		}
+		return Engine{}, f
+	}
+	var m struct {
+		Path    string `json:"path"`
+		Type    string `json:"type"`
+		Options struct {
+			Version string `json:"version"`
+		} `json:"options"`
+	}
+	if json.Unmarshal(a.Data, &m) != nil || m.Type == "" {
+		return Engine{}, notUnderstood(p, a)
+	}
+	e := Engine{Mount: strings.TrimSuffix(m.Path, "/"), Type: m.Type}
+	if !strings.HasPrefix(full, e.Mount+"/") {
+		// Namespaces: the answer may or may not begin with the one that the path or the header named.
+		e.Mount = p.Mount
+		if e.Mount == "" {
+			return Engine{}, &fault.Error{Kind: fault.Usage, What: cannotRead(p), Why: fmt.Sprintf("the mount %q is not at the start of it", strings.TrimSuffix(m.Path, "/"))}
+		}
+	}
+	switch m.Type {
+	case "kv", "generic":
+		e.Type, e.KV = "kv", 1
+		if m.Options.Version == "2" {
+			e.KV = 2
+		}
+	case "cubbyhole", "system", "identity", "ns_system", "ns_identity", "ns_cubbyhole":
+		return Engine{}, &fault.Error{Kind: fault.Usage, What: cannotRead(p), Why: fmt.Sprintf("%s holds no secrets for programs", e.Mount)}
+	}
+	return e, nil
+}

@@ -1,0 +1,137 @@
+package vault
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/agenticverz/vaultexec/internal/fault"
+)
+
+// Path names one secret.
+type Path struct {
+	Mount   string // mount, several segments possible; "" while it is not known where the mount ends
+	Name    string // path below the mount, or from the root where Mount is ""
+	Version int    // KV version 2 version, 0 for the latest
+}
+
+// String returns the path as people write it: mount/name, with @version when one is pinned.
+func (p Path) String() string {
+	s := p.Name
+	if p.Mount != "" {
+		s = p.Mount + "/" + p.Name
+	}
+	if p.Version > 0 {
+		s += "@" + strconv.Itoa(p.Version)
+	}
+	return s
+}
+
+// ParsePath reads PATH[@VERSION]. A relative path belongs to mount; a leading slash names the mount itself, and with more
+// than two segments only the server can tell where the mount ends (Mount stays empty). In the segments, %40, %23, %25 and
+// %2C stand for @, #, % and the comma.
+func ParsePath(s, mount string) (Path, error) {
+	if strings.Contains(s, "#") {
+		return Path{}, pathError(s, "a whole secret has no #KEY", `take one key with --env NAME=PATH#KEY, or write %23 for a "#" that belongs to the path`)
+	}
+	return parsePath(s, mount)
+}
+
+// ParseKeyRef reads PATH[@VERSION]#KEY. The first # ends the path.
+func ParseKeyRef(s, mount string) (Path, string, error) {
+	path, key, ok := strings.Cut(s, "#")
+	if !ok || key == "" {
+		return Path{}, "", pathError(s, "no #KEY", `name one key of the secret, as in "database#POSTGRES_PASSWORD"`)
+	}
+	if i := strings.IndexFunc(key, isControl); i >= 0 {
+		return Path{}, "", pathError(s, "a control character in the key", "")
+	}
+	p, err := parsePath(path, mount)
+	return p, unescape(key), err
+}
+
+func parsePath(s, mount string) (Path, error) {
+	p := Path{Mount: mount}
+	rest := s
+	if i := strings.LastIndexByte(s, '@'); i >= 0 && isVersion(s[i+1:]) {
+		n, err := strconv.Atoi(s[i+1:])
+		if err != nil {
+			return Path{}, pathError(s, "the version is too large", "")
+		}
+		p.Version, rest = n, s[:i]
+	}
+	absolute := strings.HasPrefix(rest, "/")
+	if absolute {
+		rest = rest[1:]
+	}
+	segments, why := splitPath(rest)
+	if why != "" {
+		return Path{}, pathError(s, why, `write it as "app-prod", or with its mount as "/agenticverz/app-prod"`)
+	}
+	switch {
+	case !absolute:
+	case len(segments) == 1:
+		return Path{}, pathError(s, "a leading slash names the mount, and nothing follows it", fmt.Sprintf("write %q for a secret of the mount %q", segments[0], mount))
+	case len(segments) == 2:
+		p.Mount = segments[0]
+		segments = segments[1:]
+	default:
+		p.Mount = ""
+	}
+	p.Name = strings.Join(segments, "/")
+	return p, nil
+}
+
+// ParseMount reads the name of a mount, of one segment or more.
+func ParseMount(s string) (string, error) {
+	segments, why := splitPath(strings.Trim(s, "/"))
+	if why != "" {
+		return "", &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot use %q as a mount", s), Why: why, Hint: `name it as "vault secrets list" does, without the slash at its end`}
+	}
+	return strings.Join(segments, "/"), nil
+}
+
+// splitPath checks and unescapes the segments. vault/api runs path.Join over what it sends, so "..", "." and empty segments
+// would silently name something else: "../../sys/raw/x" reaches sys/raw/x.
+func splitPath(s string) (segments []string, why string) {
+	if s == "" {
+		return nil, "it is empty"
+	}
+	segments = strings.Split(s, "/")
+	for i, seg := range segments {
+		seg = unescape(seg)
+		switch {
+		case seg == "":
+			return nil, "an empty segment"
+		case seg == "." || seg == "..":
+			return nil, fmt.Sprintf("a %q segment", seg)
+		case strings.IndexFunc(seg, isControl) >= 0:
+			return nil, "a control character"
+		}
+		segments[i] = seg
+	}
+	return segments, ""
+}
+
+var unescaper = strings.NewReplacer("%40", "@", "%23", "#", "%25", "%", "%2C", ",", "%2c", ",")
+
+func unescape(s string) string { return unescaper.Replace(s) }
+
+func isControl(r rune) bool { return r < 0x20 || r == 0x7f }
+
+// isVersion reports whether s is [1-9][0-9]*.
+func isVersion(s string) bool {
+	if s == "" || s[0] == '0' {
+		return false
+	}
+	for i := range len(s) {
+		if s[i] < '0' || s[i] > '9' {
+			return false
+		}
+	}
+	return true
+}
+
+func pathError(s, why, hint string) *fault.Error {
+	return &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot use %q as a path", s), Why: why, Hint: hint}
+}

@@ -1,0 +1,100 @@
+package vault
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+
+	"github.com/agenticverz/vaultexec/internal/fault"
+)
+
+// Forever is the Wait of somebody who does not give up.
+const Forever time.Duration = -1
+
+const (
+	firstDelay = 100 * time.Millisecond
+	lastDelay  = 5 * time.Second
+)
+
+// Patience bounds how long a Vault that is away is waited for.
+type Patience struct {
+	Wait   time.Duration      // over all attempts; 0 means one attempt, Forever no bound
+	Notice func(cause string) // called when waiting begins and when its cause changes; may be nil
+}
+
+// Do calls attempt until it does not fail with something that waiting can cure, until Wait is over or ctx is done. Delays
+// grow from 0.1 s to 5 s with jitter, and are never shorter than what the server asked for.
+func (p Patience) Do(ctx context.Context, attempt func(context.Context) error) error {
+	start := time.Now()
+	if p.Wait > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, start.Add(p.Wait))
+		defer cancel()
+	}
+	told := ""
+	for n := 1; ; n++ {
+		err := attempt(ctx)
+		f := awayIn(err)
+		if f == nil || p.Wait == 0 {
+			return err
+		}
+		if ctx.Err() == nil {
+			if f.Why != told && p.Notice != nil {
+				p.Notice(f.Why)
+				told = f.Why
+			}
+			if sleep(ctx, max(backoff(n), f.RetryAfter)) {
+				continue
+			}
+		}
+		if p.Wait > 0 && time.Since(start) >= p.Wait {
+			return gaveUp(err, f, n, p.Wait, told)
+		}
+		return err // the caller's own context ended
+	}
+}
+
+// awayIn returns the failure to wait for, or nil when some failure in err cannot be cured by waiting.
+func awayIn(err error) *fault.Error {
+	all := fault.All(err)
+	for _, f := range all {
+		if !f.Kind.Retryable() {
+			return nil
+		}
+	}
+	if len(all) == 0 {
+		return nil
+	}
+	return all[0]
+}
+
+// gaveUp names the cause that was waited for; the last attempt itself may just have been cut off by the end of the wait.
+func gaveUp(err error, f *fault.Error, n int, wait time.Duration, told string) error {
+	e := *f
+	if told != "" && e.Why != told && n > 1 {
+		e.Why = told
+	}
+	e.Why += ", for " + wait.String()
+	return &e
+}
+
+// backoff is the delay after the nth attempt.
+func backoff(n int) time.Duration {
+	d := lastDelay
+	if n < 7 {
+		d = min(firstDelay<<(n-1), lastDelay)
+	}
+	return d/2 + rand.N(d/2+1)
+}
+
+// sleep reports whether it slept to the end; not when ctx ends within d.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

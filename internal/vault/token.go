@@ -1,0 +1,124 @@
+package vault
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"github.com/hashicorp/hcl"
+
+	"github.com/agenticverz/vaultexec/internal/fault"
+)
+
+// maxCredential bounds a credential file; tokens and JWTs are a few KiB at most.
+const maxCredential = 1 << 20
+
+// ReadCredential reads a credential from a file and drops white space around it. option names where the path came from.
+func ReadCredential(option, path string) (Text, error) {
+	e := &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot read %s %q", option, path)}
+	info, err := os.Stat(path)
+	if err == nil && info.Size() > maxCredential {
+		e.Why = "it is too large for a credential"
+		return Text{}, e
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		e.Why, e.Err = Errno(err), err
+		return Text{}, e
+	}
+	return CheckCredential(fmt.Sprintf("%s %q", option, path), string(b))
+}
+
+// CheckCredential drops white space around a credential and refuses what could not be one. source names it in the error.
+func CheckCredential(source, s string) (Text, error) {
+	s = strings.TrimSpace(s)
+	e := &fault.Error{Kind: fault.Usage, What: "cannot use " + source}
+	switch {
+	case s == "":
+		e.Why = "it is empty"
+	case strings.IndexFunc(s, func(r rune) bool { return r <= ' ' || r >= 0x7f }) >= 0:
+		e.Why = "it holds a blank, a line break or a character that no credential has"
+	default:
+		return Text{s}, nil
+	}
+	return Text{}, e
+}
+
+// StoredToken returns the token that the Vault CLI would use: from the token helper that ~/.vault (or configPath, the
+// VAULT_CONFIG_PATH of the CLI) names, else from ~/.vault-token. environ is the environment of the helper.
+func StoredToken(home, configPath string, environ []string) (Text, error) {
+	none := &fault.Error{Kind: fault.Usage, What: "cannot log in", Why: "no token",
+		Hint: "set VAULT_TOKEN, give --token-file FILE, or log in with `vault login`"}
+	if configPath == "" && home != "" {
+		configPath = filepath.Join(home, ".vault")
+	}
+	if configPath != "" {
+		helper, err := tokenHelper(configPath)
+		if err != nil {
+			return Text{}, err
+		}
+		if helper != "" {
+			return askHelper(helper, configPath, environ)
+		}
+	}
+	if home == "" {
+		none.Why = "no token, and HOME is not set"
+		return Text{}, none
+	}
+	file := filepath.Join(home, ".vault-token")
+	t, err := ReadCredential("the token file", file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return Text{}, none
+	}
+	return t, err
+}
+
+// tokenHelper returns the token_helper of the Vault CLI's configuration file. HCL was its format from the start.
+func tokenHelper(path string) (string, error) {
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) || isDir(path) {
+		return "", nil
+	}
+	e := &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot read the Vault CLI's configuration %q", path), Hint: "set VAULT_TOKEN or give --token-file to do without it"}
+	if err != nil {
+		e.Why = Errno(err)
+		return "", e
+	}
+	var conf struct {
+		TokenHelper string `hcl:"token_helper"`
+	}
+	if err := hcl.Decode(&conf, string(b)); err != nil { // err may quote the file; Ansible keeps a password in ~/.vault
+		e.Why = "it is not HCL"
+		return "", e
+	}
+	return conf.TokenHelper, nil
+}
+
+// askHelper runs "HELPER get" as the Vault CLI does. Nothing is supervised yet, so that os/exec may wait.
+func askHelper(helper, configPath string, environ []string) (Text, error) {
+	what := fmt.Sprintf("cannot get a token from the token helper %q (named by %s)", helper, configPath)
+	if !filepath.IsAbs(helper) {
+		return Text{}, &fault.Error{Kind: fault.Usage, What: what, Why: "its path is not absolute"}
+	}
+	cmd := exec.Command(helper, "get")
+	cmd.Env = environ
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	if err != nil {
+		var exit *exec.ExitError
+		why := "it cannot be started"
+		if errors.As(err, &exit) {
+			why = "it ended with " + exit.String()
+		}
+		return Text{}, &fault.Error{Kind: fault.Usage, What: what, Why: why}
+	}
+	if len(bytes.TrimSpace(out)) == 0 {
+		return Text{}, &fault.Error{Kind: fault.Usage, What: what, Why: "it has no token", Hint: "log in with `vault login`"}
+	}
+	return CheckCredential("the token helper's answer", string(out))
+}

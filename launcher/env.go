@@ -1,0 +1,344 @@
+package launcher
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+	"sort"
+	"strconv"
+	"strings"
+
+	"github.com/agenticverz/vaultexec/internal/fault"
+	"github.com/agenticverz/vaultexec/internal/vault"
+)
+
+// Source is one --path, --optional-path or --env, in the order of the command line.
+type Source struct {
+	Path     vault.Path
+	Optional bool   // absent, deleted or destroyed is forgiven
+	Name     string // variable of a single key; "" for all keys of the secret
+	Key      string // the single key
+}
+
+// Collision says what happens when two sources give one name.
+type Collision string
+
+// The values of --on-collision.
+const (
+	CollisionError Collision = "error"
+	CollisionFirst Collision = "first"
+	CollisionLast  Collision = "last"
+)
+
+// EnvRules turn secrets into an environment.
+type EnvRules struct {
+	Prefix       string
+	Upcase       bool
+	Only         []string // globs; empty means all
+	Exclude      []string // globs
+	OnCollision  Collision
+	KeepExisting bool     // an inherited variable wins
+	CleanEnv     bool     // inherit only cleanNames and Pass
+	Pass         []string // inherited also with CleanEnv
+	KeepToken    bool     // do not strip Vault credentials
+	NullAsEmpty  bool
+	AllowNames   []string // dangerous names that are allowed; globs
+}
+
+// Variable is one variable that comes from Vault.
+type Variable struct {
+	Name   string
+	Value  vault.Text
+	Origin string   // mount/path@version#key
+	Beat   []string // origins that lost a collision
+	Kept   bool     // --keep-existing: the inherited variable won
+}
+
+// Env is a finished environment.
+type Env struct {
+	Vars     []Variable // from Vault, sorted by name
+	Stripped []string   // names of inherited variables that were taken out because they hold credentials
+	inherit  []string
+}
+
+// Strings returns the environment as execve wants it. Inherited variables keep their order and bytes; a name that Vault
+// sets is taken out of them, so that no name stands twice.
+func (e *Env) Strings() []string {
+	out := make([]string, 0, len(e.inherit)+len(e.Vars))
+	out = append(out, e.inherit...)
+	for _, v := range e.Vars {
+		if !v.Kept {
+			out = append(out, v.Name+"="+v.Value.Reveal())
+		}
+	}
+	return out
+}
+
+// Equal reports whether a child would see no difference.
+func (e *Env) Equal(o *Env) bool { return slices.Equal(e.Strings(), o.Strings()) }
+
+// cleanNames are inherited with --clean-env. NOTIFY_SOCKET and its like belong to the process, not to the user's settings.
+var cleanNames = []string{"PATH", "HOME", "TERM", "TZ", "LANG", "NOTIFY_SOCKET", "JOURNAL_STREAM", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID", "WATCHDOG_PID", "WATCHDOG_USEC"}
+
+// credentialNames are taken out of what the child inherits. The BAO_ names are OpenBao's for the same.
+var credentialNames = []string{
+	"VAULT_TOKEN", "VAULT_HEADERS", "VAULT_SECRET_ID", "VAULT_ROLE_ID", "VAULT_WRAPPED_TOKEN",
+	"BAO_TOKEN", "BAO_HEADERS", "BAO_SECRET_ID", "BAO_ROLE_ID", "BAO_WRAPPED_TOKEN",
+	"VAULTEXEC_SECRET_ID", "VAULTEXEC_ROLE_ID", "VAULTEXEC_WRAPPED_SECRET_ID", "VAULTEXEC_WRAPPED_TOKEN", "VAULTEXEC_TOKEN",
+	"VAULTEXEC_PASSWORD", "VAULTEXEC_JWT", "VAULT_PASSWORD", "VAULT_JWT", "BAO_PASSWORD", "BAO_JWT",
+}
+
+// DangerousNames change which code runs in a program that has them: whoever may write the secret would own the process.
+// Beside the dynamic linkers' and shells' own they are those that language runtimes and git execute or load from; ENV is not
+// among them, too many programs are configured by it. Sources: ld.so(8), dyld(1), bash(1), glibc's unsecvars.h, and the
+// manuals of the runtimes.
+var DangerousNames = []string{
+	"LD_*", "DYLD_*", "GCONV_PATH", "GETCONF_DIR", "GLIBC_TUNABLES", "LOCPATH", "NLSPATH", "MALLOC_TRACE",
+	"PATH", "IFS", "HOME", "SHELL", "BASH_ENV", "BASHOPTS", "SHELLOPTS", "PS4", "PROMPT_COMMAND", "CDPATH", "ZDOTDIR", "FPATH",
+	"PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PYTHONUSERBASE", "PYTHONBREAKPOINT", "PYTHONINSPECT", "PYTHONWARNINGS", "PYTHONEXECUTABLE", "PYTHONPLATLIBDIR", "PYTHONPYCACHEPREFIX",
+	"NODE_OPTIONS", "NODE_PATH", "NODE_REPL_EXTERNAL_MODULE", "DENO_DIR", "BUN_OPTIONS",
+	"PERL5LIB", "PERLLIB", "PERL5OPT", "PERL5DB", "RUBYOPT", "RUBYLIB", "GEM_HOME", "GEM_PATH", "BUNDLE_GEMFILE",
+	"JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS", "JDK_JAVA_OPTIONS", "CLASSPATH", "JAVA_HOME",
+	"DOTNET_STARTUP_HOOKS", "DOTNET_ADDITIONAL_DEPS", "DOTNET_SHARED_STORE", "CORECLR_PROFILER*", "COR_PROFILER*", "CORECLR_ENABLE_PROFILING",
+	"PHPRC", "PHP_INI_SCAN_DIR", "LUA_INIT*", "LUA_PATH*", "LUA_CPATH*", "ERL_FLAGS", "ERL_AFLAGS", "ERL_ZFLAGS", "ERL_LIBS", "R_PROFILE*", "R_ENVIRON*", "R_LIBS*", "GUILE_LOAD_PATH",
+	"OPENSSL_CONF", "OPENSSL_ENGINES", "OPENSSL_MODULES", "GIO_EXTRA_MODULES", "GTK_MODULES", "GTK_PATH", "QT_PLUGIN_PATH",
+	"GIT_SSH", "GIT_SSH_COMMAND", "GIT_ASKPASS", "SSH_ASKPASS", "GIT_EXEC_PATH", "GIT_EXTERNAL_DIFF", "GIT_PROXY_COMMAND", "GIT_EDITOR", "GIT_SEQUENCE_EDITOR", "GIT_PAGER", "GIT_TEMPLATE_DIR", "GIT_CONFIG*",
+	"EDITOR", "VISUAL", "PAGER", "MANPAGER", "LESSOPEN", "LESSCLOSE", "BROWSER",
+}
+
+// Kernel limits, from include/uapi/linux/binfmts.h and fs/exec.c: MAX_ARG_STRLEN is 32 pages, the byte at its end included.
+const maxArgStrlen = 32 * 4096
+
+// fetched is what fetch gives for one source. A forgiven one has no secret.
+type fetched struct {
+	source Source
+	secret *vault.Secret
+}
+
+// buildEnv is pure: the same secrets, rules and inherited variables give the same environment or the same failures, all of
+// them at once.
+func buildEnv(got []fetched, rules EnvRules, inherited []string) (*Env, error) {
+	b := envBuilder{rules: rules, byName: map[string]int{}}
+	for _, g := range got {
+		if g.secret != nil {
+			b.add(g)
+		}
+	}
+	if len(b.faults) > 0 {
+		return nil, fault.Join(b.faults)
+	}
+	return b.finish(inherited), nil
+}
+
+type envBuilder struct {
+	rules  EnvRules
+	vars   []Variable
+	byName map[string]int // index in vars
+	faults []*fault.Error
+}
+
+func (b *envBuilder) add(g fetched) {
+	if g.source.Name != "" {
+		v, ok := g.secret.Values[g.source.Key]
+		if !ok {
+			if g.source.Optional {
+				return
+			}
+			b.fail(fault.Missing, g, g.source.Key, "no such key", keyHint(g.source.Key, g.secret))
+			return
+		}
+		b.put(g, g.source.Key, g.source.Name, v)
+		return
+	}
+	for _, key := range sortedKeys(g.secret.Values) {
+		if !b.selected(key) {
+			continue
+		}
+		name := key
+		if b.rules.Upcase {
+			name = strings.ToUpper(name)
+		}
+		b.put(g, key, b.rules.Prefix+name, g.secret.Values[key])
+	}
+}
+
+func (b *envBuilder) selected(key string) bool {
+	return (len(b.rules.Only) == 0 || matchesAny(b.rules.Only, key)) && !matchesAny(b.rules.Exclude, key)
+}
+
+// put adds one variable, or the reason why it cannot be one.
+func (b *envBuilder) put(g fetched, key, name string, v vault.Value) {
+	if !IsName(name) {
+		b.fail(fault.Value, g, key, fmt.Sprintf("%q is not a variable name", name), "names are [A-Za-z_][A-Za-z0-9_]*: choose one with --env NAME=PATH#KEY, or leave the key out with --exclude")
+		return
+	}
+	if matchesAny(DangerousNames, name) && !matchesAny(b.rules.AllowNames, name) {
+		b.fail(fault.Value, g, key, fmt.Sprintf("%s changes which code runs", name), fmt.Sprintf("whoever may write the secret would own the process: rename it with --env, leave it out with --exclude, or allow it with --allow-name %s", name))
+		return
+	}
+	text, err := v.Text()
+	if errors.Is(err, vault.ErrNull) {
+		if !b.rules.NullAsEmpty {
+			b.fail(fault.Value, g, key, "the value is null", "write a value, leave the key out with --exclude, or take null as empty with --null-as-empty")
+			return
+		}
+		text, err = vault.Text{}, nil
+	}
+	if err != nil {
+		b.fail(fault.Value, g, key, "the value cannot be read", "")
+		return
+	}
+	value := text.Reveal()
+	if strings.IndexByte(value, 0) >= 0 {
+		b.fail(fault.Value, g, key, "the value holds a NUL byte, which no variable can", "store it as base64, or leave the key out with --exclude")
+		return
+	}
+	if size := len(name) + 1 + len(value) + 1; size > maxArgStrlen {
+		b.fail(fault.Value, g, key, fmt.Sprintf("%s would be %d bytes, and the kernel takes %d for one variable", name, size, maxArgStrlen), fmt.Sprintf("hand it over as a file with --file %s, or leave the key out with --exclude", name))
+		return
+	}
+	b.insert(Variable{Name: name, Value: text, Origin: origin(g, key)})
+}
+
+func (b *envBuilder) insert(v Variable) {
+	i, taken := b.byName[v.Name]
+	if !taken {
+		b.byName[v.Name] = len(b.vars)
+		b.vars = append(b.vars, v)
+		return
+	}
+	old := b.vars[i]
+	switch {
+	case old.Origin == v.Origin: // the same key of the same version twice is no collision
+	case b.rules.OnCollision == CollisionFirst:
+		b.vars[i].Beat = append(b.vars[i].Beat, v.Origin)
+	case b.rules.OnCollision == CollisionLast:
+		v.Beat = append(old.Beat, old.Origin)
+		b.vars[i] = v
+	default:
+		b.faults = append(b.faults, &fault.Error{Kind: fault.Value, What: "cannot set " + v.Name, Why: fmt.Sprintf("both %s and %s give it", old.Origin, v.Origin),
+			Hint: "leave one out with --exclude, rename one with --env NAME=PATH#KEY or --prefix, or choose with --on-collision first|last"})
+	}
+}
+
+func (b *envBuilder) fail(kind fault.Kind, g fetched, key, why, hint string) {
+	b.faults = append(b.faults, &fault.Error{Kind: kind, What: "cannot use " + origin(g, key), Why: why, Hint: hint})
+}
+
+func origin(g fetched, key string) string {
+	p := g.secret.Path
+	if p.Version == 0 {
+		p.Version = g.secret.Version
+	}
+	return p.String() + "#" + key
+}
+
+func keyHint(key string, s *vault.Secret) string {
+	keys := sortedKeys(s.Values)
+	if near := vault.Nearest(key, keys); near != "" {
+		return fmt.Sprintf("did you mean %q?", near)
+	}
+	if len(keys) == 0 {
+		return "the secret has no keys"
+	}
+	if len(keys) > 10 {
+		keys = append(keys[:10:10], "…")
+	}
+	return "it has: " + strings.Join(keys, ", ")
+}
+
+// finish merges the inherited variables and those of Vault.
+func (b *envBuilder) finish(inherited []string) *Env {
+	e := &Env{Vars: b.vars}
+	sort.Slice(e.Vars, func(i, j int) bool { return e.Vars[i].Name < e.Vars[j].Name })
+	index := make(map[string]int, len(e.Vars))
+	for i, v := range e.Vars {
+		index[v.Name] = i
+	}
+	seen := make(map[string]bool, len(inherited))
+	for _, kv := range inherited {
+		name, _, hasValue := strings.Cut(kv, "=")
+		if seen[name] { // execve would pass both on; getenv(3) finds the first
+			continue
+		}
+		seen[name] = true
+		if b.rules.CleanEnv && !slices.Contains(cleanNames, name) && !matchesAny(b.rules.Pass, name) {
+			continue
+		}
+		if slices.Contains(credentialNames, name) && !b.rules.KeepToken {
+			e.Stripped = append(e.Stripped, name)
+			continue
+		}
+		if i, ok := index[name]; ok && hasValue {
+			if !b.rules.KeepExisting {
+				continue
+			}
+			e.Vars[i].Kept = true
+		}
+		e.inherit = append(e.inherit, kv)
+	}
+	slices.Sort(e.Stripped)
+	return e
+}
+
+// checkSize finds out before the start what execve would refuse with E2BIG. stackLimit is RLIMIT_STACK in bytes.
+// Rule: fs/exec.c, bprm_stack_limits: a quarter of the stack limit, at least 128 KiB, at most 6 MiB, for all strings and
+// their pointers.
+func checkSize(env *Env, argv []string, stackLimit uint64) error {
+	const pointer = strconv.IntSize / 8
+	total := uint64(2 * pointer)
+	for _, s := range argv {
+		total += uint64(len(s) + 1 + pointer)
+	}
+	strs := env.Strings()
+	for _, s := range strs {
+		total += uint64(len(s) + 1 + pointer)
+	}
+	limit := min(max(stackLimit/4, 128<<10), 6<<20)
+	if total+4096 <= limit { // room for the path of the program and what the kernel adds
+		return nil
+	}
+	vars := slices.Clone(env.Vars)
+	sort.SliceStable(vars, func(i, j int) bool { return len(vars[i].Value.Reveal()) > len(vars[j].Value.Reveal()) })
+	var largest []string
+	for _, v := range vars[:min(3, len(vars))] {
+		largest = append(largest, fmt.Sprintf("%s (%s, %d bytes)", v.Name, v.Origin, len(v.Value.Reveal())))
+	}
+	return &fault.Error{Kind: fault.Value, What: "cannot start the command", Why: fmt.Sprintf("arguments and environment take %d bytes, and the kernel takes %d", total, limit),
+		Hint: "hand the largest over as files with --file, or raise the stack limit (ulimit -s); the largest are " + strings.Join(largest, ", ")}
+}
+
+// IsName reports whether s is a variable name that every shell can use: POSIX's "Name", XBD 3.216.
+func IsName(s string) bool {
+	if s == "" || s[0] >= '0' && s[0] <= '9' {
+		return false
+	}
+	for i := range len(s) {
+		c := s[i]
+		if !(c == '_' || c >= 'A' && c <= 'Z' || c >= 'a' && c <= 'z' || c >= '0' && c <= '9') {
+			return false
+		}
+	}
+	return true
+}
+
+// IsDangerous reports whether a variable of that name changes which code runs.
+func IsDangerous(name string) bool { return matchesAny(DangerousNames, name) }
+
+// matchesAny matches path.Match globs; a "/" in a key is matched by no "*", as in the shell.
+func matchesAny(globs []string, s string) bool {
+	return slices.ContainsFunc(globs, func(g string) bool {
+		ok, err := path.Match(g, s)
+		return ok && err == nil
+	})
+}
+
+func sortedKeys[V any](m map[string]V) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}

@@ -1,0 +1,176 @@
+package launcher
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+
+	"github.com/agenticverz/vaultexec/internal/fault"
+	"github.com/agenticverz/vaultexec/internal/vault"
+)
+
+// fetcher reads the secrets that the sources name, all at the same time, each secret once.
+type fetcher struct {
+	client         *vault.Client
+	sources        []Source
+	opt            vault.ReadOptions
+	mountIsDefault bool // nobody chose the mount, for the hint
+	log            *slog.Logger
+}
+
+// read is one secret on its way.
+type read struct {
+	path     vault.Path
+	optional bool // every source that names it forgives its absence
+	secret   *vault.Secret
+	err      error
+	done     bool
+}
+
+// plan lists the distinct secrets of the sources in their order.
+func plan(sources []Source) []*read {
+	var reads []*read
+	index := map[vault.Path]*read{}
+	for _, s := range sources {
+		r, ok := index[s.Path]
+		if !ok {
+			r = &read{path: s.Path, optional: true}
+			index[s.Path] = r
+			reads = append(reads, r)
+		}
+		r.optional = r.optional && s.Optional
+	}
+	return reads
+}
+
+// fetch reads everything, waiting for a Vault that is away as patience says. On failure nothing is returned but the
+// failures, of all paths at once.
+func (f *fetcher) fetch(ctx context.Context, patience vault.Patience) ([]fetched, error) {
+	reads := plan(f.sources)
+	away := false
+	err := patience.Do(ctx, func(ctx context.Context) error {
+		if away { // one request tells whether Vault is back; the others wait for its answer
+			if r := firstPending(reads); r != nil {
+				f.one(ctx, r)
+				if fault.Is(r.err, fault.Away) {
+					return r.err
+				}
+			}
+		}
+		err := f.round(ctx, reads)
+		away = err != nil
+		return err
+	})
+	if err != nil {
+		f.advise(ctx, reads)
+		return nil, err
+	}
+	return f.collect(reads), nil
+}
+
+func firstPending(reads []*read) *read {
+	for _, r := range reads {
+		if !r.done {
+			return r
+		}
+	}
+	return nil
+}
+
+// round reads what is still missing, at the same time.
+func (f *fetcher) round(ctx context.Context, reads []*read) error {
+	var pending []*read
+	for _, r := range reads {
+		if !r.done {
+			pending = append(pending, r)
+		}
+	}
+	if len(pending) == 1 {
+		f.one(ctx, pending[0])
+	} else {
+		var wg sync.WaitGroup
+		for _, r := range pending {
+			wg.Go(func() { f.one(ctx, r) })
+		}
+		wg.Wait()
+	}
+	var permanent, waiting []*fault.Error
+	for _, r := range reads {
+		switch {
+		case r.err == nil:
+		case fault.Of(r.err).Kind.Retryable():
+			waiting = append(waiting, fault.Of(r.err))
+		default:
+			permanent = append(permanent, fault.Of(r.err))
+		}
+	}
+	if len(permanent) > 0 {
+		return fault.Join(permanent)
+	}
+	if len(waiting) > 0 {
+		return waiting[0]
+	}
+	return nil
+}
+
+func (f *fetcher) one(ctx context.Context, r *read) {
+	r.secret, r.err = f.client.Read(ctx, r.path, f.opt)
+	switch {
+	case r.err == nil:
+		r.done = true
+		f.log.Debug("read", "path", r.secret.Path.String(), "engine", r.secret.Engine.String(), "version", r.secret.Version)
+	case r.optional && forgivable(r.err):
+		f.log.Warn(fault.Of(r.err).Error() + "; it is optional and left out")
+		r.err, r.done = nil, true
+	default:
+		r.done = !fault.Of(r.err).Kind.Retryable()
+	}
+}
+
+// forgivable says what --optional-path forgives: that there is nothing, never that it may not be read.
+func forgivable(err error) bool { return fault.Is(err, fault.Missing, fault.Deleted) }
+
+// collect pairs the sources with their secrets.
+func (f *fetcher) collect(reads []*read) []fetched {
+	index := map[vault.Path]*read{}
+	for _, r := range reads {
+		index[r.path] = r
+	}
+	got := make([]fetched, len(f.sources))
+	for i, s := range f.sources {
+		got[i] = fetched{source: s, secret: index[s.Path].secret}
+	}
+	return got
+}
+
+// advise asks for a better hint for the first failure, which takes two requests at most.
+func (f *fetcher) advise(ctx context.Context, reads []*read) {
+	for _, r := range reads {
+		if r.err != nil && !fault.Of(r.err).Kind.Retryable() {
+			f.client.Advise(ctx, r.path, fault.Of(r.err), f.mountIsDefault)
+			return
+		}
+	}
+}
+
+// leases lists the leases among the secrets.
+func leases(got []fetched) []vault.Lease {
+	var ls []vault.Lease
+	seen := map[string]bool{}
+	for _, g := range got {
+		if g.secret != nil && g.secret.Lease.ID != "" && !seen[g.secret.Lease.ID] {
+			seen[g.secret.Lease.ID] = true
+			ls = append(ls, g.secret.Lease)
+		}
+	}
+	return ls
+}
+
+// describe names what was read, for one log line: "agenticverz/app-prod version 3".
+func describe(s *vault.Secret) string {
+	if s.Version > 0 {
+		return fmt.Sprintf("%s version %d", vault.Path{Mount: s.Path.Mount, Name: s.Path.Name}, s.Version)
+	}
+	return s.Path.String()
+}

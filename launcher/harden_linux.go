@@ -1,0 +1,16 @@
+package launcher
+
+import "golang.org/x/sys/unix"
+
+// SetDumpable decides whether this process may dump core, be traced by its own user, and be read through /proc. vaultexec
+// switches it off first thing; execve(2) gives the command its own state back. Core limits are left alone, the command would
+// inherit them.
+func SetDumpable(on bool) { setDumpable(on) }
+
+func setDumpable(on bool) {
+	arg := uintptr(0)
+	if on {
+		arg = 1
+	}
+	_ = unix.Prctl(unix.PR_SET_DUMPABLE, arg, 0, 0, 0)
+}

@@ -1,0 +1,108 @@
+package launcher
+
+import (
+	"fmt"
+	"os"
+	"os/signal"
+	"slices"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Killed says that a signal ends vaultexec: its own, or that of its child, which it passes on.
+type Killed struct {
+	Signal syscall.Signal
+}
+
+// Error names the signal.
+func (k *Killed) Error() string { return fmt.Sprintf("ended by %s", SignalName(k.Signal)) }
+
+// Exited says that the child ended with a code of its own.
+type Exited struct {
+	Code int
+}
+
+// Error tells the code.
+func (e *Exited) Error() string { return fmt.Sprintf("the command exited with %d", e.Code) }
+
+// deadly end vaultexec while there is no child. SIGQUIT is among them because Go would print a stack.
+var deadly = []syscall.Signal{unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGQUIT}
+
+// signals receives this process's signals. There is one for the life of the process, read by the main goroutine only: the
+// same that forks and execs, so that nothing falls between.
+type signals struct {
+	ch      chan os.Signal
+	ignored map[syscall.Signal]bool // inherited as ignored, and left so: nohup works
+	caught  []syscall.Signal
+}
+
+// catchDeadly begins with the signals that end vaultexec, and SIGPIPE, so that a vanished reader of its messages does not.
+// The terminal's stop signals keep their default until a child exists: Ctrl-Z stops a vaultexec that waits for Vault.
+func catchDeadly() *signals {
+	s := &signals{ch: make(chan os.Signal, 512), ignored: map[syscall.Signal]bool{}}
+	for _, sig := range []syscall.Signal{unix.SIGHUP, unix.SIGINT, unix.SIGCONT, unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU} {
+		// Of the ignored signals Go keeps these six until they are caught.
+		s.ignored[sig] = isIgnored(sig)
+	}
+	s.catch(deadly...)
+	s.catch(unix.SIGPIPE)
+	return s
+}
+
+func (s *signals) catch(sigs ...syscall.Signal) {
+	for _, sig := range sigs {
+		if !s.ignored[sig] {
+			s.caught = append(s.caught, sig)
+			signal.Notify(s.ch, sig)
+		}
+	}
+}
+
+// stopForExec gives every signal its default action back and returns a deadly one that was caught before, or 0.
+func (s *signals) stopForExec() syscall.Signal {
+	for _, sig := range s.caught {
+		setDefault(sig)
+	}
+	signal.Stop(s.ch)
+	for {
+		select {
+		case sig := <-s.ch:
+			if slices.Contains(deadly, sig.(syscall.Signal)) {
+				return sig.(syscall.Signal)
+			}
+		default:
+			return 0
+		}
+	}
+}
+
+// Die ends this process by sig, as a child that it stands for ended, so that a shell, a loop or systemd sees the same as
+// without vaultexec. No core is written: it would hold secrets. As PID 1, which the kernel protects from signals without a
+// handler, and should the signal not work, it returns the exit code 128+sig.
+func Die(sig syscall.Signal) int {
+	if os.Getpid() != 1 {
+		setDumpable(false)
+		setDefault(sig)
+		unblock(sig)
+		if unix.Kill(os.Getpid(), sig) == nil {
+			time.Sleep(time.Second) // never over: the signal arrives before kill returns, or at another thread at once
+		}
+	}
+	return 128 + int(sig)
+}
+
+// SignalName returns "SIGTERM" and the like, "SIGRTMIN+3" for real-time signals.
+func SignalName(sig syscall.Signal) string {
+	if name := unix.SignalName(sig); name != "" {
+		return name
+	}
+	if sig >= rtMin {
+		return fmt.Sprintf("SIGRTMIN+%d", sig-rtMin)
+	}
+	return fmt.Sprintf("signal %d", int(sig))
+}
+
+// rtMin is the C library's SIGRTMIN.
+const rtMin syscall.Signal = 34

@@ -1,0 +1,60 @@
+package launcher
+
+import (
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// sigaction is the kernel's struct sigaction on 64-bit Linux but MIPS (include/linux/signal_types.h).
+type sigaction struct {
+	handler  uintptr
+	flags    uint64
+	restorer uintptr
+	mask     uint64
+}
+
+const (
+	sigDfl = 0
+	sigIgn = 1
+)
+
+// rtSigaction goes past os/signal, which keeps books of its own and cannot set a plain SIG_DFL.
+func rtSigaction(sig syscall.Signal, set, old *sigaction) {
+	const setSize = 8
+	_, _, _ = syscall.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig), uintptr(unsafe.Pointer(set)), uintptr(unsafe.Pointer(old)), setSize, 0, 0)
+}
+
+func isIgnored(sig syscall.Signal) bool {
+	var old sigaction
+	rtSigaction(sig, nil, &old)
+	return old.handler == sigIgn
+}
+
+// setDefault gives sig its default action.
+func setDefault(sig syscall.Signal) { rtSigaction(sig, &sigaction{handler: sigDfl}, nil) }
+
+// withDefault calls f while sig has its default action.
+func withDefault(sig syscall.Signal, f func()) {
+	var old sigaction
+	rtSigaction(sig, &sigaction{handler: sigDfl}, &old)
+	f()
+	rtSigaction(sig, &old, nil)
+}
+
+// unblock takes sig out of the mask of this thread.
+func unblock(sig syscall.Signal) { changeMask(unix.SIG_UNBLOCK, sig) }
+
+// withBlocked calls f while sig is blocked on this thread, which must be locked.
+func withBlocked(sig syscall.Signal, f func()) {
+	changeMask(unix.SIG_BLOCK, sig)
+	f()
+	changeMask(unix.SIG_UNBLOCK, sig)
+}
+
+func changeMask(how int, sig syscall.Signal) {
+	var set unix.Sigset_t
+	set.Val[(sig-1)/64] |= 1 << ((sig - 1) % 64)
+	_ = unix.PthreadSigmask(how, &set, nil)
+}

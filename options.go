@@ -1,0 +1,274 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/agenticverz/vaultexec/internal/fault"
+	"github.com/agenticverz/vaultexec/internal/vault"
+)
+
+// option is one option of the command line, the one source for the parser, the variables and every help text.
+type option struct {
+	name  string
+	arg   string   // placeholder of the value; "" for a switch
+	list  bool     // may be repeated
+	env   []string // variables; the first that is set and not empty counts
+	def   string   // default, as it would be written
+	group string
+	usage string
+}
+
+// The groups of the help text, in its order.
+const (
+	groupSecrets    = "Which secrets"
+	groupChild      = "The command's environment"
+	groupConnection = "Connection"
+	groupLogin      = "Logging in"
+	groupFailing    = "Failing"
+	groupLogging    = "Logging and safety"
+)
+
+var groups = []string{groupSecrets, groupChild, groupConnection, groupLogin, groupFailing, groupLogging}
+
+// vaultVar is a variable of the Vault CLI; OpenBao's name for it wins.
+func vaultVar(name string) []string { return []string{"BAO_" + name, "VAULT_" + name} }
+
+func ownVar(name string) []string { return []string{"VAULTEXEC_" + name} }
+
+// options is every option of the launcher. Lists in a variable are separated by commas or line breaks.
+var options = []option{
+	{name: "mount", arg: "NAME", env: ownVar("MOUNT"), def: "secret", group: groupSecrets, usage: "KV mount that relative paths belong to"},
+	{name: "path", arg: "PATH[@VERSION]", list: true, env: ownVar("PATH"), group: groupSecrets, usage: "every key of this secret becomes a variable; /MOUNT/PATH names the mount itself"},
+	{name: "optional-path", arg: "PATH[@VERSION]", list: true, env: ownVar("OPTIONAL_PATH"), group: groupSecrets, usage: "the same, but a secret that does not exist is left out with a warning"},
+	{name: "env", arg: "NAME=PATH[@VERSION]#KEY", list: true, env: ownVar("ENV"), group: groupSecrets, usage: "one key of a secret under a name of your choice"},
+	{name: "prefix", arg: "TEXT", env: ownVar("PREFIX"), group: groupSecrets, usage: "put TEXT before the names that come from --path"},
+	{name: "upcase", env: ownVar("UPCASE"), group: groupSecrets, usage: "turn the keys of --path into capital letters"},
+	{name: "only", arg: "GLOB", list: true, env: ownVar("ONLY"), group: groupSecrets, usage: "take only those keys of --path"},
+	{name: "exclude", arg: "GLOB", list: true, env: ownVar("EXCLUDE"), group: groupSecrets, usage: "leave those keys of --path out"},
+	{name: "on-collision", arg: "error|first|last", env: ownVar("ON_COLLISION"), def: "error", group: groupSecrets, usage: "what to do when two sources give one name"},
+	{name: "allow-name", arg: "GLOB", list: true, env: ownVar("ALLOW_NAME"), group: groupSecrets, usage: "allow a name that changes which code runs, such as LD_PRELOAD (see help references)"},
+	{name: "null-as-empty", env: ownVar("NULL_AS_EMPTY"), group: groupSecrets, usage: "take a null for an empty value and not for an error"},
+	{name: "kv-version", arg: "1|2", env: ownVar("KV_VERSION"), group: groupSecrets, usage: "version of the KV engine; found out when not given"},
+	{name: "dry-run", group: groupSecrets, usage: "show the names, where each comes from and what is stripped, never a value; start nothing"},
+
+	{name: "keep-existing", env: ownVar("KEEP_EXISTING"), group: groupChild, usage: "a variable that is already set wins over Vault"},
+	{name: "clean-env", env: ownVar("CLEAN_ENV"), group: groupChild, usage: "start from an empty environment with PATH, HOME, TERM, TZ and LANG"},
+	{name: "pass", arg: "GLOB", list: true, env: ownVar("PASS"), group: groupChild, usage: "with --clean-env: keep those variables too"},
+	{name: "keep-token", env: ownVar("KEEP_TOKEN"), group: groupChild, usage: "leave VAULT_TOKEN and other Vault credentials in the command's environment"},
+
+	{name: "address", arg: "URL", env: vaultVar("ADDR"), def: vault.DefaultAddress, group: groupConnection, usage: "address of Vault: http://, https:// or unix:///SOCKET"},
+	{name: "namespace", arg: "NAME", env: vaultVar("NAMESPACE"), group: groupConnection, usage: "namespace of every path (Vault Enterprise, OpenBao)"},
+	{name: "ca-cert", arg: "FILE", env: vaultVar("CACERT"), group: groupConnection, usage: "PEM file with the CA that signed the server's certificate"},
+	{name: "ca-path", arg: "DIR", env: vaultVar("CAPATH"), group: groupConnection, usage: "folder of such PEM files"},
+	{name: "client-cert", arg: "FILE", env: vaultVar("CLIENT_CERT"), group: groupConnection, usage: "PEM file with this client's certificate"},
+	{name: "client-key", arg: "FILE", env: vaultVar("CLIENT_KEY"), group: groupConnection, usage: "PEM file with its private key"},
+	{name: "tls-server-name", arg: "NAME", env: vaultVar("TLS_SERVER_NAME"), group: groupConnection, usage: "name to expect in the server's certificate"},
+	{name: "tls-skip-verify", env: vaultVar("SKIP_VERIFY"), group: groupConnection, usage: "do not verify the server's certificate: anybody in between can read the secrets"},
+	{name: "allow-http", env: ownVar("ALLOW_HTTP"), group: groupConnection, usage: "do not warn that the token crosses the network unencrypted"},
+
+	{name: "token-file", arg: "FILE", env: ownVar("TOKEN_FILE"), group: groupLogin, usage: "file with the token; else VAULT_TOKEN, else what `vault login` stored"},
+
+	{name: "wait", arg: "DURATION|forever", env: ownVar("WAIT"), def: "60s", group: groupFailing, usage: "how long to wait for a Vault that is away or sealed; 0 is one attempt"},
+	{name: "timeout", arg: "DURATION", env: append(ownVar("TIMEOUT"), vaultVar("CLIENT_TIMEOUT")...), def: "10s", group: groupFailing, usage: "limit of one attempt"},
+
+	{name: "log-level", arg: "error|warn|info|debug", env: ownVar("LOG_LEVEL"), def: "info", group: groupLogging, usage: "how much to say, always on standard error and never a value"},
+	{name: "log-format", arg: "text|json", env: ownVar("LOG_FORMAT"), def: "text", group: groupLogging, usage: "lines for a person or for a machine"},
+	{name: "dumpable", env: ownVar("DUMPABLE"), group: groupLogging, usage: "let /proc/PID of vaultexec be opened by its own user, for images that write to /proc/1/fd/1"},
+	{name: "help", group: groupLogging, usage: "show this text"},
+	{name: "version", group: groupLogging, usage: "show the version"},
+}
+
+// given collects the options of one command line as they were written. Nothing is judged while the parser runs: its errors
+// would quote values and go to standard output.
+type given struct {
+	values map[string][]givenValue
+	count  int
+}
+
+type givenValue struct {
+	text  string
+	order int
+}
+
+// flagValue is the parser's end of one option.
+type flagValue struct {
+	given *given
+	opt   option
+}
+
+// Set keeps one occurrence.
+func (f flagValue) Set(s string) error {
+	f.given.count++
+	f.given.values[f.opt.name] = append(f.given.values[f.opt.name], givenValue{s, f.given.count})
+	return nil
+}
+
+// String is the default for the parser, which does not need one.
+func (f flagValue) String() string { return "" }
+
+// IsBoolFlag tells the parser which options take no value.
+func (f flagValue) IsBoolFlag() bool { return f.opt.arg == "" }
+
+func newGiven() *given { return &given{values: map[string][]givenValue{}} }
+
+// flags makes the parser's flags of the options.
+func (g *given) flags(opts []option) []cli.Flag {
+	flags := make([]cli.Flag, len(opts))
+	for i, o := range opts {
+		flags[i] = &cli.GenericFlag{Name: o.name, Value: flagValue{g, o}}
+	}
+	return flags
+}
+
+// settings answers what each option is, from the command line, the variables and the defaults, and collects what is wrong.
+type settings struct {
+	opts    []option
+	given   *given
+	environ func(name string) string
+	faults  []*fault.Error
+}
+
+func (s *settings) option(name string) option {
+	i := slices.IndexFunc(s.opts, func(o option) bool { return o.name == name })
+	if i < 0 {
+		panic("no option " + name) // a mistake in this program's own table
+	}
+	return s.opts[i]
+}
+
+// setting is one value and where it came from: "--wait", "VAULTEXEC_WAIT" or "" for the default.
+type setting struct {
+	text  string
+	from  string
+	order int // position on the command line, 0 elsewhere
+}
+
+// all returns the values of a list.
+func (s *settings) all(name string) []setting {
+	o := s.option(name)
+	var out []setting
+	for _, v := range s.given.values[name] {
+		out = append(out, setting{v.text, "--" + name, v.order})
+	}
+	if len(out) > 0 {
+		return out
+	}
+	for _, env := range o.env {
+		if v := s.environ(env); v != "" {
+			for _, item := range splitList(v) {
+				out = append(out, setting{item, env, 0})
+			}
+			return out
+		}
+	}
+	return nil
+}
+
+// splitList splits the value of a variable at line breaks, or at commas when it has none.
+func splitList(v string) []string {
+	sep := ","
+	if strings.Contains(v, "\n") {
+		sep = "\n"
+	}
+	var out []string
+	for item := range strings.SplitSeq(v, sep) {
+		if item = strings.TrimSpace(item); item != "" {
+			out = append(out, item)
+		}
+	}
+	return out
+}
+
+// one returns a single value; of several on the command line the last counts.
+func (s *settings) one(name string) setting {
+	o := s.option(name)
+	if vs := s.given.values[name]; len(vs) > 0 {
+		last := vs[len(vs)-1]
+		return setting{last.text, "--" + name, last.order}
+	}
+	for _, env := range o.env {
+		if v := s.environ(env); v != "" {
+			return setting{v, env, 0}
+		}
+	}
+	return setting{o.def, "", 0}
+}
+
+func (s *settings) str(name string) string { return s.one(name).text }
+
+func (s *settings) strs(name string) []string {
+	var out []string
+	for _, v := range s.all(name) {
+		out = append(out, v.text)
+	}
+	return out
+}
+
+func (s *settings) isSet(name string) bool { return s.one(name).from != "" }
+
+func (s *settings) bool(name string) bool {
+	v := s.one(name)
+	if v.text == "" {
+		return false
+	}
+	b, err := strconv.ParseBool(v.text)
+	if err != nil {
+		s.bad(v, "not true or false", "")
+	}
+	return b
+}
+
+// choice returns one of the words of the option's placeholder.
+func (s *settings) choice(name string) string {
+	v := s.one(name)
+	words := strings.Split(s.option(name).arg, "|")
+	if v.text != "" && !slices.Contains(words, v.text) {
+		s.bad(v, "not one of "+strings.Join(words, ", "), "")
+	}
+	return v.text
+}
+
+// duration reads a duration as Go and the Vault CLI write it: 10s, 1m30s, or a bare number of seconds.
+func (s *settings) duration(name string) time.Duration {
+	v := s.one(name)
+	d, err := time.ParseDuration(v.text)
+	if n, nerr := strconv.ParseFloat(v.text, 64); nerr == nil {
+		d, err = time.Duration(n*float64(time.Second)), nil
+	}
+	if err != nil || d < 0 {
+		s.bad(v, "not a duration", "write it as 500ms, 10s or 2m")
+		return 0
+	}
+	return d
+}
+
+// globs checks the patterns of a list.
+func (s *settings) globs(name string) []string {
+	for _, v := range s.all(name) {
+		if !validGlob(v.text) {
+			s.bad(v, "not a pattern", `write it as "POSTGRES_*", with * ? [a-z]`)
+		}
+	}
+	return s.strs(name)
+}
+
+// bad notes a value that cannot be used.
+func (s *settings) bad(v setting, why, hint string) {
+	what := fmt.Sprintf("cannot use %s %q", v.from, v.text)
+	s.faults = append(s.faults, &fault.Error{Kind: fault.Usage, What: what, Why: why, Hint: hint})
+}
+
+// fail notes a failure that some other code found in a value.
+func (s *settings) fail(v setting, err error) {
+	f := *fault.Of(err)
+	if v.from != "" && !strings.Contains(f.What, v.from) {
+		f.What = v.from + ": " + f.What
+	}
+	s.faults = append(s.faults, &f)
+}

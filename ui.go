@@ -1,0 +1,190 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"unicode"
+
+	"github.com/agenticverz/vaultexec/internal/fault"
+	"github.com/agenticverz/vaultexec/launcher"
+)
+
+// ui holds every rule for what is printed. Standard output is touched only where no command is started.
+type ui struct {
+	stdout, stderr io.Writer
+	log            *slog.Logger
+	level          slog.LevelVar
+	json           bool
+}
+
+func newUI(stdout, stderr io.Writer) *ui {
+	u := &ui{stdout: stdout, stderr: stderr}
+	u.log = slog.New(&textHandler{out: stderr, level: &u.level})
+	return u
+}
+
+// setup applies --log-level and --log-format.
+func (u *ui) setup(s *settings) {
+	_ = u.level.UnmarshalText([]byte(s.choice("log-level"))) // a wrong word is already noted
+	if u.json = s.choice("log-format") == "json"; u.json {
+		u.log = slog.New(slog.NewJSONHandler(u.stderr, &slog.HandlerOptions{Level: &u.level}))
+	}
+}
+
+func (u *ui) printf(format string, args ...any) { fmt.Fprintf(u.stdout, format, args...) }
+
+func (u *ui) errorf(format string, args ...any) { fmt.Fprintf(u.stderr, format, args...) }
+
+// fail prints every failure with its hint and returns the exit code, which the first one decides.
+func (u *ui) fail(err error) int {
+	all := fault.All(err)
+	code := all[0].Code()
+	var hints []string
+	for i, f := range all {
+		if u.json {
+			attrs := []any{"kind", f.Kind.String()}
+			if f.Hint != "" {
+				attrs = append(attrs, "hint", f.Hint)
+			}
+			if i == len(all)-1 {
+				attrs = append(attrs, "exit", code)
+			}
+			u.log.Error(f.Error(), attrs...)
+			continue
+		}
+		u.errorf("vaultexec: %s\n", oneLine(f.Error()))
+		if f.Hint != "" && !contains(hints, f.Hint) {
+			hints = append(hints, f.Hint)
+			u.errorf("vaultexec: hint: %s\n", oneLine(f.Hint))
+		}
+	}
+	return code
+}
+
+func contains(list []string, s string) bool {
+	for _, x := range list {
+		if x == s {
+			return true
+		}
+	}
+	return false
+}
+
+// oneLine makes control characters visible; names in Vault may hold any.
+func oneLine(s string) string {
+	if strings.IndexFunc(s, unicode.IsControl) < 0 {
+		return s
+	}
+	var b strings.Builder
+	for _, r := range s {
+		if unicode.IsControl(r) {
+			q := strconv.QuoteRune(r)
+			b.WriteString(q[1 : len(q)-1])
+			continue
+		}
+		b.WriteRune(r)
+	}
+	return b.String()
+}
+
+// showEnv prints the names and where each comes from, never a value nor anything made of one.
+func (u *ui) showEnv(env *launcher.Env) {
+	if u.json {
+		type variable struct {
+			Name   string   `json:"name"`
+			Source string   `json:"source"`
+			Beat   []string `json:"beat,omitempty"`
+			Kept   bool     `json:"kept_existing,omitempty"`
+		}
+		out := struct {
+			Variables []variable `json:"variables"`
+			Stripped  []string   `json:"stripped"`
+		}{Variables: []variable{}, Stripped: append([]string{}, env.Stripped...)}
+		for _, v := range env.Vars {
+			out.Variables = append(out.Variables, variable{v.Name, v.Origin, v.Beat, v.Kept})
+		}
+		_ = json.NewEncoder(u.stdout).Encode(out)
+		return
+	}
+	width := 0
+	for _, v := range env.Vars {
+		width = max(width, len(v.Name))
+	}
+	for _, v := range env.Vars {
+		note := ""
+		if len(v.Beat) > 0 {
+			note = "  (wins over " + strings.Join(v.Beat, ", ") + ")"
+		}
+		if v.Kept {
+			note += "  (not used: the variable is already set)"
+		}
+		u.printf("%-*s  %s\n", width, v.Name, oneLine(v.Origin+note))
+	}
+	for _, name := range env.Stripped {
+		u.printf("%-*s  stripped (a Vault credential)\n", width, name)
+	}
+}
+
+// textHandler writes log lines for a person: "vaultexec: warning: text key=value".
+type textHandler struct {
+	out   io.Writer
+	level slog.Leveler
+	attrs []slog.Attr
+}
+
+// Enabled implements slog.Handler.
+func (h *textHandler) Enabled(_ context.Context, l slog.Level) bool { return l >= h.level.Level() }
+
+// Handle implements slog.Handler with one Write a line.
+func (h *textHandler) Handle(_ context.Context, r slog.Record) error {
+	var b strings.Builder
+	b.WriteString("vaultexec: ")
+	switch {
+	case r.Level >= slog.LevelError:
+		b.WriteString("error: ")
+	case r.Level >= slog.LevelWarn:
+		b.WriteString("warning: ")
+	case r.Level < slog.LevelInfo:
+		b.WriteString("debug: ")
+	}
+	b.WriteString(r.Message)
+	add := func(a slog.Attr) bool {
+		text := a.Value.Resolve().String()
+		if text == "" || strings.ContainsAny(text, " \"=") {
+			text = strconv.Quote(text)
+		}
+		b.WriteString(" " + a.Key + "=" + text)
+		return true
+	}
+	for _, a := range h.attrs {
+		add(a)
+	}
+	r.Attrs(add)
+	_, err := io.WriteString(h.out, oneLine(b.String())+"\n")
+	return err
+}
+
+// WithAttrs implements slog.Handler.
+func (h *textHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	c := *h
+	c.attrs = append(c.attrs[:len(c.attrs):len(c.attrs)], attrs...)
+	return &c
+}
+
+// WithGroup implements slog.Handler; groups are not used.
+func (h *textHandler) WithGroup(string) slog.Handler { return h }
+
+// version is the module's version from the build information.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok || info.Main.Version == "" {
+		return "(devel)"
+	}
+	return info.Main.Version
+}
