@@ -95,8 +95,7 @@ func (l *launch) prepare(p program) (*Env, []fetched, error) {
 
 // fetch logs in and reads all secrets.
 func (l *launch) fetch(ctx context.Context, noLease bool) ([]fetched, error) {
-	start := time.Now()
-	patience := vault.Patience{Wait: l.Wait, Notice: func(cause string) {
+	patience := vault.Patience{Wait: l.Wait, Start: time.Now(), Notice: func(cause string) {
 		l.Log.Warn("waiting for Vault: "+cause, "wait", waitText(l.Wait))
 	}}
 	if err := patience.Do(ctx, l.Session.Login); err != nil {
@@ -105,9 +104,6 @@ func (l *launch) fetch(ctx context.Context, noLease bool) ([]fetched, error) {
 	f := &fetcher{
 		client: l.Session.Client, sources: l.Sources, mountIsDefault: l.MountIsDefault, log: l.Log,
 		opt: vault.ReadOptions{KVVersion: l.KVVersion, NoLease: noLease},
-	}
-	if l.Wait > 0 {
-		patience.Wait = max(l.Wait-time.Since(start), time.Millisecond)
 	}
 	return f.fetch(ctx, patience)
 }

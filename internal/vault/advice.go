@@ -21,26 +21,12 @@ func (c *Client) Advise(ctx context.Context, p Path, f *fault.Error, mountIsDefa
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	if f.Kind == fault.Missing && f.Why != "no such mount" {
-		if f.Hint != "" {
+		if f.Hint == "" {
+			f.Hint = c.nearestName(ctx, p)
+		}
+		if f.Hint != "" || !mountIsDefault {
 			return
 		}
-		engine, known := c.mounts.find(p)
-		if !known {
-			return
-		}
-		p = p.within(engine.Mount)
-		dir, base := "", p.Name
-		if i := strings.LastIndexByte(p.Name, '/'); i >= 0 {
-			dir, base = p.Name[:i+1], p.Name[i+1:]
-		}
-		names, err := c.List(ctx, engine, dir)
-		if err != nil {
-			return
-		}
-		if near := Nearest(base, names); near != "" {
-			f.Hint = fmt.Sprintf("did you mean %q?", dir+near)
-		}
-		return
 	}
 	mounts, err := c.VisibleMounts(ctx)
 	if err != nil || len(mounts) == 0 {
@@ -59,6 +45,28 @@ func (c *Client) Advise(ctx context.Context, p Path, f *fault.Error, mountIsDefa
 	default:
 		f.Hint = "the token can see the mounts: " + strings.Join(names, ", ")
 	}
+}
+
+// nearestName asks for the names beside a secret that does not exist.
+func (c *Client) nearestName(ctx context.Context, p Path) string {
+	engine, known := c.mounts.find(p)
+	if !known {
+		return ""
+	}
+	p = p.within(engine.Mount)
+	dir, base := "", p.Name
+	if i := strings.LastIndexByte(p.Name, '/'); i >= 0 {
+		dir, base = p.Name[:i+1], p.Name[i+1:]
+	}
+	names, err := c.List(ctx, engine, dir)
+	if err != nil || slices.Contains(names, base) {
+		return ""
+	}
+	near := Nearest(base, names)
+	if near == "" {
+		return ""
+	}
+	return fmt.Sprintf("did you mean %q?", dir+near)
 }
 
 // List returns the names below dir (which is empty or ends in a slash) of a KV mount. Names of folders end in a slash.

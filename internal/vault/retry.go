@@ -19,13 +19,17 @@ const (
 // Patience bounds how long a Vault that is away is waited for.
 type Patience struct {
 	Wait   time.Duration      // over all attempts; 0 means one attempt, Forever no bound
+	Start  time.Time          // when the wait began; zero for the call of Do
 	Notice func(cause string) // called when waiting begins and when its cause changes; may be nil
 }
 
 // Do calls attempt until it does not fail with something that waiting can cure, until Wait is over or ctx is done. Delays
 // grow from 0.1 s to 5 s with jitter, and are never shorter than what the server asked for.
 func (p Patience) Do(ctx context.Context, attempt func(context.Context) error) error {
-	start := time.Now()
+	start := p.Start
+	if start.IsZero() {
+		start = time.Now()
+	}
 	if p.Wait > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithDeadline(ctx, start.Add(p.Wait))
