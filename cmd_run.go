@@ -3,8 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"net"
-	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -131,80 +129,6 @@ func parseEnvOption(text, mount string) (launcher.Source, error) {
 	p, key, err := vault.ParseKeyRef(ref, mount)
 	return launcher.Source{Path: p, Name: name, Key: key}, err
 }
-
-// session sets the connection and the login up, without a request.
-func (a *app) session(s *settings) *vault.Session {
-	agent := ""
-	if !s.given.has("address") {
-		agent = firstOf(a.getenv, vaultVar("AGENT_ADDR"))
-	}
-	cfg := vault.Config{
-		Address: s.str("address"), Namespace: s.str("namespace"),
-		CACert: s.str("ca-cert"), CACertBytes: firstOf(a.getenv, vaultVar("CACERT_BYTES")), CAPath: s.str("ca-path"),
-		ClientCert: s.str("client-cert"), ClientKey: s.str("client-key"), TLSServerName: s.str("tls-server-name"),
-		SkipVerify: s.bool("tls-skip-verify"), Headers: firstOf(a.getenv, vaultVar("HEADERS")),
-		SRVLookup:    firstOf(a.getenv, vaultVar("SRV_LOOKUP")) == "true" || firstOf(a.getenv, vaultVar("SRV_LOOKUP")) == "1",
-		ProxyAddress: firstOf(a.getenv, append(vaultVar("PROXY_ADDR"), vaultVar("HTTP_PROXY")...)),
-		Timeout:      s.duration("timeout"), UserAgent: "vaultexec/" + version(),
-	}
-	if agent != "" {
-		cfg.Address = agent
-	}
-	source, needsToken := a.tokenSource(s, agent != "")
-	cfg.Agent = !needsToken
-	if len(s.faults) > 0 {
-		return nil
-	}
-	client, err := vault.New(cfg)
-	if err != nil {
-		s.faults = append(s.faults, fault.Of(err))
-		return nil
-	}
-	if clearText(cfg.Address) && !s.bool("allow-http") {
-		a.ui.log.Warn("the token and the secrets cross the network unencrypted to "+client.Where(), "acknowledge", "--allow-http")
-	}
-	return vault.NewTokenSession(client, source)
-}
-
-// clearText reports whether the address leaves this machine without TLS.
-func clearText(address string) bool {
-	u, err := url.Parse(address)
-	if err != nil || u.Scheme != "http" {
-		return false
-	}
-	host := u.Hostname()
-	ip := net.ParseIP(host)
-	return host != "localhost" && !strings.HasSuffix(host, ".localhost") && (ip == nil || !ip.IsLoopback())
-}
-
-// tokenSource says where the token comes from: --token-file, VAULT_TOKEN, VAULTEXEC_TOKEN_FILE, an Agent in front, the
-// Vault CLI's own store.
-func (a *app) tokenSource(s *settings, agent bool) (source func(context.Context) (vault.Text, error), needsToken bool) {
-	file := s.one("token-file")
-	token := firstOf(a.getenv, vaultVar("TOKEN"))
-	switch {
-	case file.from == "--token-file" || file.from != "" && token == "":
-		return func(context.Context) (vault.Text, error) { return vault.ReadCredential(file.from, file.text) }, true
-	case token != "":
-		return func(context.Context) (vault.Text, error) { return vault.CheckCredential("VAULT_TOKEN", token) }, true
-	case agent:
-		return func(context.Context) (vault.Text, error) { return vault.Text{}, nil }, false
-	}
-	return func(context.Context) (vault.Text, error) {
-		return vault.StoredToken(a.getenv("HOME"), a.getenv("VAULT_CONFIG_PATH"), a.environ)
-	}, true
-}
-
-func firstOf(getenv func(string) string, names []string) string {
-	for _, n := range names {
-		if v := getenv(n); v != "" {
-			return v
-		}
-	}
-	return ""
-}
-
-func (g *given) has(name string) bool { return len(g.values[name]) > 0 }
 
 // dryRun shows what a run would do.
 func (a *app) dryRun(o launcher.Options) error {

@@ -117,6 +117,8 @@ func (f flagValue) IsBoolFlag() bool { return f.opt.arg == "" }
 
 func newGiven() *given { return &given{values: map[string][]givenValue{}} }
 
+func (g *given) has(name string) bool { return len(g.values[name]) > 0 }
+
 // flags makes the parser's flags of the options.
 func (g *given) flags(opts []option) []cli.Flag {
 	flags := make([]cli.Flag, len(opts))
