@@ -68,8 +68,34 @@ func (a *app) launchOptions(s *settings) launcher.Options {
 		o.KVVersion = 2
 	}
 	o.Wait = waitTime(s)
+	o.Mode, o.Supervision = mode(s), supervision(s)
 	o.Sources = a.sources(s, o.Rules.AllowNames)
 	return o
+}
+
+func mode(s *settings) launcher.Mode {
+	stay := s.bool("supervise") || s.bool("init")
+	switch {
+	case s.bool("replace") && stay:
+		s.bad(s.one("replace"), "--supervise or --init asks for the opposite", "give one of them")
+	case s.bool("replace"):
+		return launcher.Replace
+	case stay:
+		return launcher.Supervise
+	}
+	return launcher.Auto
+}
+
+func supervision(s *settings) launcher.Supervision {
+	sup := launcher.Supervision{
+		StopTimeout: s.duration("stop-timeout"), StopExplicit: s.isSet("stop-timeout"), SignalGroup: s.bool("signal-group"),
+	}
+	v := s.one("stop-signal")
+	var ok bool
+	if sup.StopSignal, ok = launcher.ParseSignal(v.text); !ok {
+		s.bad(v, "not a signal", "write it as SIGTERM, TERM or 15")
+	}
+	return sup
 }
 
 func waitTime(s *settings) time.Duration {

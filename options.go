@@ -31,10 +31,11 @@ const (
 	groupConnection = "Connection"
 	groupLogin      = "Logging in"
 	groupFailing    = "Failing"
+	groupProcess    = "Signals and processes"
 	groupLogging    = "Logging and safety"
 )
 
-var groups = []string{groupSecrets, groupChild, groupConnection, groupLogin, groupFailing, groupLogging}
+var groups = []string{groupSecrets, groupChild, groupConnection, groupLogin, groupFailing, groupProcess, groupLogging}
 
 // vaultVar is a variable of the Vault CLI; OpenBao's name for it wins.
 func vaultVar(name string) []string { return []string{"BAO_" + name, "VAULT_" + name} }
@@ -76,6 +77,13 @@ var options = []option{
 
 	{name: "wait", arg: "DURATION|forever", env: ownVar("WAIT"), def: "60s", group: groupFailing, usage: "how long to wait for a Vault that is away or sealed; 0 is one attempt"},
 	{name: "timeout", arg: "DURATION", env: append(ownVar("TIMEOUT"), vaultVar("CLIENT_TIMEOUT")...), def: "10s", group: groupFailing, usage: "limit of one attempt"},
+
+	{name: "supervise", env: ownVar("SUPERVISE"), group: groupProcess, usage: "stay as the command's parent: forward signals, reap orphans (always so as PID 1)"},
+	{name: "init", env: ownVar("INIT"), group: groupProcess, usage: "the same, under the name that it has in other tools"},
+	{name: "replace", env: ownVar("REPLACE"), group: groupProcess, usage: "become the command also as PID 1, where a tini in front reaps"},
+	{name: "stop-signal", arg: "SIGNAL", env: ownVar("STOP_SIGNAL"), def: "SIGTERM", group: groupProcess, usage: "what stops the command; a received SIGTERM is passed on as this"},
+	{name: "stop-timeout", arg: "DURATION", env: ownVar("STOP_TIMEOUT"), def: "10s", group: groupProcess, usage: "how long a stop may take before SIGKILL; for a received SIGTERM only when this is given"},
+	{name: "signal-group", env: ownVar("SIGNAL_GROUP"), group: groupProcess, usage: "forward signals to the command's whole process group"},
 
 	{name: "log-level", arg: "error|warn|info|debug", env: ownVar("LOG_LEVEL"), def: "info", group: groupLogging, usage: "how much to say, always on standard error and never a value"},
 	{name: "log-format", arg: "text|json", env: ownVar("LOG_FORMAT"), def: "text", group: groupLogging, usage: "lines for a person or for a machine"},

@@ -1,6 +1,10 @@
 package launcher
 
-import "golang.org/x/sys/unix"
+import (
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
 
 // SetDumpable decides whether this process may dump core, be traced by its own user, and be read through /proc. vaultexec
 // switches it off first thing; execve(2) gives the command its own state back. Core limits are left alone, the command would
@@ -14,3 +18,6 @@ func setDumpable(on bool) {
 	}
 	_ = unix.Prctl(unix.PR_SET_DUMPABLE, arg, 0, 0, 0)
 }
+
+// setParentDeath has the kernel send sig to the child when vaultexec dies without having ended it.
+func setParentDeath(sys *syscall.SysProcAttr, sig syscall.Signal) { sys.Pdeathsig = sig }

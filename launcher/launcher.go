@@ -3,6 +3,7 @@ package launcher
 import (
 	"context"
 	"log/slog"
+	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -22,8 +23,21 @@ type Options struct {
 	Wait           time.Duration // for a Vault that is away at the start; 0 is one attempt, vault.Forever no bound
 	MountIsDefault bool          // nobody chose the mount of relative paths
 
+	Mode        Mode
+	Supervision Supervision
+
 	Log *slog.Logger
 }
+
+// Mode says whether vaultexec becomes the command or stays as its parent.
+type Mode uint8
+
+// The modes. Auto supervises as PID 1, which would leave zombies and lose SIGTERM otherwise, and what has a lease to renew.
+const (
+	Auto Mode = iota
+	Replace
+	Supervise
+)
 
 // launch is one run.
 type launch struct {
@@ -31,19 +45,34 @@ type launch struct {
 	signals *signals
 }
 
-// Run fetches the secrets and becomes the command. It returns a *fault.Error or fault.List when that failed, *Killed when a
-// signal ended it before. It must be called on the main thread, locked.
+// Run fetches the secrets and becomes the command, or starts it and stays as its parent. It returns a *fault.Error or
+// fault.List when that failed, *Exited with the code of the command, *Killed when a signal ended vaultexec or the command. It
+// must be called on the main thread, locked.
 func Run(o Options) error {
 	l := &launch{Options: o, signals: catchDeadly()}
 	p, err := findProgram(o.Argv, o.Environ)
 	if err != nil {
 		return err
 	}
-	env, _, err := l.prepare(p)
+	env, got, err := l.prepare(p)
 	if err != nil {
 		return err
 	}
+	if l.staysBehind(got) {
+		return l.supervise(p, env)
+	}
 	return replace(p, env.Strings(), l.signals)
+}
+
+// staysBehind decides between the modes.
+func (l *launch) staysBehind(got []fetched) bool {
+	switch l.Mode {
+	case Replace:
+		return false
+	case Supervise:
+		return true
+	}
+	return os.Getpid() == 1 || len(leases(got)) > 0
 }
 
 // Inspect reads what a run would read, but leased secrets, and builds the environment that a command would get.

@@ -5,6 +5,8 @@ import (
 	"os"
 	"os/signal"
 	"slices"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -51,6 +53,23 @@ func catchDeadly() *signals {
 	return s
 }
 
+// isDeadly reports whether sig ends vaultexec while there is no child.
+func isDeadly(sig syscall.Signal) bool { return slices.Contains(deadly, sig) }
+
+// catchAll catches everything that can be caught and forwarded. SIGCHLD has a channel of its own, SIGURG is the Go
+// runtime's, and of SIGPROF and 32 to 34 os/signal delivers nothing (32 and 33 are the C library's).
+func (s *signals) catchAll() {
+	for sig := syscall.Signal(1); sig <= lastSignal; sig++ {
+		switch sig {
+		case unix.SIGKILL, unix.SIGSTOP, unix.SIGCHLD, unix.SIGURG, unix.SIGPROF, 32, 33, 34:
+		default:
+			if !slices.Contains(s.caught, sig) {
+				s.catch(sig)
+			}
+		}
+	}
+}
+
 func (s *signals) catch(sigs ...syscall.Signal) {
 	for _, sig := range sigs {
 		if !s.ignored[sig] {
@@ -69,7 +88,7 @@ func (s *signals) stopForExec() syscall.Signal {
 	for {
 		select {
 		case sig := <-s.ch:
-			if slices.Contains(deadly, sig.(syscall.Signal)) {
+			if isDeadly(sig.(syscall.Signal)) {
 				return sig.(syscall.Signal)
 			}
 		default:
@@ -106,3 +125,23 @@ func SignalName(sig syscall.Signal) string {
 
 // rtMin is the C library's SIGRTMIN.
 const rtMin syscall.Signal = 34
+
+// ParseSignal reads a signal as kill(1) does: SIGTERM, TERM, term, 15, RTMIN+3.
+func ParseSignal(s string) (syscall.Signal, bool) {
+	if n, err := strconv.Atoi(s); err == nil {
+		return syscall.Signal(n), n > 0 && syscall.Signal(n) <= lastSignal
+	}
+	name := strings.TrimPrefix(strings.ToUpper(s), "SIG")
+	if rest, ok := strings.CutPrefix(name, "RTMIN"); ok {
+		n := 0
+		if rest != "" {
+			var err error
+			if n, err = strconv.Atoi(strings.TrimPrefix(rest, "+")); err != nil || rest[0] != '+' {
+				return 0, false
+			}
+		}
+		return rtMin + syscall.Signal(n), n >= 0 && rtMin+syscall.Signal(n) <= lastSignal
+	}
+	sig := unix.SignalNum("SIG" + name)
+	return sig, sig != 0
+}

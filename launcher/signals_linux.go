@@ -58,3 +58,6 @@ func changeMask(how int, sig syscall.Signal) {
 	set.Val[(sig-1)/64] |= 1 << ((sig - 1) % 64)
 	_ = unix.PthreadSigmask(how, &set, nil)
 }
+
+// lastSignal is the kernel's _NSIG.
+const lastSignal syscall.Signal = 64

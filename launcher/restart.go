@@ -1,0 +1,492 @@
+package launcher
+
+import (
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// The life of the child is a state machine without a clock, a process or a lock of its own: events and the time go in,
+// actions and the next deadline come out. supervise.go carries the actions out. The diagram stands in doc.go.
+
+// state is where the life of the child stands.
+type state uint8
+
+const (
+	starting state = iota // a child is to be started
+	running               // it runs, and nothing is under way
+	settling              // something changed in Vault; more may follow
+	waiting               // the change waits for its turn: --splay, --min-uptime, a postponement
+	reading               // everything is read and checked
+	hooking               // --on-change-hook runs
+	stopping              // the child was told to stop by vaultexec
+	ending                // the child was told to end by a signal from outside, and nothing follows it
+	clearing              // the child has ended, what is left of its group is being ended
+	ended                 // nothing is left to do
+)
+
+var stateNames = [...]string{"starting", "running", "settling", "waiting", "reading", "hooking", "stopping", "ending", "clearing", "ended"}
+
+// String names the state in logs.
+func (s state) String() string { return stateNames[s] }
+
+// purpose says what follows when the child is gone.
+type purpose uint8
+
+const (
+	toEnd     purpose = iota // vaultexec ends with the child's status
+	toRestart                // a new child with the new environment
+	toRevert                 // a new child with the last good environment
+	toExit                   // --on-change exit: vaultexec ends with a code of its own
+	toDie                    // a signal between two children ends vaultexec
+)
+
+// event is what happened.
+type event interface{ isEvent() }
+
+type (
+	evStarted     struct{}                         // a child was started
+	evStartFailed struct{ err error }              // it could not be started
+	evExited      struct{ status unix.WaitStatus } // the child has ended
+	evGroupGone   struct{}                         // no live process of its group is left
+	evSignal      struct{ sig unix.Signal }        // vaultexec received a signal that may end it
+	evTimer       struct{}                         // the deadline is over
+	evChanged     struct{}                         // the watch sees something new
+	evRead        struct {                         // everything was read
+		failed bool   // not everything can be read, or it makes no valid environment
+		same   bool   // the environment is that of the running child
+		moving bool   // something changed again since the last look
+		id     string // names this set of versions
+	}
+	evHooked struct{ ok bool } // the hook has ended, or the command cannot be started any more
+)
+
+func (evStarted) isEvent()     {}
+func (evStartFailed) isEvent() {}
+func (evExited) isEvent()      {}
+func (evGroupGone) isEvent()   {}
+func (evSignal) isEvent()      {}
+func (evTimer) isEvent()       {}
+func (evChanged) isEvent()     {}
+func (evRead) isEvent()        {}
+func (evHooked) isEvent()      {}
+
+// action is what is to be done now.
+type action uint8
+
+const (
+	actStart     action = iota // start a child with the candidate environment, or the only one there is
+	actRevert                  // make the last good environment the candidate
+	actAccept                  // the candidate environment is now the one that runs
+	actKeepGood                // the running environment is proven good
+	actRead                    // read everything
+	actHook                    // run the hook and look the program up
+	actStop                    // send the stop signal to the child
+	actSignal                  // rewrite the files and send the signal of --on-change signal:NAME
+	actKill                    // SIGKILL to the group
+	actTermGroup               // SIGTERM to what is left of the group
+	actAbortHook               // end a hook that runs
+	actWarnLeft                // name what survived SIGKILL
+	actLogSettle               // the lines of the log
+	actLogWait
+	actLogSame
+	actLogNone
+	actLogTriedBefore
+	actLogRevert
+	actLogLate // the change is given up, the child is ending
+)
+
+// onChange is what --on-change asks for.
+type onChange uint8
+
+const (
+	changeRestart onChange = iota
+	changeSignal
+	changeExit
+	changeNone
+)
+
+const (
+	maxSettle    = 30 * time.Second // changes that keep coming postpone a restart by no more
+	groupGrace   = 2 * time.Second  // from SIGTERM to SIGKILL for what is left of a group
+	killPatience = 5 * time.Second  // for what survives SIGKILL, in uninterruptible sleep
+	lastPatience = time.Second      // the same when vaultexec is about to end
+	againAfter   = time.Second      // GNU timeout sends SIGTERM twice within microseconds
+	firstRetry   = 10 * time.Second // for a hook that failed, doubled each time
+	lastRetry    = 5 * time.Minute
+)
+
+// policy is what the options ask for.
+type policy struct {
+	onChange     onChange
+	hook         bool
+	settle       time.Duration
+	splay        time.Duration
+	minUptime    time.Duration
+	probation    time.Duration
+	rollback     bool
+	stopTimeout  time.Duration
+	stopExplicit bool                              // --stop-timeout was given: a received SIGTERM has that limit, too
+	random       func(time.Duration) time.Duration // uniform in [0, d]
+}
+
+// machine is the state of one supervised run.
+type machine struct {
+	policy
+	state    state
+	deadline time.Time // of the current state; zero for none. It dies with the state.
+
+	next      purpose
+	err       error           // why it ended, when not by a child's status
+	status    unix.WaitStatus // of the child that ended last
+	signal    unix.Signal     // toDie
+	startedAt time.Time       // of the running child
+	onTrial   time.Time       // end of the probation; zero when the child is not on it
+	candidate string          // id of what was read last
+	rejected  string          // id of the set of versions that made a child fail
+	told      bool            // a signal that may end the child was passed on: its end is no failure of the secrets
+	firstSeen time.Time       // of the change under way
+	splayed   time.Duration   // random delay of the change under way
+	termAt    time.Time       // first SIGTERM received while the child runs
+	killed    bool            // the group got its SIGKILL
+	retries   int             // postponements of the change under way
+	limited   bool            // in ending: the stop timeout runs
+}
+
+func newMachine(p policy) *machine { return &machine{policy: p} }
+
+func (m *machine) enter(s state, deadline time.Time) {
+	m.state, m.deadline = s, deadline
+}
+
+// on handles one event. Every state handles every event; what it does not name changes nothing.
+func (m *machine) on(ev event, now time.Time) []action {
+	switch m.state {
+	case starting:
+		return m.inStarting(ev, now)
+	case running, settling, waiting, reading, hooking:
+		return m.withChild(ev, now)
+	case stopping:
+		return m.inStopping(ev, now)
+	case ending:
+		return m.inEnding(ev, now)
+	case clearing:
+		return m.inClearing(ev, now)
+	case ended:
+		return nil
+	}
+	panic(fmt.Sprintf("no state %d", m.state))
+}
+
+func (m *machine) inStarting(ev event, now time.Time) []action {
+	switch ev := ev.(type) {
+	case evStarted:
+		m.startedAt, m.told, m.killed, m.termAt, m.limited = now, false, false, time.Time{}, false
+		m.onTrial = time.Time{}
+		if m.next == toRestart && m.rollback && m.probation > 0 {
+			m.onTrial = now.Add(m.probation)
+		}
+		m.run(now)
+		return []action{actAccept}
+	case evStartFailed:
+		m.err = ev.err
+		m.enter(ended, time.Time{})
+	case evSignal:
+		if isDeadly(ev.sig) {
+			m.next, m.signal = toDie, ev.sig
+			m.enter(ended, time.Time{})
+		}
+	case evTimer: // --min-uptime before a revert is over
+		m.enter(starting, time.Time{})
+		return []action{actStart}
+	}
+	return nil
+}
+
+// run enters running. The probation's end is its deadline.
+func (m *machine) run(time.Time) {
+	m.next, m.retries, m.splayed, m.firstSeen = toEnd, 0, 0, time.Time{}
+	m.enter(running, m.onTrial)
+}
+
+// withChild handles the states in which the child runs undisturbed.
+func (m *machine) withChild(ev event, now time.Time) []action {
+	var first []action
+	if !m.onTrial.IsZero() && !now.Before(m.onTrial) {
+		m.onTrial = time.Time{}
+		first = append(first, actKeepGood)
+		if m.state == running {
+			m.deadline = time.Time{}
+		}
+	}
+	if m.state == hooking {
+		switch ev := ev.(type) {
+		case evExited:
+			first = append(first, actAbortHook)
+		case evSignal:
+			if ev.sig == unix.SIGTERM {
+				first = append(first, actAbortHook)
+			}
+		}
+	}
+	switch ev := ev.(type) {
+	case evExited:
+		return append(first, m.exited(ev.status, now)...)
+	case evSignal:
+		return append(first, m.signalled(ev.sig, now)...)
+	case evChanged:
+		return append(first, m.changed(now)...)
+	case evTimer:
+		return append(first, m.timer(now)...)
+	case evRead:
+		return append(first, m.read(ev, now)...)
+	case evHooked:
+		return append(first, m.hooked(ev.ok, now)...)
+	}
+	return first
+}
+
+// exited: the child has ended without being told by vaultexec.
+func (m *machine) exited(status unix.WaitStatus, now time.Time) []action {
+	m.status, m.next = status, toEnd
+	failed := !status.Exited() || status.ExitStatus() != 0
+	if failed && !m.told && !m.onTrial.IsZero() {
+		m.next, m.rejected, m.onTrial = toRevert, m.candidate, time.Time{}
+		return append([]action{actLogRevert}, m.clear(now)...)
+	}
+	return m.clear(now)
+}
+
+// clear begins to end what is left of the group. The actions are harmless when nothing is.
+func (m *machine) clear(now time.Time) []action {
+	m.killed = false
+	m.enter(clearing, now.Add(groupGrace))
+	return []action{actTermGroup}
+}
+
+// signalled: a signal was passed on to the child. What it means for the child is the child's business, but SIGTERM is the
+// end of everything that vaultexec had in mind.
+func (m *machine) signalled(sig unix.Signal, now time.Time) []action {
+	if !isDeadly(sig) {
+		return nil
+	}
+	m.told = true
+	if sig != unix.SIGTERM {
+		return nil
+	}
+	var acts []action
+	if m.state != running {
+		acts = append(acts, actLogLate)
+	}
+	m.termAt, m.next, m.limited = now, toEnd, m.stopExplicit
+	m.enter(ending, time.Time{})
+	if m.limited {
+		m.deadline = now.Add(m.stopTimeout)
+	}
+	return acts
+}
+
+func (m *machine) changed(now time.Time) []action {
+	switch m.state {
+	case running:
+		m.firstSeen, m.retries = now, 0
+		m.splayed = 0
+		if m.splay > 0 {
+			m.splayed = m.random(m.splay)
+		}
+		m.enter(settling, now.Add(m.settle))
+		return []action{actLogSettle}
+	case settling:
+		m.enter(settling, m.settled(now))
+	}
+	return nil // later states read everything anyway
+}
+
+// settled is when the settle time is over, counted from now.
+func (m *machine) settled(now time.Time) time.Time {
+	return earlier(now.Add(m.settle), m.firstSeen.Add(maxSettle))
+}
+
+func (m *machine) timer(now time.Time) []action {
+	if now.Before(m.deadline) {
+		return nil
+	}
+	switch m.state {
+	case settling:
+		turn := later(now.Add(m.splayed), m.startedAt.Add(m.minUptime))
+		m.splayed = 0
+		m.enter(waiting, turn)
+		if turn.After(now) {
+			return []action{actLogWait}
+		}
+		return m.timer(now)
+	case waiting:
+		m.enter(reading, time.Time{})
+		return []action{actRead}
+	}
+	return nil
+}
+
+// read: everything was read, or could not be.
+func (m *machine) read(ev evRead, now time.Time) []action {
+	if m.state != reading {
+		return nil
+	}
+	switch {
+	case ev.failed:
+		m.run(now)
+		return nil
+	case ev.moving && now.Before(m.firstSeen.Add(maxSettle)):
+		m.enter(settling, m.settled(now))
+		return nil
+	case ev.same:
+		m.run(now)
+		return []action{actLogSame}
+	case ev.id == m.rejected:
+		m.run(now)
+		return []action{actLogTriedBefore}
+	}
+	m.candidate = ev.id
+	if m.onChange == changeNone {
+		m.run(now)
+		return []action{actLogNone, actAccept}
+	}
+	m.enter(hooking, time.Time{})
+	return []action{actHook}
+}
+
+// hooked: the hook, if there is one, has ended, and the program was looked up again.
+func (m *machine) hooked(ok bool, now time.Time) []action {
+	if m.state != hooking {
+		return nil
+	}
+	if !ok {
+		d := lastRetry
+		if m.retries < 5 {
+			d = min(firstRetry<<m.retries, lastRetry)
+		}
+		m.retries++
+		m.enter(waiting, now.Add(d))
+		return []action{actLogWait}
+	}
+	switch m.onChange {
+	case changeSignal:
+		m.run(now)
+		return []action{actSignal, actAccept}
+	case changeExit:
+		m.next = toExit
+	default:
+		m.next = toRestart
+	}
+	m.enter(stopping, now.Add(m.stopTimeout))
+	return []action{actStop}
+}
+
+// inStopping: vaultexec has told the child to stop.
+func (m *machine) inStopping(ev event, now time.Time) []action {
+	switch ev := ev.(type) {
+	case evExited:
+		m.status = ev.status
+		return m.clear(now)
+	case evSignal:
+		if !isDeadly(ev.sig) || ev.sig == unix.SIGHUP { // HUP asks a service to reload; the child, or the next one, has it
+			return nil
+		}
+		again := !m.termAt.IsZero() && now.Sub(m.termAt) >= againAfter
+		if ev.sig == unix.SIGTERM && again {
+			return m.kill(now)
+		}
+		if ev.sig == unix.SIGTERM && m.termAt.IsZero() {
+			m.termAt = now
+		}
+		if m.next != toEnd {
+			m.next = toEnd
+			return []action{actLogLate}
+		}
+	case evTimer:
+		if !now.Before(m.deadline) {
+			return m.kill(now)
+		}
+	}
+	return nil
+}
+
+// kill sends the SIGKILL that ends a wait. The end of the child is certain then.
+func (m *machine) kill(time.Time) []action {
+	m.deadline, m.limited, m.killed = time.Time{}, false, true
+	return []action{actKill}
+}
+
+// inEnding: a SIGTERM from outside was passed on. Whoever sent it decides about SIGKILL, unless a limit was asked for.
+func (m *machine) inEnding(ev event, now time.Time) []action {
+	switch ev := ev.(type) {
+	case evExited:
+		m.status = ev.status
+		return m.clear(now)
+	case evSignal:
+		if ev.sig == unix.SIGTERM && m.limited && now.Sub(m.termAt) >= againAfter {
+			return m.kill(now)
+		}
+	case evTimer:
+		if m.limited && !now.Before(m.deadline) {
+			return m.kill(now)
+		}
+	}
+	return nil
+}
+
+// inClearing: the child has ended.
+func (m *machine) inClearing(ev event, now time.Time) []action {
+	switch ev := ev.(type) {
+	case evGroupGone:
+		return m.cleared(now)
+	case evSignal:
+		if isDeadly(ev.sig) && (m.next == toRestart || m.next == toRevert) {
+			m.next, m.signal = toDie, ev.sig
+		}
+	case evTimer:
+		if now.Before(m.deadline) {
+			return nil
+		}
+		if !m.killed {
+			m.killed = true
+			patience := killPatience
+			if m.next == toEnd || m.next == toDie || m.next == toExit {
+				patience = lastPatience
+			}
+			m.enter(clearing, now.Add(patience))
+			return []action{actKill}
+		}
+		return append([]action{actWarnLeft}, m.cleared(now)...)
+	}
+	return nil
+}
+
+// cleared: the way is free for what follows.
+func (m *machine) cleared(now time.Time) []action {
+	switch m.next {
+	case toRestart:
+		m.enter(starting, time.Time{})
+		return []action{actStart}
+	case toRevert:
+		m.enter(starting, later(now, m.startedAt.Add(m.minUptime)))
+		return []action{actRevert}
+	}
+	m.enter(ended, time.Time{})
+	return nil
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}

@@ -1,0 +1,75 @@
+package launcher
+
+import (
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// becomeSubreaper makes orphaned descendants this process's children, so that it can reap them and zombies do not count as
+// living members of a group. The command must never inherit that, so it is not called before a replacing exec.
+func becomeSubreaper() { _ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }
+
+// process is one line of /proc/PID/stat, as far as it is needed here.
+type process struct {
+	pid, parent, group, session int
+	name                        string
+	dead                        bool // a zombie or about to be
+}
+
+// processes lists all processes that can be seen.
+func processes() []process {
+	dir, err := os.Open("/proc")
+	if err != nil {
+		return nil
+	}
+	defer dir.Close()
+	names, _ := dir.Readdirnames(-1)
+	var list []process
+	for _, n := range names {
+		if pid, err := strconv.Atoi(n); err == nil {
+			if p, ok := readProcess(pid); ok {
+				list = append(list, p)
+			}
+		}
+	}
+	return list
+}
+
+// readProcess reads /proc/PID/stat: "pid (name) state ppid pgrp session …", where name may hold anything (proc_pid_stat(5)).
+func readProcess(pid int) (process, bool) {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return process{}, false
+	}
+	text := string(b)
+	open, end := strings.IndexByte(text, '('), strings.LastIndexByte(text, ')')
+	if open < 0 || end < open {
+		return process{}, false
+	}
+	f := strings.Fields(text[end+1:])
+	if len(f) < 4 {
+		return process{}, false
+	}
+	p := process{pid: pid, name: text[open+1 : end], dead: f[0] == "Z" || f[0] == "X"}
+	p.parent, _ = strconv.Atoi(f[1])
+	p.group, _ = strconv.Atoi(f[2])
+	p.session, _ = strconv.Atoi(f[3])
+	return p, true
+}
+
+// liveMembers returns the processes of a group that are no zombies.
+func liveMembers(group int) []process {
+	if err := unix.Kill(-group, 0); err == unix.ESRCH {
+		return nil
+	}
+	var live []process
+	for _, p := range processes() {
+		if p.group == group && !p.dead {
+			live = append(live, p)
+		}
+	}
+	return live
+}

@@ -1,0 +1,458 @@
+package launcher
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/agenticverz/vaultexec/internal/fault"
+)
+
+// Supervision is how a child is watched over.
+type Supervision struct {
+	StopSignal   syscall.Signal
+	StopTimeout  time.Duration
+	StopExplicit bool // --stop-timeout was given: a received SIGTERM has that limit, too
+	SignalGroup  bool // all forwarded signals go to the child's whole group
+}
+
+// supervisor owns the child. Everything in it belongs to the main goroutine, which is locked to the main thread: it alone
+// forks, reaps and signals, so that a process ID is known before it can be reaped, no signal can hit a recycled one, and the
+// parent-death signal is tied to a thread that lives as long as the process.
+type supervisor struct {
+	*launch
+	program program
+	machine *machine
+	tty     *terminal // nil without a controlling terminal
+
+	env  *Env // of the child that runs or is about to
+	pid  int  // of the child; 0 while there is none
+	left int  // group of the child that ended last, while it is being cleared
+
+	stopped     bool // the child is stopped
+	selfStopped bool // vaultexec has stopped itself and waits for SIGCONT
+	deniedTold  bool
+
+	chld  chan os.Signal
+	timer *time.Timer
+}
+
+const (
+	groupPoll  = 10 * time.Millisecond // while a group is being cleared
+	startRetry = 10 * time.Second      // for ETXTBSY, EAGAIN and ENOMEM
+)
+
+// supervise runs the command as a child until it has ended. It returns *Exited, *Killed or the failure to start.
+func (l *launch) supervise(p program, env *Env) error {
+	s := &supervisor{
+		launch: l, program: p, env: env,
+		machine: newMachine(policy{stopTimeout: l.Supervision.StopTimeout, stopExplicit: l.Supervision.StopExplicit}),
+		chld:    make(chan os.Signal, 1),
+		timer:   time.NewTimer(time.Hour),
+	}
+	s.timer.Stop()
+	becomeSubreaper()
+	s.tty = openTerminal()
+	signal.Notify(s.chld, unix.SIGCHLD)
+	s.signals.catchAll()
+	runtime.GOMAXPROCS(1) // from here on it mostly sleeps: fewer threads
+	s.do(s.start())
+	debug.FreeOSMemory()
+	s.loop()
+	return s.outcome()
+}
+
+// loop waits for events until nothing is left to do.
+func (s *supervisor) loop() {
+	var poll *time.Ticker
+	var tick <-chan time.Time
+	for s.machine.state != ended {
+		if s.machine.state == clearing && poll == nil {
+			poll = time.NewTicker(groupPoll)
+			tick = poll.C
+		} else if s.machine.state != clearing && poll != nil {
+			poll.Stop()
+			poll, tick = nil, nil
+		}
+		s.arm()
+		select {
+		case sig := <-s.signals.ch:
+			s.received(sig.(syscall.Signal))
+		case <-s.chld:
+			s.reap()
+		case <-tick:
+			s.reap()
+			s.lookAtGroup()
+		case <-s.timer.C:
+			s.happened(evTimer{})
+		}
+	}
+	if poll != nil {
+		poll.Stop()
+	}
+}
+
+// arm sets the one timer to the deadline of the machine's state.
+func (s *supervisor) arm() {
+	if s.machine.deadline.IsZero() {
+		s.timer.Stop()
+		return
+	}
+	s.timer.Reset(max(time.Until(s.machine.deadline), 0))
+}
+
+// happened hands an event to the machine and carries its actions out.
+func (s *supervisor) happened(ev event) { s.do(s.machine.on(ev, time.Now())) }
+
+func (s *supervisor) do(acts []action) {
+	for _, a := range acts {
+		switch a {
+		case actStart:
+			s.do(s.start())
+		case actStop:
+			s.signalChild(s.Supervision.StopSignal, s.Supervision.SignalGroup)
+			if s.stopped {
+				s.signalChild(unix.SIGCONT, true)
+			}
+		case actKill:
+			s.killGroup(unix.SIGKILL)
+		case actTermGroup:
+			s.endGroup()
+		case actWarnLeft:
+			s.warnLeft()
+		}
+	}
+}
+
+// start makes a child and tells the machine. A program file that is being written, or a momentary lack of processes or
+// memory, is tried again for a while.
+func (s *supervisor) start() []action {
+	deadline := time.Now().Add(startRetry)
+	for delay := time.Duration(0); ; delay = min(max(2*delay, 10*time.Millisecond), time.Second) {
+		// A signal that came while there was no child ends vaultexec, and no child is started for it.
+		if sig := s.waitForSignal(delay); sig != 0 {
+			return s.machine.on(evSignal{sig}, time.Now())
+		}
+		err := s.fork()
+		if err == nil {
+			return s.machine.on(evStarted{}, time.Now())
+		}
+		passing := errors.Is(err, unix.ETXTBSY) || errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.ENOMEM)
+		if !passing || !time.Now().Before(deadline) {
+			return s.machine.on(evStartFailed{startError(s.program.path, err)}, time.Now())
+		}
+	}
+}
+
+// waitForSignal waits for d, or until a deadly signal is there, which it returns. Others mean nothing without a child: a
+// fresh program would die of SIGUSR1.
+func (s *supervisor) waitForSignal(d time.Duration) syscall.Signal {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	for over := false; ; {
+		select {
+		case sig := <-s.signals.ch:
+			if isDeadly(sig.(syscall.Signal)) {
+				return sig.(syscall.Signal)
+			}
+			continue
+		default:
+		}
+		if over || d == 0 {
+			return 0
+		}
+		select {
+		case sig := <-s.signals.ch:
+			if isDeadly(sig.(syscall.Signal)) {
+				return sig.(syscall.Signal)
+			}
+		case <-t.C:
+			over = true
+		}
+	}
+}
+
+// fork starts the command with what vaultexec itself was started with: descriptors, limits, folder. The child shares
+// vaultexec's standard descriptors; it leads a group of its own unless the terminal is shared.
+func (s *supervisor) fork() error {
+	sys := &syscall.SysProcAttr{Setpgid: !s.sharedGroup()}
+	setParentDeath(sys, s.Supervision.StopSignal)
+	front := false
+	if s.tty != nil {
+		s.tty.look()
+		if front = s.tty.own && s.tty.foreground; front {
+			sys.Foreground, sys.Ctty = true, s.tty.fd
+		}
+	}
+	path, argv, env := s.program.path, s.program.argv, s.env.Strings()
+	if namesThisProcess(env) {
+		path, argv = "/proc/self/exe", append([]string{stubName, path}, argv...)
+	}
+	pid, err := syscall.ForkExec(path, argv, &syscall.ProcAttr{Env: env, Files: []uintptr{0, 1, 2}, Sys: sys})
+	if err != nil {
+		if front { // the group that was to have the terminal does not exist
+			s.takeTerminal()
+		}
+		return err
+	}
+	s.pid, s.left, s.stopped, s.selfStopped = pid, 0, false, false
+	return nil
+}
+
+// sharedGroup reports whether the child stays in vaultexec's group.
+func (s *supervisor) sharedGroup() bool { return s.tty != nil && !s.tty.own }
+
+// received handles one signal of this process.
+func (s *supervisor) received(sig syscall.Signal) {
+	if sig == unix.SIGPIPE {
+		return
+	}
+	if s.pid == 0 || s.machine.state == stopping {
+		// The machine hears of it before the end of the child is looked at, so that no other is started.
+		if s.pid != 0 {
+			s.forward(sig)
+		}
+		s.happened(evSignal{sig})
+		return
+	}
+	// No signal goes to a child that has ended.
+	s.reap()
+	if s.pid != 0 {
+		s.forward(sig)
+	}
+	s.happened(evSignal{sig})
+}
+
+// forward passes a signal on, unless the terminal has sent it to the child as well.
+func (s *supervisor) forward(sig syscall.Signal) {
+	if s.sharedGroup() {
+		changed := sig == unix.SIGWINCH && s.tty.sizeChanged()
+		front := s.tty.inFront()
+		if terminalSent(sig, s.tty.foreground, front == s.tty.group, changed, front < 0) {
+			return
+		}
+	}
+	toGroup := s.Supervision.SignalGroup
+	switch sig {
+	case unix.SIGTERM:
+		if s.machine.state == stopping { // the child has its stop signal already
+			return
+		}
+		sig = s.Supervision.StopSignal
+	case unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU:
+		toGroup = true
+	case unix.SIGCONT:
+		s.resumed()
+		return
+	}
+	s.signalChild(sig, toGroup)
+}
+
+// resumed: SIGCONT arrived, from `fg`, `bg` or kill(1). The whole group goes on, not only its leader: a pipeline below it
+// would stay stopped. In a shared group whoever resumed vaultexec has resumed the child, too.
+func (s *supervisor) resumed() {
+	self := s.selfStopped
+	s.selfStopped = false
+	if s.tty != nil {
+		s.tty.look()
+		if s.tty.own {
+			s.tty.give(s.tty.group, s.pid)
+		} else if self && !s.stopped {
+			return
+		}
+	}
+	s.signalChild(unix.SIGCONT, true)
+}
+
+// signalChild sends sig to the child, or to its group where it has one.
+func (s *supervisor) signalChild(sig syscall.Signal, group bool) {
+	to := s.pid
+	if group && !s.sharedGroup() {
+		to = -s.pid
+	}
+	if err := unix.Kill(to, sig); err == unix.EPERM && !s.deniedTold {
+		s.deniedTold = true
+		s.Log.Warn("cannot signal the command: it runs as another user", "pid", s.pid)
+	}
+}
+
+// killGroup signals all that belongs to the child or to the one that ended.
+func (s *supervisor) killGroup(sig syscall.Signal) {
+	switch {
+	case s.pid != 0:
+		s.signalChild(sig, true)
+	case s.left != 0:
+		_ = unix.Kill(-s.left, sig)
+	}
+}
+
+// endGroup begins the clean-up after the child.
+func (s *supervisor) endGroup() {
+	if s.left != 0 && len(liveMembers(s.left)) > 0 {
+		_ = unix.Kill(-s.left, unix.SIGTERM)
+		_ = unix.Kill(-s.left, unix.SIGCONT) // a stopped process would not see it
+		return
+	}
+	s.happened(evGroupGone{})
+}
+
+// lookAtGroup tells the machine when the group of the last child is gone.
+func (s *supervisor) lookAtGroup() {
+	if s.machine.state == clearing && (s.left == 0 || len(liveMembers(s.left)) == 0) {
+		s.happened(evGroupGone{})
+	}
+}
+
+func (s *supervisor) warnLeft() {
+	var names []string
+	for _, p := range liveMembers(s.left) {
+		names = append(names, fmt.Sprintf("%s (%d)", p.name, p.pid))
+	}
+	if len(names) > 0 {
+		s.Log.Warn("left over after SIGKILL, not waited for: " + strings.Join(names, ", "))
+	}
+}
+
+// reap collects every child that has ended or stopped: the command, and orphans that became ours.
+func (s *supervisor) reap() {
+	for {
+		var status unix.WaitStatus
+		pid, err := unix.Wait4(-1, &status, unix.WNOHANG|unix.WUNTRACED|unix.WCONTINUED, nil)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil || pid <= 0 {
+			return
+		}
+		if pid != s.pid {
+			continue
+		}
+		switch {
+		case status.Stopped():
+			s.stopped = true
+			s.childStopped(status.StopSignal())
+		case status.Continued():
+			s.stopped = false
+		default:
+			s.childEnded(status)
+		}
+	}
+}
+
+func (s *supervisor) childEnded(status unix.WaitStatus) {
+	if s.tty != nil {
+		s.takeTerminal()
+		if status.Signaled() {
+			s.tty.restoreModes()
+		}
+	}
+	if !s.sharedGroup() {
+		s.left = s.pid
+	}
+	s.pid = 0
+	s.happened(evExited{status})
+}
+
+// takeTerminal gives the foreground back to vaultexec's group when it was the child's.
+func (s *supervisor) takeTerminal() {
+	if s.tty == nil || !s.tty.own {
+		return
+	}
+	if front := s.tty.inFront(); front >= 0 && front != s.tty.group && (front == s.pid || unix.Kill(-front, 0) == unix.ESRCH) {
+		s.tty.give(front, s.tty.group)
+	}
+}
+
+// childStopped makes a stop of the child visible to the shell that waits for vaultexec, by stopping vaultexec too, with the
+// same signal. Without a terminal nothing is done: somebody who stops and resumes the child must not leave vaultexec behind.
+// Where nobody could resume vaultexec either (it leads its session), a stop by Ctrl-Z changes nothing: the kernel would have
+// ignored it there without vaultexec.
+func (s *supervisor) childStopped(sig syscall.Signal) {
+	if s.tty == nil {
+		return
+	}
+	if orphaned() {
+		s.unstop(sig)
+		return
+	}
+	if s.tty.own {
+		s.tty.give(s.pid, s.tty.group)
+	}
+	s.selfStopped = true
+	withDefault(sig, func() { _ = unix.Tgkill(os.Getpid(), unix.Gettid(), sig) })
+	// Execution goes on here after SIGCONT, which is in the channel now, or at once if the parent died in between.
+	if orphaned() {
+		s.selfStopped = false
+		s.unstop(sig)
+	}
+}
+
+// unstop undoes a stop of the child where nobody could resume vaultexec. A child that was stopped because it asked for the
+// terminal goes on only if it can have it: it would ask without end.
+func (s *supervisor) unstop(sig syscall.Signal) {
+	given := s.tty.own && s.tty.give(s.tty.group, s.pid)
+	if sig == unix.SIGTSTP || given && (sig == unix.SIGTTIN || sig == unix.SIGTTOU) {
+		s.signalChild(unix.SIGCONT, true)
+	}
+}
+
+// outcome is what vaultexec ends with.
+func (s *supervisor) outcome() error {
+	m := s.machine
+	switch {
+	case m.err != nil:
+		return m.err
+	case m.next == toDie:
+		return &Killed{Signal: m.signal}
+	case m.next == toExit:
+		return &fault.Error{Kind: fault.Changed, What: "the secrets changed", Why: "ending as --on-change exit asks"}
+	case m.status.Signaled():
+		return &Killed{Signal: m.status.Signal()}
+	}
+	return &Exited{Code: m.status.ExitStatus()}
+}
+
+// stubName is argv[0] of vaultexec started as a stub that sets LISTEN_PID and WATCHDOG_PID to its own process ID and becomes
+// the command. Only a process itself knows its ID before it runs; socket activation compares them (sd_listen_fds(3)).
+const stubName = "vaultexec: starting the command"
+
+// pidVariables name the process that they are meant for.
+var pidVariables = []string{"LISTEN_PID", "WATCHDOG_PID"}
+
+func namesThisProcess(env []string) bool {
+	self := fmt.Sprint(os.Getpid())
+	for _, kv := range env {
+		for _, name := range pidVariables {
+			if kv == name+"="+self {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// IsStub reports whether vaultexec was started by itself as the stub.
+func IsStub(args []string) bool { return len(args) > 2 && args[0] == stubName }
+
+// RunStub becomes the command args[1] with the arguments after it. It returns only if that failed.
+func RunStub(args, environ []string) error {
+	parent, self := fmt.Sprint(os.Getppid()), fmt.Sprint(os.Getpid())
+	env := make([]string, len(environ))
+	for i, kv := range environ {
+		env[i] = kv
+		for _, name := range pidVariables {
+			if kv == name+"="+parent {
+				env[i] = name + "=" + self
+			}
+		}
+	}
+	return startError(args[1], unix.Exec(args[1], args[2:], env))
+}

@@ -1,0 +1,130 @@
+package launcher
+
+import (
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// terminal is the controlling terminal, and how vaultexec and its child share it.
+//
+// Where vaultexec is alone with its terminal the child leads a process group of its own, in the foreground if vaultexec's
+// was: what is typed reaches the child only, and is forwarded by nobody. Where it shares the terminal with others (it does
+// not lead its group, or a standard descriptor is a pipe) the child stays in vaultexec's group, because the shell knows no
+// other: it would not stop, resume or interrupt a group that it did not make. Then the child gets from vaultexec only what
+// the terminal did not send to everyone.
+type terminal struct {
+	fd         int  // /dev/tty, close-on-exec
+	own        bool // the child leads a group of its own
+	group      int  // vaultexec's process group
+	foreground bool // vaultexec's group was in the foreground when it was last looked
+	modes      *unix.Termios
+	size       unix.Winsize
+}
+
+// openTerminal returns nil when there is no controlling terminal.
+func openTerminal() *terminal {
+	fd, err := unix.Open("/dev/tty", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil
+	}
+	t := &terminal{fd: fd, group: unix.Getpgrp()}
+	t.own = t.group == os.Getpid() && !anyPipe(0, 1, 2)
+	t.look()
+	t.modes, _ = unix.IoctlGetTermios(fd, getTermios)
+	t.sizeChanged()
+	return t
+}
+
+// anyPipe reports whether one of the descriptors connects to another process.
+func anyPipe(fds ...int) bool {
+	for _, fd := range fds {
+		var st unix.Stat_t
+		if unix.Fstat(fd, &st) == nil {
+			if mode := st.Mode & unix.S_IFMT; mode == unix.S_IFIFO || mode == unix.S_IFSOCK {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// inFront returns the foreground process group, or -1 when the terminal is gone.
+func (t *terminal) inFront() int {
+	pgrp, err := unix.IoctlGetInt(t.fd, unix.TIOCGPGRP)
+	if err != nil {
+		return -1
+	}
+	return pgrp
+}
+
+func (t *terminal) look() { t.foreground = t.inFront() == t.group }
+
+// give puts a group in the foreground if the group that has it now is from. SIGTTOU, which a background process gets for
+// this, is blocked on the calling thread meanwhile; ignoring it would be inherited.
+func (t *terminal) give(from, to int) bool {
+	if t.inFront() != from {
+		return false
+	}
+	ok := false
+	withBlocked(unix.SIGTTOU, func() { ok = unix.IoctlSetPointerInt(t.fd, unix.TIOCSPGRP, to) == nil })
+	return ok
+}
+
+// restoreModes sets the terminal back as it was at the start, for after a child that could not do so itself.
+func (t *terminal) restoreModes() {
+	if t.modes != nil && t.inFront() == t.group {
+		withBlocked(unix.SIGTTOU, func() { _ = unix.IoctlSetTermios(t.fd, setTermiosDrain, t.modes) })
+	}
+}
+
+// sizeChanged looks the size up and reports whether it is another than before.
+func (t *terminal) sizeChanged() bool {
+	ws, err := unix.IoctlGetWinsize(t.fd, unix.TIOCGWINSZ)
+	if err != nil {
+		return false
+	}
+	changed := *ws != t.size
+	t.size = *ws
+	return changed
+}
+
+// orphaned reports whether nobody could resume vaultexec's group: its parent is in another session or in the same group
+// (POSIX's "orphaned process group", XBD 3.256), as for a session leader under docker -it or ssh -t.
+func orphaned() bool {
+	parent := os.Getppid()
+	if parent <= 0 {
+		return true
+	}
+	sid, err := unix.Getsid(parent)
+	own, _ := unix.Getsid(0)
+	if err != nil || sid != own {
+		return true
+	}
+	pgid, err := unix.Getpgid(parent)
+	return err != nil || pgid == unix.Getpgrp()
+}
+
+// terminalSent decides, where the group is shared, whether the terminal sent a signal to everyone in it, the child
+// included. It is decided by circumstance, because Go does not tell who sent a signal:
+//
+//   - INT, QUIT and TSTP come from keys and go to the foreground group only;
+//   - TTIN and TTOU go to a background group only;
+//   - WINCH comes with another size;
+//   - HUP comes when the terminal is gone.
+//
+// What is left open, a kill(2) of INT, QUIT or TSTP at a vaultexec in the foreground, is taken for the terminal's.
+func terminalSent(sig unix.Signal, wasInFront, isInFront, sizeChanged, gone bool) bool {
+	switch sig {
+	case unix.SIGINT, unix.SIGQUIT, unix.SIGTSTP:
+		// Either look counts: a shell takes the terminal back as soon as its own child has died of the same key.
+		return wasInFront || isInFront
+	case unix.SIGTTIN, unix.SIGTTOU:
+		return !isInFront
+	case unix.SIGWINCH:
+		return sizeChanged
+	case unix.SIGHUP:
+		return gone
+	}
+	return false
+}

@@ -1,0 +1,8 @@
+package launcher
+
+import "golang.org/x/sys/unix"
+
+const (
+	getTermios      = unix.TCGETS
+	setTermiosDrain = unix.TCSETSW
+)
