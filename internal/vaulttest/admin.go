@@ -49,7 +49,21 @@ func (s *Server) Call(ctx context.Context, token, method, path string, body any)
 	if dec.Decode(&out) != nil {
 		out = nil
 	}
+	Secret(Credentials(out)...)
 	return resp.StatusCode, out, nil
+}
+
+// Credentials returns the tokens and secret IDs that an answer of Vault holds. Call registers them with Secret.
+func Credentials(answer map[string]any) []string {
+	var found []string
+	for _, at := range [][]string{
+		{"auth", "client_token"}, {"wrap_info", "token"}, {"data", "secret_id"}, {"root_token"},
+	} {
+		if c := text(answer, at...); c != "" {
+			found = append(found, c)
+		}
+	}
+	return found
 }
 
 func rawJSON(body any) ([]byte, error) {
@@ -201,7 +215,7 @@ func (s *Server) TryPutKV(mount, path string, data any) (int, error) {
 	if err != nil {
 		return 0, fmt.Errorf("cannot marshal the secret %s/%s", mount, path) // not the cause, which may quote a value
 	}
-	registerValues(raw)
+	Secret(Values(raw)...)
 	version, err := s.kvVersion(mount)
 	if err != nil {
 		return 0, err
@@ -223,21 +237,22 @@ func (s *Server) TryPutKV(mount, path string, data any) (int, error) {
 	return int(written), nil
 }
 
-// registerValues makes every string inside a JSON text known to Redact.
-func registerValues(raw []byte) {
+// Values returns every string and number inside a JSON text.
+func Values(raw []byte) []string {
 	dec := json.NewDecoder(bytes.NewReader(raw))
 	dec.UseNumber()
 	var v any
 	if dec.Decode(&v) != nil {
-		return
+		return nil
 	}
+	var found []string
 	var walk func(any)
 	walk = func(v any) {
 		switch v := v.(type) {
 		case string:
-			Secret(v)
+			found = append(found, v)
 		case json.Number:
-			Secret(v.String())
+			found = append(found, v.String())
 		case []any:
 			for _, e := range v {
 				walk(e)
@@ -249,6 +264,7 @@ func registerValues(raw []byte) {
 		}
 	}
 	walk(v)
+	return found
 }
 
 // Policy writes an ACL policy.
@@ -308,7 +324,6 @@ func (s *Server) TryToken(o TokenOpts) (string, error) {
 	if token == "" {
 		return "", fmt.Errorf("cannot make a token: Vault's answer holds none")
 	}
-	Secret(token)
 	return token, nil
 }
 
@@ -378,7 +393,6 @@ func (c *Scope) AppRole(policies ...string) (mount, role, roleID, secretID strin
 	c.srv.Must(c.t, "POST", at, map[string]any{"token_policies": policies})
 	roleID = text(c.srv.Must(c.t, "GET", at+"/role-id", nil), "data", "role_id")
 	secretID = text(c.srv.Must(c.t, "POST", at+"/secret-id", nil), "data", "secret_id")
-	Secret(secretID)
 	return mount, role, roleID, secretID
 }
 

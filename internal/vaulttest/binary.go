@@ -107,7 +107,7 @@ func buildVault(src, path string) error {
 	cmd.Stdout, cmd.Stderr = out, out
 	start := time.Now()
 	progress("building Vault into %s (once; several minutes, a few hundred modules)", path)
-	if err := startTied(cmd); err != nil {
+	if err := StartTied(cmd); err != nil {
 		return fmt.Errorf("cannot build Vault: %w", err)
 	}
 	stop := every(20*time.Second, func() { progress("still building Vault (%v)", time.Since(start).Round(time.Second)) })

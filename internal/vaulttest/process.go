@@ -24,8 +24,9 @@ type startRequest struct {
 	done chan error
 }
 
-// startTied starts cmd so that it does not outlive this process, however that ends.
-func startTied(cmd *exec.Cmd) error {
+// StartTied starts cmd so that it does not outlive this process, however that ends (on Linux; its own children may). Use it
+// for everything that a test starts and that would not end by itself.
+func StartTied(cmd *exec.Cmd) error {
 	starter.Do(func() {
 		starter.requests = make(chan startRequest)
 		go func() {
@@ -57,7 +58,7 @@ func startProcess(cmd *exec.Cmd) (*process, error) {
 	cmd.WaitDelay = 2 * time.Second // a plugin of Vault's may hold the pipe a little longer
 	// A group of its own: Ctrl-C at the terminal must not end Vault before the program under test.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := startTied(cmd); err != nil {
+	if err := StartTied(cmd); err != nil {
 		return nil, fmt.Errorf("cannot start %s: %w", cmd.Path, err)
 	}
 	go func() {

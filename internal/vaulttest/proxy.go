@@ -238,7 +238,7 @@ func Truncate(_ *Proxy, w http.ResponseWriter, r *http.Request, next http.Handle
 	w.WriteHeader(rec.status)
 	_, _ = w.Write(rec.body[:len(rec.body)/2])
 	_ = http.NewResponseController(w).Flush() // what is only buffered would not be sent
-	panic(http.ErrAbortHandler) // net/http's own way to cut an answer short
+	panic(http.ErrAbortHandler)               // net/http's own way to cut an answer short
 }
 
 // BlackHole takes the request and never answers.

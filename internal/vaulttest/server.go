@@ -79,6 +79,9 @@ func Shutdown() {
 	shared.Lock()
 	shared.server = nil
 	shared.Unlock()
+	built.Lock()
+	built.programs = nil
+	built.Unlock()
 	removeScratch()
 }
 

@@ -166,7 +166,6 @@ func TestAppRole(t *testing.T) {
 	s := Dev(t)
 	mount, _, roleID, secretID := s.Scope(t).AppRole("default")
 	status, out := s.DoAs(t, "", "POST", "auth/"+mount+"/login", map[string]string{"role_id": roleID, "secret_id": secretID})
-	Secret(text(out, "auth", "client_token"))
 	if status != 200 {
 		t.Errorf("login: status %d %v", status, out["errors"])
 	}
