@@ -9,6 +9,9 @@ require (
 	golang.org/x/sys v0.49.0
 )
 
+// Tests only.
+require github.com/rogpeppe/go-internal v1.14.1
+
 require (
 	github.com/cenkalti/backoff/v4 v4.3.0 // indirect
 	github.com/cpuguy83/go-md2man/v2 v2.0.7 // indirect
@@ -30,4 +33,5 @@ require (
 	golang.org/x/net v0.47.0 // indirect
 	golang.org/x/text v0.31.0 // indirect
 	golang.org/x/time v0.12.0 // indirect
+	golang.org/x/tools v0.38.0 // indirect
 )

@@ -1,0 +1,209 @@
+package vaulttest
+
+import (
+	"bufio"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// How tools/vault is built; part of the name under which the result is kept.
+var vaultBuild = []string{"build", "-trimpath", "-tags", "minimal", "-ldflags", "-s -w"}
+
+var binary struct {
+	sync.Mutex
+	path string
+}
+
+// Binary returns the server program: VAULTEXEC_TEST_VAULT (a vault or bao) where it is set, otherwise the one built from
+// tools/vault. The first build takes minutes and reports on standard error; its result is kept outside the tree, in
+// $XDG_CACHE_HOME/vaultexec or ~/.cache/vaultexec, under a name that changes with Vault's version and Go's.
+func Binary() (string, error) {
+	binary.Lock()
+	defer binary.Unlock()
+	if binary.path != "" {
+		return binary.path, nil
+	}
+	path, err := findBinary()
+	if err != nil {
+		return "", err
+	}
+	binary.path = path
+	return path, nil
+}
+
+func findBinary() (string, error) {
+	if own := os.Getenv("VAULTEXEC_TEST_VAULT"); own != "" {
+		path, err := exec.LookPath(own)
+		if err != nil {
+			return "", fmt.Errorf("VAULTEXEC_TEST_VAULT: %w", err)
+		}
+		return filepath.Abs(path)
+	}
+	root, err := ModuleRoot()
+	if err != nil {
+		return "", err
+	}
+	src := filepath.Join(root, "tools", "vault")
+	cache, err := CacheDir()
+	if err != nil {
+		return "", err
+	}
+	key, err := sourceKey(src)
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(cache, "vault-"+key)
+	if executable(path) {
+		return path, nil
+	}
+	return path, buildVault(src, path)
+}
+
+// sourceKey hashes what decides about the server program.
+func sourceKey(src string) (string, error) {
+	h := sha256.New()
+	for _, name := range []string{"go.sum", "main.go"} {
+		b, err := os.ReadFile(filepath.Join(src, name))
+		if err != nil {
+			return "", fmt.Errorf("cannot read Vault's build recipe: %w", err)
+		}
+		fmt.Fprintf(h, "%s %d\n", name, len(b))
+		h.Write(b)
+	}
+	fmt.Fprintln(h, runtime.Version(), runtime.GOOS, runtime.GOARCH, strings.Join(vaultBuild, " "))
+	return fmt.Sprintf("%x", h.Sum(nil)[:8]), nil
+}
+
+// buildVault builds src into path. Several test binaries run at once: the first one builds, the others wait for it.
+func buildVault(src, path string) error {
+	lock, err := waitForLock(path + ".lock")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = lock.Close() }()
+	if executable(path) {
+		return nil
+	}
+	leftovers, _ := filepath.Glob(path + ".part-*")
+	for _, l := range leftovers { // of a build that was interrupted; nobody else is building, we hold the lock
+		_ = os.Remove(l)
+	}
+
+	part := fmt.Sprintf("%s.part-%d", path, os.Getpid())
+	cmd := exec.Command("go", append(vaultBuild[:len(vaultBuild):len(vaultBuild)], "-o", part, ".")...)
+	cmd.Dir = src
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=", "GOARCH=", "GOWORK=off")
+	out := &tail{}
+	cmd.Stdout, cmd.Stderr = out, out
+	start := time.Now()
+	progress("building Vault into %s (once; several minutes, a few hundred modules)", path)
+	if err := StartTied(cmd); err != nil {
+		return fmt.Errorf("cannot build Vault: %w", err)
+	}
+	stop := every(20*time.Second, func() { progress("still building Vault (%v)", time.Since(start).Round(time.Second)) })
+	err = cmd.Wait()
+	stop()
+	if err != nil {
+		_ = os.Remove(part)
+		return fmt.Errorf("cannot build Vault: %w\n%s", err, out)
+	}
+	if err := os.Rename(part, path); err != nil {
+		return fmt.Errorf("cannot keep the built Vault: %w", err)
+	}
+	progress("Vault is built (%v)", time.Since(start).Round(time.Second))
+	return nil
+}
+
+func waitForLock(path string) (*os.File, error) {
+	start := time.Now()
+	stop := func() {}
+	defer func() { stop() }()
+	for told := false; ; told = true {
+		f, err := lockFile(path, syscall.LOCK_EX|syscall.LOCK_NB)
+		if err == nil {
+			return f, nil
+		}
+		if !errors.Is(err, syscall.EWOULDBLOCK) {
+			return nil, err
+		}
+		if !told {
+			stop = every(20*time.Second, func() {
+				progress("waiting for another process that builds Vault (%v)", time.Since(start).Round(time.Second))
+			})
+		}
+		time.Sleep(200 * time.Millisecond)
+	}
+}
+
+// every calls f at each interval until the returned function is called.
+func every(d time.Duration, f func()) (stop func()) {
+	tick, done := time.NewTicker(d), make(chan struct{})
+	go func() {
+		for {
+			select {
+			case <-tick.C:
+				f()
+			case <-done:
+				return
+			}
+		}
+	}()
+	return func() { tick.Stop(); close(done) }
+}
+
+func progress(format string, args ...any) {
+	fmt.Fprintf(os.Stderr, "vaulttest: "+format+"\n", args...)
+}
+
+func executable(path string) bool {
+	fi, err := os.Stat(path)
+	return err == nil && fi.Mode().IsRegular() && fi.Mode().Perm()&0o111 != 0
+}
+
+// CacheDir returns the folder, outside the tree, for what is expensive to build.
+func CacheDir() (string, error) {
+	base := os.Getenv("XDG_CACHE_HOME")
+	if !filepath.IsAbs(base) {
+		home, err := os.UserHomeDir()
+		if err != nil {
+			return "", fmt.Errorf("cannot find a cache folder: %w", err)
+		}
+		base = filepath.Join(home, ".cache")
+	}
+	dir := filepath.Join(base, "vaultexec")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", fmt.Errorf("cannot make the cache folder: %w", err)
+	}
+	return dir, nil
+}
+
+// ModuleRoot returns the folder of this module's go.mod, looked for from the working directory upwards: the path that a
+// compiled-in file name would give is gone after -trimpath.
+func ModuleRoot() (string, error) {
+	wd, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	for dir := wd; ; dir = filepath.Dir(dir) {
+		if f, err := os.Open(filepath.Join(dir, "go.mod")); err == nil {
+			line, err := bufio.NewReader(f).ReadString('\n')
+			_ = f.Close()
+			if (err == nil || err == io.EOF) && strings.TrimSpace(line) == "module github.com/agenticverz/vaultexec" {
+				return dir, nil
+			}
+		}
+		if dir == filepath.Dir(dir) {
+			return "", fmt.Errorf("%s is not inside the vaultexec module", wd)
+		}
+	}
+}

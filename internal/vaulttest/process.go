@@ -1,0 +1,133 @@
+package vaulttest
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os/exec"
+	"runtime"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// A parent-death signal is sent when the thread that forked ends, not when the process does. So every server is forked by
+// one goroutine that is locked to its thread and never returns: another goroutine's thread could go away at any time, for
+// example when some test locks a goroutine to it and lets it end.
+var starter struct {
+	sync.Once
+	requests chan startRequest
+}
+
+type startRequest struct {
+	cmd  *exec.Cmd
+	done chan error
+}
+
+// StartTied starts cmd so that it does not outlive this process, however that ends (on Linux; its own children may). Use it
+// for everything that a test starts and that would not end by itself.
+func StartTied(cmd *exec.Cmd) error {
+	starter.Do(func() {
+		starter.requests = make(chan startRequest)
+		go func() {
+			runtime.LockOSThread()
+			for r := range starter.requests {
+				r.done <- r.cmd.Start()
+			}
+		}()
+	})
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	tieToParent(cmd.SysProcAttr)
+	r := startRequest{cmd: cmd, done: make(chan error, 1)}
+	starter.requests <- r
+	return <-r.done
+}
+
+// process is a running server program.
+type process struct {
+	cmd  *exec.Cmd
+	log  *tail
+	done chan struct{} // closed when it has been reaped
+}
+
+func startProcess(cmd *exec.Cmd) (*process, error) {
+	p := &process{cmd: cmd, log: &tail{}, done: make(chan struct{})}
+	cmd.Stdout, cmd.Stderr = p.log, p.log
+	cmd.WaitDelay = 2 * time.Second // a plugin of Vault's may hold the pipe a little longer
+	// A group of its own: Ctrl-C at the terminal must not end Vault before the program under test.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := StartTied(cmd); err != nil {
+		return nil, fmt.Errorf("cannot start %s: %w", cmd.Path, err)
+	}
+	go func() {
+		_ = cmd.Wait() // a server that we kill "fails"; why it ended stands in its log
+		close(p.done)
+	}()
+	return p, nil
+}
+
+func (p *process) exited() bool {
+	select {
+	case <-p.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// signal sends sig. The process is not reaped behind our back, so that it cannot hit a recycled pid.
+func (p *process) signal(sig syscall.Signal) {
+	if !p.exited() {
+		_ = p.cmd.Process.Signal(sig)
+	}
+}
+
+// kill ends the process at once and waits until it is gone.
+func (p *process) kill() {
+	p.signal(syscall.SIGKILL)
+	<-p.done
+}
+
+// stop asks first, for at most ten seconds.
+func (p *process) stop() {
+	p.signal(syscall.SIGTERM)
+	select {
+	case <-p.done:
+	case <-time.After(10 * time.Second):
+		p.kill()
+	}
+}
+
+var errExited = errors.New("the server ended")
+
+// tail keeps the end of what a server prints: enough to tell why it did not start.
+type tail struct {
+	mu  sync.Mutex
+	buf []byte
+}
+
+const tailSize = 64 << 10
+
+func (l *tail) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.buf = append(l.buf, p...)
+	if over := len(l.buf) - tailSize; over > tailSize {
+		l.buf = append(l.buf[:0], l.buf[over:]...)
+	}
+	return len(p), nil
+}
+
+func (l *tail) contains(s string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return bytes.Contains(l.buf, []byte(s))
+}
+
+func (l *tail) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return Redact(string(l.buf))
+}

@@ -1,0 +1,6 @@
+//go:build race
+
+package vaulttest
+
+// Race tells whether this test binary was built with the race detector.
+const Race = true

@@ -1,0 +1,5 @@
+package vaulttest
+
+import "syscall"
+
+func tieToParent(attr *syscall.SysProcAttr) { attr.Pdeathsig = syscall.SIGKILL }
