@@ -127,7 +127,7 @@ func (a *app) sources(s *settings, allowed []string) []launcher.Source {
 	}
 	for _, v := range s.all("env") {
 		src, err := parseEnvOption(v.text, mount)
-		if err == nil && launcher.IsDangerous(src.Name) && !slices.Contains(allowed, src.Name) {
+		if err == nil && launcher.IsDangerous(src.Name, allowed) {
 			err = &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot set %s", src.Name), Why: "it changes which code runs, and whoever may write the secret would own the process", Hint: "allow it with --allow-name " + src.Name}
 		}
 		if err != nil {
