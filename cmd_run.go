@@ -26,12 +26,13 @@ func (a *app) launch(g *given, words []string) error {
 	if s.bool("dumpable") {
 		launcher.SetDumpable(true)
 	}
+	dryRun := s.bool("dry-run")
 	switch {
 	case len(words) > 0 && a.command == nil:
 		return a.withoutSeparator(words)
 	case len(words) > 0:
 		return &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("unexpected word %q before --", words[0]), Hint: "what belongs to the command stands after --"}
-	case len(a.command) == 0 && !s.bool("dry-run"):
+	case len(a.command) == 0 && !dryRun:
 		return &fault.Error{Kind: fault.Usage, What: "no command", Hint: "vaultexec [OPTIONS] -- COMMAND [ARG...]"}
 	}
 	o := a.launchOptions(s)
@@ -40,7 +41,7 @@ func (a *app) launch(g *given, words []string) error {
 		return err
 	}
 	o.Session = session
-	if s.bool("dry-run") {
+	if dryRun {
 		return a.dryRun(o)
 	}
 	return launcher.Run(o)

@@ -28,6 +28,7 @@ func (a *app) session(s *settings) *vault.Session {
 	if agent != "" {
 		cfg.Address = agent
 	}
+	allowHTTP := s.bool("allow-http")
 	source, needsToken := a.tokenSource(s, agent != "")
 	cfg.Agent = !needsToken
 	if len(s.faults) > 0 {
@@ -38,7 +39,7 @@ func (a *app) session(s *settings) *vault.Session {
 		s.faults = append(s.faults, fault.Of(err))
 		return nil
 	}
-	if clearText(cfg.Address) && !s.bool("allow-http") {
+	if clearText(cfg.Address) && !allowHTTP {
 		a.ui.log.Warn("the token and the secrets cross the network unencrypted to "+client.Where(), "acknowledge", "--allow-http")
 	}
 	return vault.NewTokenSession(client, source)
