@@ -97,14 +97,22 @@ const (
 	actLogLate // the change is given up, the child is ending
 )
 
-// onChange is what --on-change asks for.
-type onChange uint8
+// OnChange is what --on-change asks for.
+type OnChange struct {
+	Do     Reaction
+	Signal unix.Signal // of ReactSignal
+	Code   int         // of ReactExit
+}
 
+// Reaction is what is done about a change of the environment.
+type Reaction uint8
+
+// The reactions.
 const (
-	changeRestart onChange = iota
-	changeSignal
-	changeExit
-	changeNone
+	ReactRestart Reaction = iota
+	ReactSignal
+	ReactExit
+	ReactNone
 )
 
 const (
@@ -119,7 +127,7 @@ const (
 
 // policy is what the options ask for.
 type policy struct {
-	onChange     onChange
+	onChange     Reaction
 	hook         bool
 	settle       time.Duration
 	splay        time.Duration
@@ -348,7 +356,7 @@ func (m *machine) read(ev evRead, now time.Time) []action {
 		return []action{actLogTriedBefore}
 	}
 	m.candidate = ev.id
-	if m.onChange == changeNone {
+	if m.onChange == ReactNone {
 		m.run(now)
 		return []action{actLogNone, actAccept}
 	}
@@ -371,10 +379,10 @@ func (m *machine) hooked(ok bool, now time.Time) []action {
 		return []action{actLogWait}
 	}
 	switch m.onChange {
-	case changeSignal:
+	case ReactSignal:
 		m.run(now)
 		return []action{actSignal, actAccept}
-	case changeExit:
+	case ReactExit:
 		m.next = toExit
 	default:
 		m.next = toRestart
