@@ -493,7 +493,7 @@ func (s *supervisor) childStopped(sig syscall.Signal) {
 		s.tty.give(s.pid, s.tty.group)
 	}
 	s.selfStopped = true
-	withDefault(sig, func() { _ = unix.Tgkill(os.Getpid(), unix.Gettid(), sig) })
+	s.signals.withDefault(sig, func() { raise(sig) })
 	// Execution goes on here after SIGCONT, which is in the channel now, or at once if the parent died in between.
 	if orphaned() {
 		s.selfStopped = false
