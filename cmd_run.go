@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -70,15 +71,18 @@ func (a *app) launchOptions(s *settings) launcher.Options {
 	}
 	o.Wait = waitTime(s)
 	o.Mode, o.Supervision = mode(s), supervision(s)
+	if s.bool("watch") {
+		o.Watching = watching(s)
+	}
 	o.Sources = a.sources(s, o.Rules.AllowNames)
 	return o
 }
 
 func mode(s *settings) launcher.Mode {
-	stay := s.bool("supervise") || s.bool("init")
+	stay := s.bool("supervise") || s.bool("init") || s.bool("watch")
 	switch {
 	case s.bool("replace") && stay:
-		s.bad(s.one("replace"), "--supervise or --init asks for the opposite", "give one of them")
+		s.bad(s.one("replace"), "--supervise, --init or --watch asks for the opposite", "give one of them")
 	case s.bool("replace"):
 		return launcher.Replace
 	case stay:
@@ -91,12 +95,51 @@ func supervision(s *settings) launcher.Supervision {
 	sup := launcher.Supervision{
 		StopTimeout: s.duration("stop-timeout"), StopExplicit: s.isSet("stop-timeout"), SignalGroup: s.bool("signal-group"),
 	}
-	v := s.one("stop-signal")
-	var ok bool
-	if sup.StopSignal, ok = launcher.ParseSignal(v.text); !ok {
+	sup.StopSignal = signalOption(s, s.one("stop-signal"), s.str("stop-signal"))
+	return sup
+}
+
+func signalOption(s *settings, v setting, text string) launcher.Signal {
+	sig, ok := launcher.ParseSignal(text)
+	if !ok {
 		s.bad(v, "not a signal", "write it as SIGTERM, TERM or 15")
 	}
-	return sup
+	return sig
+}
+
+func watching(s *settings) launcher.Watching {
+	w := launcher.Watching{
+		Interval: s.duration("interval"), Settle: s.duration("settle"), Splay: s.duration("splay"), MinUptime: s.duration("min-uptime"),
+		Probation: s.duration("probation"), Rollback: !s.bool("no-rollback"), Hook: s.str("on-change-hook"), OnChange: onChange(s),
+	}
+	if w.Interval < 100*time.Millisecond {
+		s.bad(s.one("interval"), "shorter than 100ms", "every look is one request for each path")
+	}
+	if v := s.one("refresh-signal"); v.text != "" {
+		w.Refresh = signalOption(s, v, v.text)
+	}
+	return w
+}
+
+func onChange(s *settings) launcher.OnChange {
+	v := s.one("on-change")
+	word, rest, more := strings.Cut(v.text, ":")
+	switch {
+	case word == "restart" && !more:
+		return launcher.OnChange{Do: launcher.ReactRestart}
+	case word == "none" && !more:
+		return launcher.OnChange{Do: launcher.ReactNone}
+	case word == "signal" && rest != "":
+		return launcher.OnChange{Do: launcher.ReactSignal, Signal: signalOption(s, v, rest)}
+	case word == "exit" && !more:
+		return launcher.OnChange{Do: launcher.ReactExit, Code: fault.Changed.Code()}
+	case word == "exit":
+		if code, err := strconv.Atoi(rest); err == nil && code >= 0 && code <= 255 {
+			return launcher.OnChange{Do: launcher.ReactExit, Code: code}
+		}
+	}
+	s.bad(v, "not restart, signal:NAME, exit, exit:CODE or none", "")
+	return launcher.OnChange{}
 }
 
 func waitTime(s *settings) time.Duration {

@@ -32,10 +32,11 @@ const (
 	groupLogin      = "Logging in"
 	groupFailing    = "Failing"
 	groupProcess    = "Signals and processes"
+	groupWatch      = "Watching for changes"
 	groupLogging    = "Logging and safety"
 )
 
-var groups = []string{groupSecrets, groupChild, groupConnection, groupLogin, groupFailing, groupProcess, groupLogging}
+var groups = []string{groupSecrets, groupChild, groupConnection, groupLogin, groupFailing, groupProcess, groupWatch, groupLogging}
 
 // vaultVar is a variable of the Vault CLI; OpenBao's name for it wins.
 func vaultVar(name string) []string { return []string{"BAO_" + name, "VAULT_" + name} }
@@ -84,6 +85,17 @@ var options = []option{
 	{name: "stop-signal", arg: "SIGNAL", env: ownVar("STOP_SIGNAL"), def: "SIGTERM", group: groupProcess, usage: "what stops the command; a received SIGTERM is passed on as this"},
 	{name: "stop-timeout", arg: "DURATION", env: ownVar("STOP_TIMEOUT"), def: "10s", group: groupProcess, usage: "how long a stop may take before SIGKILL; for a received SIGTERM only when this is given"},
 	{name: "signal-group", env: ownVar("SIGNAL_GROUP"), group: groupProcess, usage: "forward signals to the command's whole process group"},
+
+	{name: "watch", env: ownVar("WATCH"), group: groupWatch, usage: "look at the secrets from time to time, and restart the command when what it was given has changed"},
+	{name: "interval", arg: "DURATION", env: ownVar("INTERVAL"), def: "30s", group: groupWatch, usage: "time between two looks, ± 10 %"},
+	{name: "settle", arg: "DURATION", env: ownVar("SETTLE"), def: "2s", group: groupWatch, usage: "act when nothing has changed further for so long, so that a rotation of several paths is one restart"},
+	{name: "splay", arg: "DURATION", env: ownVar("SPLAY"), def: "0s", group: groupWatch, usage: "random delay up to this, so that many instances do not restart at once"},
+	{name: "min-uptime", arg: "DURATION", env: ownVar("MIN_UPTIME"), def: "5s", group: groupWatch, usage: "least time between two restarts"},
+	{name: "on-change", arg: "restart|signal:NAME|exit[:CODE]|none", env: ownVar("ON_CHANGE"), def: "restart", group: groupWatch, usage: "what to do; exit ends with 124 or CODE"},
+	{name: "on-change-hook", arg: "PROGRAM", env: ownVar("ON_CHANGE_HOOK"), group: groupWatch, usage: "run this first; it is told the paths, versions and names that changed, and postpones the change when it fails"},
+	{name: "refresh-signal", arg: "SIGNAL", env: ownVar("REFRESH_SIGNAL"), group: groupWatch, usage: "this signal is not forwarded but makes vaultexec look at once"},
+	{name: "probation", arg: "DURATION", env: ownVar("PROBATION"), def: "10s", group: groupWatch, usage: "a command that fails so soon after a change is started again with what worked before"},
+	{name: "no-rollback", env: ownVar("NO_ROLLBACK"), group: groupWatch, usage: "end with the command in that case"},
 
 	{name: "log-level", arg: "error|warn|info|debug", env: ownVar("LOG_LEVEL"), def: "info", group: groupLogging, usage: "how much to say, always on standard error and never a value"},
 	{name: "log-format", arg: "text|json", env: ownVar("LOG_FORMAT"), def: "text", group: groupLogging, usage: "lines for a person or for a machine"},

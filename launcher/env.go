@@ -110,10 +110,11 @@ var DangerousNames = []string{
 // Kernel limits, from include/uapi/linux/binfmts.h and fs/exec.c: MAX_ARG_STRLEN is 32 pages, the byte at its end included.
 const maxArgStrlen = 32 * 4096
 
-// fetched is what fetch gives for one source. A forgiven one has no secret.
+// fetched is what fetch gives for one source: a secret, or why there is none.
 type fetched struct {
-	source Source
-	secret *vault.Secret
+	source  Source
+	secret  *vault.Secret
+	absence error
 }
 
 // buildEnv is pure: the same secrets, rules and inherited variables give the same environment or the same failures, all of

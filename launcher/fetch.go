@@ -16,6 +16,7 @@ type fetcher struct {
 	sources        []Source
 	opt            vault.ReadOptions
 	mountIsDefault bool // nobody chose the mount, for the hint
+	again          bool // not the first time: what is forgiven was said
 	log            *slog.Logger
 }
 
@@ -24,6 +25,7 @@ type read struct {
 	path     vault.Path
 	optional bool // every source that names it forgives its absence
 	secret   *vault.Secret
+	absence  error // why there is none, if that was forgiven
 	err      error
 	done     bool
 }
@@ -121,8 +123,10 @@ func (f *fetcher) one(ctx context.Context, r *read) {
 		r.done = true
 		f.log.Debug("read", "path", r.secret.Path.String(), "engine", r.secret.Engine.String(), "version", r.secret.Version)
 	case r.optional && forgivable(r.err):
-		f.log.Warn(fault.Of(r.err).Error() + "; it is optional and left out")
-		r.err, r.done = nil, true
+		if !f.again {
+			f.log.Warn(fault.Of(r.err).Error() + "; it is optional and left out")
+		}
+		r.absence, r.err, r.done = r.err, nil, true
 	default:
 		r.done = !fault.Of(r.err).Kind.Retryable()
 	}
@@ -130,6 +134,19 @@ func (f *fetcher) one(ctx context.Context, r *read) {
 
 // forgivable says what --optional-path forgives: that there is nothing, never that it may not be read.
 func forgivable(err error) bool { return fault.Is(err, fault.Missing, fault.Deleted) }
+
+// fetchAgain reads everything but what is kept, once and without waiting. What it saw comes with a failure, too.
+func (f *fetcher) fetchAgain(ctx context.Context, keep map[vault.Path]*vault.Secret) ([]fetched, error) {
+	f.again = true
+	reads := plan(f.sources)
+	for _, r := range reads {
+		if s, ok := keep[r.path]; ok {
+			r.secret, r.done = s, true
+		}
+	}
+	err := f.round(ctx, reads)
+	return f.collect(reads), err
+}
 
 // collect pairs the sources with their secrets.
 func (f *fetcher) collect(reads []*read) []fetched {
@@ -139,7 +156,11 @@ func (f *fetcher) collect(reads []*read) []fetched {
 	}
 	got := make([]fetched, len(f.sources))
 	for i, s := range f.sources {
-		got[i] = fetched{source: s, secret: index[s.Path].secret}
+		r := index[s.Path]
+		got[i] = fetched{source: s, secret: r.secret, absence: r.absence}
+		if r.err != nil {
+			got[i].absence = r.err
+		}
 	}
 	return got
 }

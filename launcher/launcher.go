@@ -25,6 +25,7 @@ type Options struct {
 
 	Mode        Mode
 	Supervision Supervision
+	Watching    Watching // the zero value looks at nothing
 
 	Log *slog.Logger
 }
@@ -59,7 +60,7 @@ func Run(o Options) error {
 		return err
 	}
 	if l.staysBehind(got) {
-		return l.supervise(p, env)
+		return l.supervise(p, env, got)
 	}
 	return replace(p, env.Strings(), l.signals)
 }

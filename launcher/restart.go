@@ -97,14 +97,22 @@ const (
 	actLogLate // the change is given up, the child is ending
 )
 
-// onChange is what --on-change asks for.
-type onChange uint8
+// OnChange is what --on-change asks for.
+type OnChange struct {
+	Do     Reaction
+	Signal unix.Signal // of ReactSignal
+	Code   int         // of ReactExit
+}
 
+// Reaction is what is done about a change of the environment.
+type Reaction uint8
+
+// The reactions.
 const (
-	changeRestart onChange = iota
-	changeSignal
-	changeExit
-	changeNone
+	ReactRestart Reaction = iota
+	ReactSignal
+	ReactExit
+	ReactNone
 )
 
 const (
@@ -119,7 +127,7 @@ const (
 
 // policy is what the options ask for.
 type policy struct {
-	onChange     onChange
+	onChange     Reaction
 	hook         bool
 	settle       time.Duration
 	splay        time.Duration
@@ -144,6 +152,8 @@ type machine struct {
 	startedAt time.Time       // of the running child
 	onTrial   time.Time       // end of the probation; zero when the child is not on it
 	candidate string          // id of what was read last
+	current   string          // id of what the running child was started with
+	again     bool            // something changed when it could not be acted on: read again with the next child
 	rejected  string          // id of the set of versions that made a child fail
 	told      bool            // a signal that may end the child was passed on: its end is no failure of the secrets
 	firstSeen time.Time       // of the change under way
@@ -184,11 +194,19 @@ func (m *machine) inStarting(ev event, now time.Time) []action {
 	case evStarted:
 		m.startedAt, m.told, m.killed, m.termAt, m.limited = now, false, false, time.Time{}, false
 		m.onTrial = time.Time{}
-		if m.next == toRestart && m.rollback && m.probation > 0 {
-			m.onTrial = now.Add(m.probation)
+		if m.next == toRestart {
+			m.current = m.candidate
+			if m.rollback && m.probation > 0 {
+				m.onTrial = now.Add(m.probation)
+			}
 		}
-		m.run(now)
-		return []action{actAccept}
+		m.run()
+		acts := []action{actAccept}
+		if m.again {
+			m.again = false
+			acts = append(acts, m.changed(now)...)
+		}
+		return acts
 	case evStartFailed:
 		m.err = ev.err
 		m.enter(ended, time.Time{})
@@ -197,6 +215,8 @@ func (m *machine) inStarting(ev event, now time.Time) []action {
 			m.next, m.signal = toDie, ev.sig
 			m.enter(ended, time.Time{})
 		}
+	case evChanged:
+		m.again = true
 	case evTimer: // --min-uptime before a revert is over
 		m.enter(starting, time.Time{})
 		return []action{actStart}
@@ -205,7 +225,7 @@ func (m *machine) inStarting(ev event, now time.Time) []action {
 }
 
 // run enters running. The probation's end is its deadline.
-func (m *machine) run(time.Time) {
+func (m *machine) run() {
 	m.next, m.retries, m.splayed, m.firstSeen = toEnd, 0, 0, time.Time{}
 	m.enter(running, m.onTrial)
 }
@@ -252,7 +272,8 @@ func (m *machine) exited(status unix.WaitStatus, now time.Time) []action {
 	m.status, m.next = status, toEnd
 	failed := !status.Exited() || status.ExitStatus() != 0
 	if failed && !m.told && !m.onTrial.IsZero() {
-		m.next, m.rejected, m.onTrial = toRevert, m.candidate, time.Time{}
+		m.again = m.again || m.state != running
+		m.next, m.rejected, m.onTrial = toRevert, m.current, time.Time{}
 		return append([]action{actLogRevert}, m.clear(now)...)
 	}
 	return m.clear(now)
@@ -299,8 +320,10 @@ func (m *machine) changed(now time.Time) []action {
 		return []action{actLogSettle}
 	case settling:
 		m.enter(settling, m.settled(now))
+	case hooking: // what was read is already behind
+		m.again = true
 	}
-	return nil // later states read everything anyway
+	return nil // waiting and reading have the read still before them
 }
 
 // settled is when the settle time is over, counted from now.
@@ -335,21 +358,21 @@ func (m *machine) read(ev evRead, now time.Time) []action {
 	}
 	switch {
 	case ev.failed:
-		m.run(now)
+		m.run()
 		return nil
 	case ev.moving && now.Before(m.firstSeen.Add(maxSettle)):
 		m.enter(settling, m.settled(now))
 		return nil
 	case ev.same:
-		m.run(now)
+		m.run()
 		return []action{actLogSame}
 	case ev.id == m.rejected:
-		m.run(now)
+		m.run()
 		return []action{actLogTriedBefore}
 	}
 	m.candidate = ev.id
-	if m.onChange == changeNone {
-		m.run(now)
+	if m.onChange == ReactNone {
+		m.run()
 		return []action{actLogNone, actAccept}
 	}
 	m.enter(hooking, time.Time{})
@@ -367,14 +390,20 @@ func (m *machine) hooked(ok bool, now time.Time) []action {
 			d = min(firstRetry<<m.retries, lastRetry)
 		}
 		m.retries++
+		m.again = false // everything is read anew
 		m.enter(waiting, now.Add(d))
 		return []action{actLogWait}
 	}
 	switch m.onChange {
-	case changeSignal:
-		m.run(now)
-		return []action{actSignal, actAccept}
-	case changeExit:
+	case ReactSignal:
+		m.run()
+		acts := []action{actSignal, actAccept}
+		if m.again {
+			m.again = false
+			acts = append(acts, m.changed(now)...)
+		}
+		return acts
+	case ReactExit:
 		m.next = toExit
 	default:
 		m.next = toRestart
@@ -404,6 +433,8 @@ func (m *machine) inStopping(ev event, now time.Time) []action {
 			m.next = toEnd
 			return []action{actLogLate}
 		}
+	case evChanged:
+		m.again = true
 	case evTimer:
 		if !now.Before(m.deadline) {
 			return m.kill(now)
@@ -441,6 +472,8 @@ func (m *machine) inClearing(ev event, now time.Time) []action {
 	switch ev := ev.(type) {
 	case evGroupGone:
 		return m.cleared(now)
+	case evChanged:
+		m.again = true
 	case evSignal:
 		if isDeadly(ev.sig) && (m.next == toRestart || m.next == toRevert) {
 			m.next, m.signal = toDie, ev.sig

@@ -13,6 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// Signal is a signal's number.
+type Signal = syscall.Signal
+
 // Killed says that a signal ends vaultexec: its own, or that of its child, which it passes on.
 type Killed struct {
 	Signal syscall.Signal

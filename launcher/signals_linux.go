@@ -36,12 +36,15 @@ func isIgnored(sig syscall.Signal) bool {
 func setDefault(sig syscall.Signal) { rtSigaction(sig, &sigaction{handler: sigDfl}, nil) }
 
 // withDefault calls f while sig has its default action.
-func withDefault(sig syscall.Signal, f func()) {
+func (*signals) withDefault(sig syscall.Signal, f func()) {
 	var old sigaction
 	rtSigaction(sig, &sigaction{handler: sigDfl}, &old)
 	f()
 	rtSigaction(sig, &old, nil)
 }
+
+// raise sends sig to this thread, so that it acts before the next statement.
+func raise(sig syscall.Signal) { _ = unix.Tgkill(unix.Getpid(), unix.Gettid(), sig) }
 
 // unblock takes sig out of the mask of this thread.
 func unblock(sig syscall.Signal) { changeMask(unix.SIG_UNBLOCK, sig) }

@@ -1,8 +1,10 @@
 package launcher
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/signal"
 	"runtime"
@@ -13,7 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/agenticverz/vaultexec/internal/fault"
+	"github.com/agenticverz/vaultexec/internal/vault"
 )
 
 // Supervision is how a child is watched over.
@@ -34,8 +36,18 @@ type supervisor struct {
 	tty     *terminal // nil without a controlling terminal
 
 	env  *Env // of the child that runs or is about to
-	pid  int  // of the child; 0 while there is none
-	left int  // group of the child that ended last, while it is being cleared
+	good *Env // proven to work
+	next *Env // read and not yet taken
+
+	watch   *watcher                  // nil when nothing is looked at
+	reads   int                       // number of the last read that was asked for
+	changes map[vault.Path]pathChange // since the running child's start
+	since   time.Time                 // when the change under way was seen
+	took    time.Duration             // of the last read
+	hook    hookRun
+
+	pid  int // of the child; 0 while there is none
+	left int // group of the child that ended last, while it is being cleared
 
 	stopped     bool // the child is stopped
 	selfStopped bool // vaultexec has stopped itself and waits for SIGCONT
@@ -51,10 +63,10 @@ const (
 )
 
 // supervise runs the command as a child until it has ended. It returns *Exited, *Killed or the failure to start.
-func (l *launch) supervise(p program, env *Env) error {
+func (l *launch) supervise(p program, env *Env, got []fetched) error {
 	s := &supervisor{
-		launch: l, program: p, env: env,
-		machine: newMachine(policy{stopTimeout: l.Supervision.StopTimeout, stopExplicit: l.Supervision.StopExplicit}),
+		launch: l, program: p, env: env, good: env, changes: map[vault.Path]pathChange{},
+		machine: newMachine(l.policy()),
 		chld:    make(chan os.Signal, 1),
 		timer:   time.NewTimer(time.Hour),
 	}
@@ -65,15 +77,35 @@ func (l *launch) supervise(p program, env *Env) error {
 	s.signals.catchAll()
 	runtime.GOMAXPROCS(1) // from here on it mostly sleeps: fewer threads
 	s.do(s.start())
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	if s.machine.state != ended && (l.Watching.Interval > 0 || len(leases(got)) > 0) {
+		s.watch = newWatcher(l, p, got)
+		go s.watch.run(ctx)
+	}
 	debug.FreeOSMemory()
 	s.loop()
 	return s.outcome()
+}
+
+// policy is what the machine needs of the options.
+func (l *launch) policy() policy {
+	w := l.Watching
+	return policy{
+		stopTimeout: l.Supervision.StopTimeout, stopExplicit: l.Supervision.StopExplicit,
+		onChange: w.OnChange.Do, settle: w.Settle, splay: w.Splay, minUptime: w.MinUptime,
+		probation: w.Probation, rollback: w.Rollback, random: func(d time.Duration) time.Duration { return rand.N(d + 1) },
+	}
 }
 
 // loop waits for events until nothing is left to do.
 func (s *supervisor) loop() {
 	var poll *time.Ticker
 	var tick <-chan time.Time
+	var news <-chan watchEvent
+	if s.watch != nil {
+		news = s.watch.out
+	}
 	for s.machine.state != ended {
 		if s.machine.state == clearing && poll == nil {
 			poll = time.NewTicker(groupPoll)
@@ -91,6 +123,10 @@ func (s *supervisor) loop() {
 		case <-tick:
 			s.reap()
 			s.lookAtGroup()
+		case ev := <-news:
+			s.heard(ev)
+		case <-s.hook.over():
+			s.hook.kill()
 		case <-s.timer.C:
 			s.happened(evTimer{})
 		}
@@ -117,18 +153,73 @@ func (s *supervisor) do(acts []action) {
 		switch a {
 		case actStart:
 			s.do(s.start())
+		case actRevert:
+			s.next = s.good
+		case actAccept:
+			if s.next != nil {
+				s.env, s.next = s.next, nil
+			}
+			s.changes = map[vault.Path]pathChange{}
+		case actKeepGood:
+			s.good = s.env
+		case actRead:
+			s.reads++
+			s.watch.reads <- s.reads
+		case actHook:
+			s.startHook()
 		case actStop:
+			s.logDecision(stopReason[s.machine.next])
 			s.signalChild(s.Supervision.StopSignal, s.Supervision.SignalGroup)
 			if s.stopped {
 				s.signalChild(unix.SIGCONT, true)
 			}
+		case actSignal:
+			s.logDecision("secrets changed, signalling the command")
+			s.signalChild(s.Watching.OnChange.Signal, s.Supervision.SignalGroup)
 		case actKill:
 			s.killGroup(unix.SIGKILL)
 		case actTermGroup:
 			s.endGroup()
+		case actAbortHook:
+			s.hook.kill()
 		case actWarnLeft:
 			s.warnLeft()
+		default:
+			s.logAction(a)
 		}
+	}
+}
+
+// heard takes what the watcher sends.
+func (s *supervisor) heard(ev watchEvent) {
+	if ev.read == nil {
+		if len(s.changes) == 0 {
+			s.since = time.Now()
+		}
+		s.collect(ev.changes)
+		s.happened(evChanged{})
+		return
+	}
+	s.collect(ev.changes)
+	r := ev.read
+	if r.number != s.reads { // asked for by a state that is gone
+		return
+	}
+	if r.env == nil {
+		s.happened(evRead{failed: true})
+		return
+	}
+	s.next = r.env
+	s.took = r.took
+	s.happened(evRead{same: r.env.Equal(s.env), moving: r.moving, id: r.id})
+	if s.machine.state == running {
+		s.next = nil
+	}
+}
+
+func (s *supervisor) collect(changes []pathChange) {
+	for _, c := range changes {
+		s.changes[c.path] = c
 	}
 }
 
@@ -192,7 +283,11 @@ func (s *supervisor) fork() error {
 			sys.Foreground, sys.Ctty = true, s.tty.fd
 		}
 	}
-	path, argv, env := s.program.path, s.program.argv, s.env.Strings()
+	env := s.env.Strings()
+	if s.next != nil {
+		env = s.next.Strings()
+	}
+	path, argv := s.program.path, s.program.argv
 	if namesThisProcess(env) {
 		path, argv = "/proc/self/exe", append([]string{stubName, path}, argv...)
 	}
@@ -213,6 +308,13 @@ func (s *supervisor) sharedGroup() bool { return s.tty != nil && !s.tty.own }
 // received handles one signal of this process.
 func (s *supervisor) received(sig syscall.Signal) {
 	if sig == unix.SIGPIPE {
+		return
+	}
+	if sig == s.Watching.Refresh && s.watch != nil {
+		select {
+		case s.watch.look <- struct{}{}:
+		default: // it is about to look anyway
+		}
 		return
 	}
 	if s.pid == 0 || s.machine.state == stopping {
@@ -332,6 +434,10 @@ func (s *supervisor) reap() {
 		if err != nil || pid <= 0 {
 			return
 		}
+		if pid == s.hook.pid && pid != 0 && !status.Stopped() && !status.Continued() {
+			s.hookEnded(status)
+			continue
+		}
 		if pid != s.pid {
 			continue
 		}
@@ -387,7 +493,7 @@ func (s *supervisor) childStopped(sig syscall.Signal) {
 		s.tty.give(s.pid, s.tty.group)
 	}
 	s.selfStopped = true
-	withDefault(sig, func() { _ = unix.Tgkill(os.Getpid(), unix.Gettid(), sig) })
+	s.signals.withDefault(sig, func() { raise(sig) })
 	// Execution goes on here after SIGCONT, which is in the channel now, or at once if the parent died in between.
 	if orphaned() {
 		s.selfStopped = false
@@ -413,7 +519,7 @@ func (s *supervisor) outcome() error {
 	case m.next == toDie:
 		return &Killed{Signal: m.signal}
 	case m.next == toExit:
-		return &fault.Error{Kind: fault.Changed, What: "the secrets changed", Why: "ending as --on-change exit asks"}
+		return &Exited{Code: s.Watching.OnChange.Code} // the decision was logged
 	case m.status.Signaled():
 		return &Killed{Signal: m.status.Signal()}
 	}

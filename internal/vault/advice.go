@@ -20,7 +20,7 @@ func (c *Client) Advise(ctx context.Context, p Path, f *fault.Error, mountIsDefa
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	if f.Kind == fault.Missing && f.Why != "no such mount" {
+	if f.Kind == fault.Missing && f.Why != whyNoMount {
 		if f.Hint == "" {
 			f.Hint = c.nearestName(ctx, p)
 		}

@@ -26,6 +26,8 @@ const (
 	whyBadToken = "the token is not valid"
 	whySealed   = "Vault is sealed"
 	whyNotVault = "the answer is not Vault's"
+	whyNoSecret = "no such secret"
+	whyNoMount  = "no such mount"
 )
 
 // rule maps an answer to the taxonomy. The first rule that fits decides. A rule without a status fits any; without text it
@@ -53,10 +55,10 @@ var answers = []rule{
 	{status: 403, text: "preflight capability check", kind: fault.Denied, why: "no policy of the token covers anything there, or there is no such mount"},
 	{status: 403, text: "permission denied", kind: fault.Denied, why: whyDenied},
 	{status: 403, kind: fault.Denied},
-	{status: 404, text: "no handler for route", kind: fault.Missing, why: "no such mount"},
+	{status: 404, text: "no handler for route", kind: fault.Missing, why: whyNoMount},
 	{status: 404, text: "namespace not found", kind: fault.Missing, why: "no such namespace", hint: "correct --namespace or VAULT_NAMESPACE"},
 	{status: 404, text: "unsupported path", kind: fault.Missing, why: "not a path of this engine"},
-	{status: 404, kind: fault.Missing, why: "no such secret"},
+	{status: 404, kind: fault.Missing, why: whyNoSecret},
 	{status: 405, kind: fault.Missing, why: "the path does not support this operation"},
 	{status: 412, text: "X-Vault-Request", kind: fault.Defect, why: "the request lacks a header"},
 	{status: 412, kind: fault.Away, why: "the server has not caught up with an earlier write"},

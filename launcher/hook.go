@@ -1,0 +1,119 @@
+package launcher
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// hookLimit is how long --on-change-hook may take.
+const hookLimit = 30 * time.Second
+
+// hookRun is the hook that runs now, if pid is not 0. It leads a process group of its own.
+type hookRun struct {
+	pid   int
+	timer *time.Timer
+}
+
+// over delivers when the hook has taken too long.
+func (h *hookRun) over() <-chan time.Time {
+	if h.timer == nil {
+		return nil
+	}
+	return h.timer.C
+}
+
+func (h *hookRun) kill() {
+	if h.pid != 0 {
+		_ = unix.Kill(-h.pid, unix.SIGKILL)
+	}
+}
+
+// startHook runs the hook before the old child is touched, and looks the program up again, which may have been replaced or
+// removed since. The hook is told which paths, versions and names changed, and gets no secret and no credential; its output
+// goes to standard error.
+func (s *supervisor) startHook() {
+	p, err := findProgram(s.Argv, s.Environ)
+	if err != nil {
+		s.Log.Warn("the command cannot be started any more, the change is postponed: " + err.Error())
+		s.happened(evHooked{ok: false})
+		return
+	}
+	s.program = p
+	if s.Watching.Hook == "" {
+		s.happened(evHooked{ok: true})
+		return
+	}
+	if err := s.forkHook(); err != nil {
+		s.Log.Warn("the hook cannot be started, the change is postponed: " + err.Error())
+		s.happened(evHooked{ok: false})
+	}
+}
+
+func (s *supervisor) forkHook() error {
+	hook, err := findProgram([]string{s.Watching.Hook}, s.Environ)
+	if err != nil {
+		return err
+	}
+	null, err := unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return startError("/dev/null", err)
+	}
+	defer unix.Close(null)
+	sys := &syscall.SysProcAttr{Setpgid: true}
+	setParentDeath(sys, unix.SIGKILL)
+	attr := &syscall.ProcAttr{Env: s.hookEnv(), Files: []uintptr{uintptr(null), 2, 2}, Sys: sys}
+	pid, err := syscall.ForkExec(hook.path, hook.argv, attr)
+	if err != nil {
+		return startError(hook.path, err)
+	}
+	s.hook = hookRun{pid: pid, timer: time.NewTimer(hookLimit)}
+	return nil
+}
+
+// hookEnv is what vaultexec was started with, without credentials and without every name that Vault sets.
+func (s *supervisor) hookEnv() []string {
+	env := make([]string, 0, len(s.Environ)+3)
+	for _, kv := range s.Environ {
+		name, _, _ := strings.Cut(kv, "=")
+		fromVault := slices.ContainsFunc(s.next.Vars, func(v Variable) bool { return v.Name == name })
+		if !fromVault && !slices.Contains(credentialNames, name) {
+			env = append(env, kv)
+		}
+	}
+	var paths, versions []string
+	for _, c := range s.changes {
+		paths = append(paths, c.path.String())
+		versions = append(versions, c.String())
+	}
+	slices.Sort(paths)
+	slices.Sort(versions)
+	return append(env,
+		"VAULTEXEC_CHANGED_PATHS="+strings.Join(paths, "\n"),
+		"VAULTEXEC_CHANGED_VERSIONS="+strings.Join(versions, "\n"),
+		"VAULTEXEC_CHANGED_NAMES="+strings.Join(changedNames(s.env, s.next), "\n"))
+}
+
+// hookEnded: only a hook that succeeds lets the change go on.
+func (s *supervisor) hookEnded(status unix.WaitStatus) {
+	pid := s.hook.pid
+	s.hook.timer.Stop()
+	s.hook = hookRun{}
+	_ = unix.Kill(-pid, unix.SIGKILL) // what it may have left behind
+	ok := status.Exited() && status.ExitStatus() == 0
+	if !ok && s.machine.state == hooking {
+		s.Log.Warn("the hook failed, the change is postponed", "hook", s.Watching.Hook, "status", statusText(status))
+	}
+	s.happened(evHooked{ok: ok})
+}
+
+func statusText(status unix.WaitStatus) string {
+	if status.Signaled() {
+		return "killed by " + SignalName(status.Signal())
+	}
+	return fmt.Sprintf("exit code %d", status.ExitStatus())
+}

@@ -1,0 +1,68 @@
+//go:build !linux
+
+package launcher
+
+import (
+	"os/signal"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Outside of Linux vaultexec is a laptop tool: it runs, forwards signals and restarts, but nothing there is a subreaper,
+// tells the child of its parent's death, or keeps a process from being traced by its own user.
+
+// SetDumpable does nothing here.
+func SetDumpable(bool) {}
+
+func setDumpable(bool) {}
+
+func setParentDeath(*syscall.SysProcAttr, syscall.Signal) {}
+
+func becomeSubreaper() {}
+
+func isIgnored(sig syscall.Signal) bool { return signal.Ignored(sig) }
+
+// setDefault goes through os/signal, which may lose a signal that arrives in the moment before an exec.
+func setDefault(sig syscall.Signal) { signal.Reset(sig) }
+
+func (s *signals) withDefault(sig syscall.Signal, f func()) {
+	signal.Reset(sig)
+	f()
+	signal.Notify(s.ch, sig)
+}
+
+func raise(sig syscall.Signal) {
+	_ = unix.Kill(unix.Getpid(), sig)
+	time.Sleep(10 * time.Millisecond) // the signal may be taken by another thread
+}
+
+func unblock(syscall.Signal) {}
+
+// withBlocked ignores sig meanwhile, which a child started just then would inherit; none is.
+func withBlocked(sig syscall.Signal, f func()) {
+	signal.Ignore(sig)
+	f()
+	signal.Reset(sig) // it is caught anew with the next child
+}
+
+const (
+	lastSignal      syscall.Signal = 31
+	getTermios                     = unix.TIOCGETA
+	setTermiosDrain                = unix.TIOCSETAW
+)
+
+type process struct {
+	pid, parent, group, session int
+	name                        string
+	dead                        bool
+}
+
+// liveMembers cannot tell zombies from the living here.
+func liveMembers(group int) []process {
+	if unix.Kill(-group, 0) != nil {
+		return nil
+	}
+	return []process{{pid: group, group: group, name: "process group"}}
+}
