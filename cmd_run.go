@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"slices"
 	"strconv"
@@ -202,7 +201,7 @@ func parseEnvOption(text, mount string) (launcher.Source, error) {
 
 // dryRun shows what a run would do.
 func (a *app) dryRun(o launcher.Options) error {
-	env, err := launcher.Inspect(context.Background(), o)
+	env, err := launcher.Inspect(o)
 	if err != nil {
 		return err
 	}

@@ -28,6 +28,9 @@ func (a *app) session(s *settings) *vault.Session {
 	if agent != "" {
 		cfg.Address = agent
 	}
+	if s.given.has("ca-path") && !s.given.has("ca-cert") { // a file would win over the folder
+		cfg.CACert, cfg.CACertBytes = "", ""
+	}
 	allowHTTP := s.bool("allow-http")
 	source, needsToken := a.tokenSource(s, agent != "")
 	cfg.Agent = !needsToken

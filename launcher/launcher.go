@@ -55,7 +55,7 @@ func Run(o Options) error {
 	if err != nil {
 		return err
 	}
-	env, got, err := l.prepare(p)
+	env, got, err := l.prepare(false, func(env *Env) error { return checkSize(env, p.argv, stackLimit()) })
 	if err != nil {
 		return err
 	}
@@ -76,14 +76,12 @@ func (l *launch) staysBehind(got []fetched) bool {
 	return os.Getpid() == 1 || len(leases(got)) > 0
 }
 
-// Inspect reads what a run would read, but leased secrets, and builds the environment that a command would get.
-func Inspect(ctx context.Context, o Options) (*Env, error) {
-	l := &launch{Options: o}
-	got, err := l.fetch(ctx, true)
-	if err != nil {
-		return nil, err
-	}
-	return buildEnv(got, o.Rules, o.Environ)
+// Inspect reads what a run would read, but leased secrets, and builds the environment that a command would get. Like Run it
+// must be called on the main thread and returns *Killed when a signal ended it.
+func Inspect(o Options) (*Env, error) {
+	l := &launch{Options: o, signals: catchDeadly()}
+	env, _, err := l.prepare(true, func(*Env) error { return nil })
+	return env, err
 }
 
 // prepared is what the worker of prepare found.
@@ -93,20 +91,20 @@ type prepared struct {
 	err error
 }
 
-// prepare logs in, fetches and builds the environment, while this goroutine watches for signals.
-func (l *launch) prepare(p program) (*Env, []fetched, error) {
+// prepare logs in, fetches, builds the environment and has it checked, while this goroutine watches for signals.
+func (l *launch) prepare(noLease bool, check func(*Env) error) (*Env, []fetched, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	result := make(chan prepared, 1)
 	go func() {
-		got, err := l.fetch(ctx, false)
+		got, err := l.fetch(ctx, noLease)
 		if err != nil {
 			result <- prepared{err: err}
 			return
 		}
 		env, err := buildEnv(got, l.Rules, l.Environ)
 		if err == nil {
-			err = checkSize(env, p.argv, stackLimit())
+			err = check(env)
 		}
 		result <- prepared{env, got, err}
 	}()
