@@ -55,6 +55,7 @@ type LoginConfig struct {
 	WrappedSecretID Source // the secret id is the answer that this one unwraps
 	JWT             Source
 	Password        Source
+	Ask             func(context.Context) error // asks a person for one of them; nil when nothing is to be asked
 
 	// ThroughAgent says that an Agent or Proxy stands between, although the login is our own. What would be revoked through
 	// it might be its token in place of ours.

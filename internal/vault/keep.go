@@ -159,7 +159,7 @@ func (k *keeper) outcome(ctx context.Context, err error, g *grant) time.Duration
 		k.fails, k.told = 0, ""
 		return 0
 	}
-	if ctx.Err() != nil {
+	if ctx.Err() != nil || k.session.over() {
 		return 0
 	}
 	f := fault.Of(err)

@@ -29,6 +29,7 @@ type Session struct {
 	current  *grant
 	changed  chan struct{} // closed when current changes
 	mostUses int           // the most requests that one call of Do made
+	ended    bool          // Revoke was called
 }
 
 // refusals keeps the distance between refused logins.
@@ -74,15 +75,15 @@ func (s *Session) Mount() string {
 	return s.auth.mount()
 }
 
-// lock waits until no other login is under way.
+// lock waits until no other login is under way. After Revoke there is no further login: a read that fails because its token
+// was just revoked must not get a new one.
 func (s *Session) lock(ctx context.Context) error {
 	select {
 	case s.logins <- struct{}{}:
-		return nil
-	default:
-	}
-	select {
-	case s.logins <- struct{}{}:
+		if s.over() {
+			s.unlock()
+			return &fault.Error{Kind: fault.BadToken, What: "cannot log in", Why: "the session is over"}
+		}
 		return nil
 	case <-ctx.Done():
 		return s.Client.transportError(request{what: "cannot log in"}, ctx.Err())
@@ -90,6 +91,12 @@ func (s *Session) lock(ctx context.Context) error {
 }
 
 func (s *Session) unlock() { <-s.logins }
+
+func (s *Session) over() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ended
+}
 
 // state returns the token's grant, nil before the login, and a channel that is closed when it changes.
 func (s *Session) state() (*grant, <-chan struct{}) {
@@ -124,6 +131,15 @@ func (s *Session) update(token Text, change func(*grant)) {
 	s.current = &g
 	close(s.changed)
 	s.changed = make(chan struct{})
+}
+
+// Prepare asks a person for what the login needs, if anything. It comes before any waiting for Vault is counted: people may
+// take their time.
+func (s *Session) Prepare(ctx context.Context) error {
+	if s.conf.Ask == nil {
+		return nil
+	}
+	return s.conf.Ask(ctx)
 }
 
 // Login makes sure that there is a token. It is done once; Relogin does it again.
@@ -288,7 +304,7 @@ const revokeLimit = time.Second
 
 // Revoke ends the token, as a best effort within a second or until ctx ends, if vaultexec itself obtained it. A token that
 // was handed in, an Agent's, and a batch token are left alone. A login that is under way is waited for, so that its token
-// does not stay behind. Afterwards there is no token; Login gets a new one.
+// does not stay behind. Afterwards the session is over.
 func (s *Session) Revoke(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, revokeLimit)
 	defer cancel()
@@ -296,12 +312,13 @@ func (s *Session) Revoke(ctx context.Context) {
 		return
 	}
 	defer s.unlock()
-	g, _ := s.state()
-	if g == nil {
-		return
+	s.mu.Lock()
+	s.ended = true
+	s.mu.Unlock()
+	if g, _ := s.state(); g != nil {
+		s.revoke(ctx, g)
+		s.set(nil)
 	}
-	s.revoke(ctx, g)
-	s.set(nil)
 }
 
 // revoke says nothing of failures: the token may have ended, or its policies may not allow it.
