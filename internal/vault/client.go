@@ -370,7 +370,7 @@ func (c *Client) do(ctx context.Context, r request) (*Answer, error) {
 		return nil, c.transportError(r, err)
 	}
 	a, err := c.understand(r, resp.Response, body)
-	if a != nil && a.LeaseID != "" {
+	if a != nil && a.LeaseID != "" && r.method == "" { // a lease that is renewed hangs on the token that made it
 		c.noteLease(token)
 	}
 	return a, err
