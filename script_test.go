@@ -170,6 +170,8 @@ var scriptCommands = map[string]func(*testscript.TestScript, bool, []string){
 	"vault-token":    positive(cmdVaultToken),
 	"vault-answers":  positive(cmdVaultAnswers),
 	"vault-requests": positive(cmdVaultRequests),
+	"vault-forget":   positive(cmdVaultForget),
+	"vault-mount":    positive(cmdVaultMount),
 	"vault":          cmdVault,
 }
 
@@ -514,6 +516,19 @@ func cmdVaultRequests(ts *testscript.TestScript, s *script, args []string) {
 	if got != want {
 		ts.Fatalf("%d requests to %q, want %d", got, prefix, want)
 	}
+}
+
+func cmdVaultForget(ts *testscript.TestScript, s *script, args []string) {
+	usage(ts, len(args) == 0, "vault-forget")
+	s.proxy.Forget()
+}
+
+func cmdVaultMount(ts *testscript.TestScript, s *script, args []string) {
+	usage(ts, len(args) == 2 && (args[1] == "1" || args[1] == "2"), "vault-mount PATH 1|2")
+	version, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	s.srv.MountKV(scriptTB{ts}, args[0], version)
+	ts.Defer(func() { s.srv.Do(scriptTB{ts}, "DELETE", "sys/mounts/"+vaulttest.Escape(args[0]), nil) })
 }
 
 func cmdVault(ts *testscript.TestScript, neg bool, args []string) {

@@ -56,7 +56,7 @@ func Run(o Options) error {
 	if err != nil {
 		return err
 	}
-	env, got, err := l.prepare(p)
+	env, got, err := l.prepare(false, func(env *Env) error { return checkSize(env, p.argv, stackLimit()) })
 	if err != nil {
 		return err
 	}
@@ -85,14 +85,12 @@ func (l *launch) staysBehind(got []fetched) bool {
 	return os.Getpid() == 1 || len(leases(got)) > 0
 }
 
-// Inspect reads what a run would read, but leased secrets, and builds the environment that a command would get.
-func Inspect(ctx context.Context, o Options) (*Env, error) {
-	l := &launch{Options: o}
-	got, err := l.fetch(ctx, true)
-	if err != nil {
-		return nil, err
-	}
-	return buildEnv(got, o.Rules, o.Environ)
+// Inspect reads what a run would read, but leased secrets, and builds the environment that a command would get. Like Run it
+// must be called on the main thread and returns *Killed when a signal ended it.
+func Inspect(o Options) (*Env, error) {
+	l := &launch{Options: o, signals: catchDeadly()}
+	env, _, err := l.prepare(true, func(*Env) error { return nil })
+	return env, err
 }
 
 // prepared is what prepare gives.
@@ -101,16 +99,16 @@ type prepared struct {
 	got []fetched
 }
 
-// prepare logs in, fetches and builds the environment. When that fails, the token has no further use.
-func (l *launch) prepare(p program) (*Env, []fetched, error) {
+// prepare logs in, fetches, builds the environment and has it checked. When that fails, the token has no further use.
+func (l *launch) prepare(noLease bool, check func(*Env) error) (*Env, []fetched, error) {
 	r, err := watched(l, func(ctx context.Context) (prepared, error) {
-		got, err := l.fetch(ctx, false)
+		got, err := l.fetch(ctx, noLease)
 		var env *Env
 		if err == nil {
 			env, err = buildEnv(got, l.Rules, l.Environ)
 		}
 		if err == nil {
-			err = checkSize(env, p.argv, stackLimit())
+			err = check(env)
 		}
 		if err != nil {
 			l.Session.Revoke(ctx)
