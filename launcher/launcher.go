@@ -124,6 +124,9 @@ func (l *launch) prepare(p program) (*Env, []fetched, error) {
 
 // fetch logs in and reads all secrets.
 func (l *launch) fetch(ctx context.Context, noLease bool) ([]fetched, error) {
+	if len(l.Sources) == 0 { // a plain init: neither a request nor a token
+		return nil, nil
+	}
 	patience := vault.Patience{Wait: l.Wait, Start: time.Now(), Notice: func(cause string) {
 		l.Log.Warn("waiting for Vault: "+cause, "wait", waitText(l.Wait))
 	}}
