@@ -2,6 +2,7 @@ package launcher
 
 import (
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -71,7 +72,8 @@ func (t *terminal) give(from, to int) bool {
 	return ok
 }
 
-// restoreModes sets the terminal back as it was at the start, for after a child that could not do so itself.
+// restoreModes sets the terminal back as it was at the start, for after a child that could not do so itself. Only where the
+// terminal is not shared: `vaultexec -- yes | less` starts when less may have set its own modes, and ends after it.
 func (t *terminal) restoreModes() {
 	if t.modes != nil && t.inFront() == t.group {
 		withBlocked(unix.SIGTTOU, func() { _ = unix.IoctlSetTermios(t.fd, setTermiosDrain, t.modes) })
@@ -89,20 +91,34 @@ func (t *terminal) sizeChanged() bool {
 	return changed
 }
 
-// orphaned reports whether nobody could resume vaultexec's group: its parent is in another session or in the same group
-// (POSIX's "orphaned process group", XBD 3.256), as for a session leader under docker -it or ssh -t.
+// orphaned reports whether nobody could resume vaultexec's group: no member has a parent in another group of the same session
+// (POSIX's "orphaned process group", XBD 3.256), as for a session leader under docker -it or ssh -t. In a script it is the
+// script's parent that counts.
 func orphaned() bool {
-	parent := os.Getppid()
-	if parent <= 0 {
+	group := unix.Getpgrp()
+	session, _ := unix.Getsid(0)
+	if resumable(os.Getppid(), group, session) {
+		return false
+	}
+	if group == os.Getpid() { // alone in it, as far as the shell knows
 		return true
+	}
+	return !slices.ContainsFunc(processes(), func(p process) bool {
+		return p.group == group && !p.dead && resumable(p.parent, group, session)
+	})
+}
+
+// resumable reports whether this parent has a child in the group as a job.
+func resumable(parent, group, session int) bool {
+	if parent <= 0 {
+		return false
 	}
 	sid, err := unix.Getsid(parent)
-	own, _ := unix.Getsid(0)
-	if err != nil || sid != own {
-		return true
+	if err != nil || sid != session {
+		return false
 	}
 	pgid, err := unix.Getpgid(parent)
-	return err != nil || pgid == unix.Getpgrp()
+	return err == nil && pgid != group
 }
 
 // terminalSent decides, where the group is shared, whether the terminal sent a signal to everyone in it, the child
