@@ -1,7 +1,9 @@
 package launcher
 
 import (
+	"io"
 	"os"
+	"runtime"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -70,6 +72,20 @@ func (t *terminal) give(from, to int) bool {
 	ok := false
 	withBlocked(unix.SIGTTOU, func() { ok = unix.IoctlSetPointerInt(t.fd, unix.TIOCSPGRP, to) == nil })
 	return ok
+}
+
+// Background returns a writer for vaultexec's own messages that may write to a terminal whose foreground is the child's. After
+// `stty tostop` the kernel answers such a write with SIGTTOU, which is caught here, and so with another one, for ever.
+func Background(w io.Writer) io.Writer { return backgroundWriter{w} }
+
+type backgroundWriter struct{ out io.Writer }
+
+// Write implements io.Writer.
+func (w backgroundWriter) Write(b []byte) (n int, err error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	withBlocked(unix.SIGTTOU, func() { n, err = w.out.Write(b) })
+	return n, err
 }
 
 // restoreModes sets the terminal back as it was at the start, for after a child that could not do so itself. Only where the
