@@ -234,7 +234,7 @@ func (s *supervisor) received(sig syscall.Signal) {
 // forward passes a signal on, unless the terminal has sent it to the child as well.
 func (s *supervisor) forward(sig syscall.Signal) {
 	if s.sharedGroup() {
-		changed := sig == unix.SIGWINCH && s.tty.sizeChanged()
+		changed := sig == unix.SIGWINCH && s.tty.sizeChanged(time.Now())
 		front := s.tty.inFront()
 		if terminalSent(sig, s.tty.foreground, front == s.tty.group, changed, front < 0) {
 			return

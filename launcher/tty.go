@@ -5,6 +5,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -23,6 +24,7 @@ type terminal struct {
 	foreground bool // vaultexec's group was in the foreground when it was last looked
 	modes      *unix.Termios
 	size       unix.Winsize
+	resized    time.Time // when size was seen to change
 }
 
 // openTerminal returns nil when there is no controlling terminal.
@@ -35,7 +37,7 @@ func openTerminal() *terminal {
 	t.own = t.group == os.Getpid() && !anyPipe(0, 1, 2)
 	t.look()
 	t.modes, _ = unix.IoctlGetTermios(fd, getTermios)
-	t.sizeChanged()
+	t.sizeChanged(time.Time{})
 	return t
 }
 
@@ -96,15 +98,14 @@ func (t *terminal) restoreModes() {
 	}
 }
 
-// sizeChanged looks the size up and reports whether it is another than before.
-func (t *terminal) sizeChanged() bool {
-	ws, err := unix.IoctlGetWinsize(t.fd, unix.TIOCGWINSZ)
-	if err != nil {
-		return false
+// sizeChanged looks the size up and reports whether it is another than before, or was a moment ago: while a window is drawn
+// larger, one look can see the size of the next signal already.
+func (t *terminal) sizeChanged(now time.Time) bool {
+	const moment = time.Second
+	if ws, err := unix.IoctlGetWinsize(t.fd, unix.TIOCGWINSZ); err == nil && *ws != t.size {
+		t.size, t.resized = *ws, now
 	}
-	changed := *ws != t.size
-	t.size = *ws
-	return changed
+	return now.Sub(t.resized) < moment
 }
 
 // orphaned reports whether nobody could resume vaultexec's group: no member has a parent in another group of the same session
