@@ -126,19 +126,8 @@ func TestCtrlZ(t *testing.T) {
 // sendLast ends the probe through its launcher, if there is one, behind everything that the launcher still has to forward.
 func sendLast(t T, probe int) {
 	t.Helper()
-	to := probe
-	for _, m := range ptytest.All() {
-		if m.PID != probe {
-			continue
-		}
-		for _, parent := range ptytest.All() {
-			if parent.PID == m.Parent && (parent.Name == "vaultexec" || parent.Name == "probe") {
-				to = parent.PID
-			}
-		}
-	}
-	if err := unix.Kill(to, unix.Signal(64)); err != nil {
-		t.Fatalf("cannot signal %d: %v", to, err)
+	if err := unix.Kill(launcherOf(probe), unix.Signal(64)); err != nil {
+		t.Fatalf("cannot signal %d: %v", probe, err)
 	}
 }
 
