@@ -63,7 +63,7 @@ func Run(o Options) error {
 	if l.staysBehind(got) {
 		return l.supervise(p, env, got)
 	}
-	if len(leases(got)) == 0 { // or they would end with the token
+	if l.Session.Own() && len(leases(got)) == 0 { // or they would end with the token
 		if _, err := watched(l, func(ctx context.Context) (struct{}, error) {
 			l.Session.Revoke(ctx)
 			return struct{}{}, nil
@@ -154,6 +154,9 @@ func watched[T any](l *launch, f func(context.Context) (T, error)) (T, error) {
 
 // fetch logs in and reads all secrets.
 func (l *launch) fetch(ctx context.Context, noLease bool) ([]fetched, error) {
+	if len(l.Sources) == 0 { // a plain init: neither a request nor a token
+		return nil, nil
+	}
 	if err := l.Session.Prepare(ctx); err != nil {
 		return nil, err
 	}

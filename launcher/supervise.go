@@ -336,7 +336,7 @@ func (s *supervisor) received(sig syscall.Signal) {
 // forward passes a signal on, unless the terminal has sent it to the child as well.
 func (s *supervisor) forward(sig syscall.Signal) {
 	if s.sharedGroup() {
-		changed := sig == unix.SIGWINCH && s.tty.sizeChanged()
+		changed := sig == unix.SIGWINCH && s.tty.sizeChanged(time.Now())
 		front := s.tty.inFront()
 		if terminalSent(sig, s.tty.foreground, front == s.tty.group, changed, front < 0) {
 			return
@@ -456,7 +456,7 @@ func (s *supervisor) reap() {
 func (s *supervisor) childEnded(status unix.WaitStatus) {
 	if s.tty != nil {
 		s.takeTerminal()
-		if status.Signaled() {
+		if status.Signaled() && s.tty.own {
 			s.tty.restoreModes()
 		}
 	}
@@ -485,6 +485,12 @@ func (s *supervisor) childStopped(sig syscall.Signal) {
 	if s.tty == nil {
 		return
 	}
+	// A child that was stopped because it asked for the terminal goes on if it can have it. That is so after `fg` of a job that
+	// runs: the shell gives the terminal to the group that it knows, and has no reason to send SIGCONT.
+	if s.tty.own && (sig == unix.SIGTTIN || sig == unix.SIGTTOU) && s.tty.give(s.tty.group, s.pid) {
+		s.signalChild(unix.SIGCONT, true)
+		return
+	}
 	if orphaned() {
 		s.unstop(sig)
 		return
@@ -501,13 +507,16 @@ func (s *supervisor) childStopped(sig syscall.Signal) {
 	}
 }
 
-// unstop undoes a stop of the child where nobody could resume vaultexec. A child that was stopped because it asked for the
-// terminal goes on only if it can have it: it would ask without end.
+// unstop undoes a stop of the child by Ctrl-Z where nobody could resume vaultexec. One that asks for a terminal that it cannot
+// have stays stopped: it would ask without end.
 func (s *supervisor) unstop(sig syscall.Signal) {
-	given := s.tty.own && s.tty.give(s.tty.group, s.pid)
-	if sig == unix.SIGTSTP || given && (sig == unix.SIGTTIN || sig == unix.SIGTTOU) {
-		s.signalChild(unix.SIGCONT, true)
+	if sig != unix.SIGTSTP {
+		return
 	}
+	if s.tty.own {
+		s.tty.give(s.tty.group, s.pid)
+	}
+	s.signalChild(unix.SIGCONT, true)
 }
 
 // outcome is what vaultexec ends with.
