@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -77,15 +78,36 @@ func (l *launch) supervise(p program, env *Env, got []fetched) error {
 	s.signals.catchAll()
 	runtime.GOMAXPROCS(1) // from here on it mostly sleeps: fewer threads
 	s.do(s.start())
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	if s.machine.state != ended && (l.Watching.Interval > 0 || len(leases(got)) > 0) {
-		s.watch = newWatcher(l, p, got)
-		go s.watch.run(ctx)
-	}
+	finish := s.attend(p, got)
 	debug.FreeOSMemory()
 	s.loop()
+	finish()
 	return s.outcome()
+}
+
+// attend starts what goes on beside the child: the watch and the life of the token, or, where nothing needs Vault any more, the
+// token's revocation. The function that it returns ends that.
+func (s *supervisor) attend(p program, got []fetched) (finish func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var done sync.WaitGroup
+	if s.machine.state != ended && (s.Watching.Interval > 0 && len(s.Sources) > 0 || len(leases(got)) > 0) {
+		s.watch = newWatcher(s.launch, p, got)
+		done.Go(func() { s.watch.run(ctx) })
+		done.Go(func() { s.Session.Keep(ctx, s.Log) })
+		return func() {
+			cancel()
+			done.Wait()
+			s.Session.Revoke(context.Background()) // its own limit is a second
+		}
+	}
+	done.Go(func() {
+		s.Session.Revoke(ctx)
+		s.Session.Client.CloseIdle()
+	})
+	return func() {
+		done.Wait()
+		cancel()
+	}
 }
 
 // policy is what the machine needs of the options.
