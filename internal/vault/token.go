@@ -126,7 +126,7 @@ func askHelper(helper, configPath string, environ []string) (Text, error) {
 	case err != nil:
 		return Text{}, &fault.Error{Kind: fault.Usage, What: what, Why: "it cannot be started: " + Errno(err)}
 	case status.Exited() && status.ExitStatus() != 0:
-		return Text{}, &fault.Error{Kind: fault.Usage, What: what, Why: fmt.Sprintf("it ended with exit code %d", status.ExitStatus())}
+		return Text{}, &fault.Error{Kind: fault.Usage, What: what, Why: fmt.Sprintf("it ended with exit status %d", status.ExitStatus())}
 	case status.Signaled():
 		return Text{}, &fault.Error{Kind: fault.Usage, What: what, Why: "it was ended by signal " + status.Signal().String()}
 	case len(bytes.TrimSpace(out)) == 0:
