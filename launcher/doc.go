@@ -13,29 +13,29 @@
 // from the running child before everything new was read and makes a valid environment, and what failed to work is replaced
 // by what worked before.
 //
-//	                               evStarted
-//	   starting ─────────────────────────────────────────▶ running ◀──────────────────────────────┐
-//	    ▲    │                                                │ evChanged                         │ failed, same,
-//	    │    │ evStartFailed, deadly signal                   ▼                                   │ tried before,
-//	    │    │                              ┌────────────▶ settling ◀── evChanged, moving ───┐    │ --on-change none
-//	    │    │                              │ changed         │ nothing more came            │    │ or signal
-//	    │    │                              │ meanwhile       ▼                              │    │
-//	    │    │                              │              waiting ◀── hook failed ───┐      │    │
-//	    │    │                              │                 │ its turn has come     │      │    │
-//	    │    │                              │                 ▼                       │      │    │
-//	    │    │                              └───────────── reading ───────────────────┼──────┴────┤
-//	    │    │                                                │ a new environment     │           │
-//	    │    │                                                ▼                       │           │
-//	    │    │                                             hooking ───────────────────┴───────────┘
-//	    │    │                                                │ hook succeeded
-//	    │    │    SIGTERM in one of the five                  ▼
-//	    │    │    states above ──▶ ending                  stopping
-//	    │    │                        │ evExited              │ evExited
-//	    │    │                        ▼                       │
-//	    └────┼─────────────────── clearing ◀──────────────────┴── evExited in one of the five states above
-//	 restart,│                        │ evGroupGone
-//	 revert  │                        │ and nothing follows
-//	         └────────────────────▶ ended
+//	                              evStarted
+//	  starting ─────────────────────────────────────────▶ running ◀──────────────────────────────┐
+//	   ▲    │                                                │ evChanged                         │ failed, same,
+//	   │    │ evStartFailed, deadly signal                   ▼                                   │ tried before,
+//	   │    │                              ┌────────────▶ settling ◀── evChanged, moving ───┐    │ --on-change none
+//	   │    │                              │ changed         │ nothing more came            │    │ or signal
+//	   │    │                              │ meanwhile       ▼                              │    │
+//	   │    │                              │              waiting ◀── hook failed ───┐      │    │
+//	   │    │                              │                 │ its turn has come     │      │    │
+//	   │    │                              │                 ▼                       │      │    │
+//	   │    │                              └───────────── reading ───────────────────┼──────┴────┤
+//	   │    │                                                │ a new environment     │           │
+//	   │    │                                                ▼                       │           │
+//	   │    │                                             hooking ───────────────────┴───────────┘
+//	   │    │                                                │ hook succeeded
+//	   │    │    SIGTERM in one of the five                  ▼
+//	   │    │    states above ──▶ ending                  stopping
+//	   │    │                        │ evExited              │ evExited
+//	   │    │                        ▼                       │
+//	   └────┼─────────────────── clearing ◀──────────────────┴── evExited in one of the five states above
+//	restart,│                        │ evGroupGone
+//	revert  │                        │ and nothing follows
+//	        └────────────────────▶ ended
 //
 // A change that comes where no arrow takes it (reading, hooking, stopping, clearing, starting) is kept: when the child runs
 // undisturbed again, it leads from running to settling at once.
