@@ -42,7 +42,7 @@ func (a *app) launch(g *given, words []string) error {
 	}
 	o.Session = session
 	if dryRun {
-		return a.dryRun(o)
+		return a.inspect(s, o, true)
 	}
 	return launcher.Run(o)
 }
@@ -197,14 +197,4 @@ func parseEnvOption(text, mount string) (launcher.Source, error) {
 	}
 	p, key, err := vault.ParseKeyRef(ref, mount)
 	return launcher.Source{Path: p, Name: name, Key: key}, err
-}
-
-// dryRun shows what a run would do.
-func (a *app) dryRun(o launcher.Options) error {
-	env, err := launcher.Inspect(o)
-	if err != nil {
-		return err
-	}
-	a.ui.showEnv(env)
-	return nil
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
@@ -95,23 +94,6 @@ func oneLine(s string) string {
 
 // showEnv prints the names and where each comes from, never a value nor anything made of one.
 func (u *ui) showEnv(env *launcher.Env) {
-	if u.json {
-		type variable struct {
-			Name   string   `json:"name"`
-			Source string   `json:"source"`
-			Beat   []string `json:"beat,omitempty"`
-			Kept   bool     `json:"kept_existing,omitempty"`
-		}
-		out := struct {
-			Variables []variable `json:"variables"`
-			Stripped  []string   `json:"stripped"`
-		}{Variables: []variable{}, Stripped: append([]string{}, env.Stripped...)}
-		for _, v := range env.Vars {
-			out.Variables = append(out.Variables, variable{v.Name, v.Origin, v.Beat, v.Kept})
-		}
-		_ = json.NewEncoder(u.stdout).Encode(out)
-		return
-	}
 	width := 0
 	for _, v := range env.Vars {
 		width = max(width, len(v.Name))
