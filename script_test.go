@@ -302,7 +302,7 @@ func cmdSignal(ts *testscript.TestScript, s *script, args []string) {
 }
 
 func cmdFinish(ts *testscript.TestScript, s *script, args []string) {
-	usage(ts, len(args) == 2, "finish CODE|SIGNAL JOB")
+	usage(ts, len(args) == 2, "finish CODE|SIGNAL[,...] JOB")
 	j := s.job(ts, args[1])
 	select {
 	case <-j.done:
@@ -315,9 +315,13 @@ func cmdFinish(ts *testscript.TestScript, s *script, args []string) {
 		ts.Check(err)
 		_, _ = w.Write(b)
 	}
-	if got, want := ending(j.cmd.ProcessState), wanted(args[0]); got != want {
-		ts.Fatalf("%s ended with %s, want %s", args[1], got, want)
+	got := ending(j.cmd.ProcessState)
+	for _, want := range strings.Split(args[0], ",") {
+		if got == wanted(want) {
+			return
+		}
 	}
+	ts.Fatalf("%s ended with %s, want %s", args[1], got, args[0])
 }
 
 func cmdWaitfile(ts *testscript.TestScript, _ *script, args []string) {

@@ -341,11 +341,7 @@ func (c *Client) do(ctx context.Context, r request) (*Answer, error) {
 	for name, values := range r.query {
 		req.Params[name] = values
 	}
-	token := c.Token()
-	if r.token != nil {
-		token = *r.token
-	}
-	req.ClientToken = token.s
+	req.ClientToken = c.sent(r)
 	if r.merge {
 		req.Headers.Set("Content-Type", "application/merge-patch+json")
 	}
@@ -374,6 +370,14 @@ func (c *Client) do(ctx context.Context, r request) (*Answer, error) {
 		c.noteLease(token)
 	}
 	return a, err
+}
+
+// sent is the token that goes with a request, "" for none.
+func (c *Client) sent(r request) string {
+	if r.token != nil {
+		return r.token.s
+	}
+	return c.Token().s
 }
 
 // oneHandshake lets the first request of an https connection go ahead alone until its connection stands, so that all others
