@@ -91,6 +91,16 @@ func supervise(t vaulttest.TB, options ...string) launcher {
 // naive is the launcher that does everything wrong.
 func naive(t vaulttest.TB) launcher { return launcher{probe(t), "naive"} }
 
+// script is a launcher written in shell.
+func script(t T, text string) launcher {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "launcher")
+	if err := os.WriteFile(file, []byte("#!/bin/bash\n"+text+"\n"), 0o700); err != nil {
+		t.Fatalf("%v", err)
+	}
+	return launcher{file}
+}
+
 func probe(t vaulttest.TB) string {
 	t.Helper()
 	return vaulttest.BuildStatic(t, "processtest/probe")

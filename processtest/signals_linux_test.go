@@ -72,7 +72,7 @@ func TestEverySignal(t *testing.T) {
 	for name, check := range map[string]func(T, launcher){"without terminal": without, "with terminal": with} {
 		t.Run("supervise "+name, func(t *testing.T) { t.Parallel(); check(actual{t}, supervise(t)) })
 		t.Run("replace "+name, func(t *testing.T) { t.Parallel(); check(actual{t}, vaultexec(t)) })
-		mustFail(t, name, func(t T) { check(t, launcher{"sh", "-c", `'"$@"; exit $?'`, "sh"}) })
+		mustFail(t, name, func(t T) { check(t, script(t, `"$@"; exit $?`)) })
 	}
 }
 
@@ -84,7 +84,7 @@ func launcherOf(pid int) int {
 			continue
 		}
 		for _, parent := range all {
-			if parent.PID == m.Parent && (parent.Name == "vaultexec" || parent.Name == "probe") {
+			if parent.PID == m.Parent && slices.Contains([]string{"vaultexec", "probe", "launcher"}, parent.Name) {
 				return parent.PID
 			}
 		}
@@ -153,7 +153,7 @@ func TestStopSignal(t *testing.T) {
 		t.Run(name, func(t *testing.T) { t.Parallel(); check(actual{t}, "INT", supervise(t, "--stop-signal", name)) })
 	}
 	mustFail(t, "without", func(t T) { check(t, "INT", supervise(t)) })
-	mustFail(t, "sh", func(t T) { check(t, "INT", launcher{"sh", "-c", `"$@" & wait`, "sh"}) })
+	mustFail(t, "sh", func(t T) { check(t, "INT", script(t, `"$@" & wait`)) })
 }
 
 // stubborn ignores what it is told.
@@ -273,7 +273,7 @@ func TestStopAndContinue(t *testing.T) {
 			return func() bool {
 				n := 0
 				for _, m := range ptytest.All() {
-					if m.Parent == p.pid || isIn(m.Group, p.pid) {
+					if m.Session == p.pid && m.PID != p.pid {
 						if !strings.Contains(states, m.State) {
 							return false
 						}
@@ -298,16 +298,6 @@ func TestStopAndContinue(t *testing.T) {
 	}
 	t.Run("supervise", func(t *testing.T) { t.Parallel(); check(actual{t}, supervise(t)) })
 	mustFail(t, "naive", func(t T) { check(t, naive(t)) })
-}
-
-// isIn reports whether the group's leader is a child of pid.
-func isIn(group, pid int) bool {
-	for _, m := range ptytest.All() {
-		if m.PID == group {
-			return m.Parent == pid
-		}
-	}
-	return false
 }
 
 func state(pid int) string {
@@ -445,7 +435,7 @@ func TestVanishedReader(t *testing.T) {
 	p := start(actual{t}, argv, func(c *exec.Cmd) { c.Stderr, c.Stdin = w, in })
 	_, _ = w.Close(), in.Close()
 	until(actual{t}, "cat", func() bool {
-		return slices.ContainsFunc(ptytest.All(), func(m ptytest.Listed) bool { return m.Parent == p.pid && m.Name == "cat" })
+		return slices.ContainsFunc(ptytest.All(), func(m ptytest.Process) bool { return m.Parent == p.pid && m.Name == "cat" })
 	})
 	_ = r.Close()
 	p.signal(unix.SIGUSR1)

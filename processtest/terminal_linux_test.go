@@ -123,6 +123,9 @@ func TestCtrlZ(t *testing.T) {
 	})
 }
 
+// ownGroup is a launcher that gives every child a group of its own in the foreground: a shell with job control.
+func ownGroup(t T) launcher { return script(t, `set -m; "$@"; exit $?`) }
+
 // sendLast ends the probe through its launcher, if there is one, behind everything that the launcher still has to forward.
 func sendLast(t T, probe int) {
 	t.Helper()
@@ -232,12 +235,12 @@ func TestPagerBeforeVaultexec(t *testing.T) {
 	p := shell(r, supervise(t))
 	raw := filepath.Join(t.TempDir(), "raw")
 	// In a script: bash at the prompt sets the modes back itself.
-	script := filepath.Join(t.TempDir(), "script")
+	file := filepath.Join(t.TempDir(), "script")
 	text := fmt.Sprintf("(until [ -e %s ]; do sleep 0.02; done; exec $V yes) | less\nstty -a\n", raw)
-	if err := os.WriteFile(script, []byte(text), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	p.Run("sh " + script)
+	p.Run("sh " + file)
 	p.Await("less to set its mode", func([]ptytest.Process) bool { return p.Modes().Lflag&unix.ICANON == 0 })
 	if err := os.WriteFile(raw, nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -279,7 +282,7 @@ func TestPipeline(t *testing.T) {
 	t.Run("supervise", func(t *testing.T) { t.Parallel(); check(actual{t}, supervise(t)) })
 	t.Run("replace", func(t *testing.T) { t.Parallel(); check(actual{t}, vaultexec(t)) })
 	// The first design: a group of its own for every child. sh -m gives it one.
-	mustFail(t, "own group always", func(t T) { check(t, launcher{"sh", "-mc", `'"$@"'`, "sh"}) })
+	mustFail(t, "own group always", func(t T) { check(t, ownGroup(t)) })
 }
 
 // D10: in a pipeline Ctrl-C arrives once, too.
@@ -345,7 +348,7 @@ func TestScript(t *testing.T) {
 	}
 	t.Run("supervise", func(t *testing.T) { t.Parallel(); check(actual{t}, supervise(t)) })
 	t.Run("replace", func(t *testing.T) { t.Parallel(); check(actual{t}, vaultexec(t)) })
-	mustFail(t, "own group always", func(t T) { check(t, launcher{"sh", "-mc", `"$@"`, "sh"}) })
+	mustFail(t, "own group always", func(t T) { check(t, ownGroup(t)) })
 }
 
 // In the background nothing of the keyboard arrives, and the shell's own signals do.
@@ -542,7 +545,7 @@ func TestSessionLeader(t *testing.T) {
 	}
 	t.Run("supervise", func(t *testing.T) { t.Parallel(); check(actual{t}, supervise(t)) })
 	t.Run("replace", func(t *testing.T) { t.Parallel(); check(actual{t}, vaultexec(t)) })
-	mustFail(t, "a shell with job control", func(t T) { check(t, launcher{"bash", "-mc", `"$@"; exit 1`, "bash"}) })
+	mustFail(t, "a shell with job control", func(t T) { check(t, ownGroup(t)) })
 }
 
 // A start that fails gives the terminal back, and the message is seen.

@@ -298,7 +298,7 @@ func (p *Terminal) String() string {
 
 // Process is one process of the session.
 type Process struct {
-	PID, Parent, Group int
+	PID, Parent, Group, Session int
 	Name, State        string
 }
 
@@ -306,23 +306,17 @@ type Process struct {
 func (p *Terminal) Processes() []Process {
 	var list []Process
 	for _, m := range All() {
-		if m.session == p.Leads {
-			list = append(list, m.Process)
+		if m.Session == p.Leads {
+			list = append(list, m)
 		}
 	}
 	return list
 }
 
-// Listed is a process and its session.
-type Listed struct {
-	Process
-	session int
-}
-
 // All returns all processes, zombies included.
-func All() []Listed {
+func All() []Process {
 	entries, _ := os.ReadDir("/proc")
-	var list []Listed
+	var list []Process
 	for _, e := range entries {
 		pid, err := strconv.Atoi(e.Name())
 		if err != nil {
@@ -338,10 +332,10 @@ func All() []Listed {
 			continue
 		}
 		f := strings.Fields(text[end+1:])
-		m := Listed{Process: Process{PID: pid, Name: text[open+1 : end], State: f[0]}}
+		m := Process{PID: pid, Name: text[open+1 : end], State: f[0]}
 		m.Parent, _ = strconv.Atoi(f[1])
 		m.Group, _ = strconv.Atoi(f[2])
-		m.session, _ = strconv.Atoi(f[3])
+		m.Session, _ = strconv.Atoi(f[3])
 		list = append(list, m)
 	}
 	return list
