@@ -1,6 +1,8 @@
 package main
 
 import (
+	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -16,14 +18,15 @@ import (
 
 // app is one invocation.
 type app struct {
-	ui      *ui
-	environ []string // as vaultexec was started with it
-	command []string // what stands after the first --, byte for byte; nil without --
-	head    []string // what stands before it
+	ui       *ui
+	terminal *terminal
+	environ  []string // as vaultexec was started with it
+	command  []string // what stands after the first --, byte for byte; nil without --
+	head     []string // what stands before it
 }
 
 func newApp(environ []string, stdout, stderr io.Writer) *app {
-	return &app{environ: environ, ui: newUI(stdout, stderr)}
+	return &app{environ: environ, ui: newUI(stdout, stderr), terminal: &terminal{in: os.Stdin, out: stderr}}
 }
 
 // getenv looks a variable up as it was at the start; vaultexec's own VAULT_ variables are gone by the time of use.
@@ -49,7 +52,12 @@ func (a *app) run(args []string) error {
 		return &fault.Error{Kind: fault.Usage, What: "no command", Hint: "vaultexec --help shows everything"}
 	}
 	run := newGiven()
-	usageError := func(_ *cli.Context, err error, _ bool) error { return a.parseError(err) }
+	usageError := func(_ *cli.Context, err error, _ bool) error {
+		if errors.Is(err, flag.ErrHelp) { // -h, which is no option of ours
+			return a.help(nil)
+		}
+		return a.parseError(err)
+	}
 	c := &cli.App{
 		Name: "vaultexec", HideHelp: true, HideVersion: true,
 		Writer: io.Discard, ErrWriter: io.Discard,

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"slices"
 	"strconv"
@@ -27,12 +26,13 @@ func (a *app) launch(g *given, words []string) error {
 	if s.bool("dumpable") {
 		launcher.SetDumpable(true)
 	}
+	dryRun := s.bool("dry-run")
 	switch {
 	case len(words) > 0 && a.command == nil:
 		return a.withoutSeparator(words)
 	case len(words) > 0:
 		return &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("unexpected word %q before --", words[0]), Hint: "what belongs to the command stands after --"}
-	case len(a.command) == 0 && !s.bool("dry-run"):
+	case len(a.command) == 0 && !dryRun:
 		return &fault.Error{Kind: fault.Usage, What: "no command", Hint: "vaultexec [OPTIONS] -- COMMAND [ARG...]"}
 	}
 	o := a.launchOptions(s)
@@ -41,7 +41,7 @@ func (a *app) launch(g *given, words []string) error {
 		return err
 	}
 	o.Session = session
-	if s.bool("dry-run") {
+	if dryRun {
 		return a.dryRun(o)
 	}
 	return launcher.Run(o)
@@ -170,7 +170,7 @@ func (a *app) sources(s *settings, allowed []string) []launcher.Source {
 	}
 	for _, v := range s.all("env") {
 		src, err := parseEnvOption(v.text, mount)
-		if err == nil && launcher.IsDangerous(src.Name) && !slices.Contains(allowed, src.Name) {
+		if err == nil && launcher.IsDangerous(src.Name, allowed) {
 			err = &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot set %s", src.Name), Why: "it changes which code runs, and whoever may write the secret would own the process", Hint: "allow it with --allow-name " + src.Name}
 		}
 		if err != nil {
@@ -201,7 +201,7 @@ func parseEnvOption(text, mount string) (launcher.Source, error) {
 
 // dryRun shows what a run would do.
 func (a *app) dryRun(o launcher.Options) error {
-	env, err := launcher.Inspect(context.Background(), o)
+	env, err := launcher.Inspect(o)
 	if err != nil {
 		return err
 	}

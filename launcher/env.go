@@ -174,7 +174,7 @@ func (b *envBuilder) put(g fetched, key, name string, v vault.Value) {
 		b.fail(fault.Value, g, key, fmt.Sprintf("%q is not a variable name", name), "names are [A-Za-z_][A-Za-z0-9_]*: choose one with --env NAME=PATH#KEY, or leave the key out with --exclude")
 		return
 	}
-	if matchesAny(DangerousNames, name) && !matchesAny(b.rules.AllowNames, name) {
+	if IsDangerous(name, b.rules.AllowNames) {
 		b.fail(fault.Value, g, key, fmt.Sprintf("%s changes which code runs", name), fmt.Sprintf("whoever may write the secret would own the process: rename it with --env, leave it out with --exclude, or allow it with --allow-name %s", name))
 		return
 	}
@@ -260,10 +260,10 @@ func (b *envBuilder) finish(inherited []string) *Env {
 	seen := make(map[string]bool, len(inherited))
 	for _, kv := range inherited {
 		name, _, hasValue := strings.Cut(kv, "=")
-		if seen[name] { // execve would pass both on; getenv(3) finds the first
+		if hasValue && seen[name] { // execve would pass both on; getenv(3) finds the first
 			continue
 		}
-		seen[name] = true
+		seen[name] = seen[name] || hasValue // no getenv(3) finds a string without "="
 		if b.rules.CleanEnv && !slices.Contains(cleanNames, name) && !matchesAny(b.rules.Pass, name) {
 			continue
 		}
@@ -324,8 +324,10 @@ func IsName(s string) bool {
 	return true
 }
 
-// IsDangerous reports whether a variable of that name changes which code runs.
-func IsDangerous(name string) bool { return matchesAny(DangerousNames, name) }
+// IsDangerous reports whether a variable of that name changes which code runs and is not among the allowed globs.
+func IsDangerous(name string, allowed []string) bool {
+	return matchesAny(DangerousNames, name) && !matchesAny(allowed, name)
+}
 
 // matchesAny matches path.Match globs; a "/" in a key is matched by no "*", as in the shell.
 func matchesAny(globs []string, s string) bool {

@@ -117,7 +117,10 @@ func inspect(path string) error {
 	head = head[:n]
 	switch {
 	case bytes.HasPrefix(head, []byte("#!")):
-		return interpreter(path, scriptInterpreter(head))
+		if interp := scriptInterpreter(head); interp != "" {
+			return interpreter(path, interp)
+		}
+		return startError(path, unix.ENOEXEC)
 	case bytes.HasPrefix(head, elfMagic):
 		return interpreter(path, elfInterpreter(f, head))
 	case bytes.IndexByte(head, 0) >= 0 || otherFormats():

@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -76,17 +77,38 @@ func (l *launch) supervise(p program, env *Env, got []fetched) error {
 	s.signals.catchAll()
 	runtime.GOMAXPROCS(1) // from here on it mostly sleeps: fewer threads
 	s.do(s.start())
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	if s.machine.state != ended && (l.Watching.Interval > 0 || len(leases(got)) > 0) {
-		s.watch = newWatcher(l, p, got)
-		s.runs.states = s.watch.statesOf(got)
-		s.good = s.runs
-		go s.watch.run(ctx)
-	}
+	finish := s.attend(p, got)
 	debug.FreeOSMemory()
 	s.loop()
+	finish()
 	return s.outcome()
+}
+
+// attend starts what goes on beside the child: the watch and the life of the token, or, where nothing needs Vault any more, the
+// token's revocation. The function that it returns ends that.
+func (s *supervisor) attend(p program, got []fetched) (finish func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var done sync.WaitGroup
+	if s.machine.state != ended && (s.Watching.Interval > 0 && len(s.Sources) > 0 || len(leases(got)) > 0) {
+		s.watch = newWatcher(s.launch, p, got)
+		s.runs.states = s.watch.statesOf(got)
+		s.good = s.runs
+		done.Go(func() { s.watch.run(ctx) })
+		done.Go(func() { s.Session.Keep(ctx, s.Log) })
+		return func() {
+			cancel()
+			done.Wait()
+			s.Session.Revoke(context.Background()) // its own limit is a second
+		}
+	}
+	done.Go(func() {
+		s.Session.Revoke(ctx)
+		s.Session.Client.CloseIdle()
+	})
+	return func() {
+		done.Wait()
+		cancel()
+	}
 }
 
 // policy is what the machine needs of the options.
@@ -335,7 +357,7 @@ func (s *supervisor) received(sig syscall.Signal) {
 // forward passes a signal on, unless the terminal has sent it to the child as well.
 func (s *supervisor) forward(sig syscall.Signal) {
 	if s.sharedGroup() {
-		changed := sig == unix.SIGWINCH && s.tty.sizeChanged()
+		changed := sig == unix.SIGWINCH && s.tty.sizeChanged(time.Now())
 		front := s.tty.inFront()
 		if terminalSent(sig, s.tty.foreground, front == s.tty.group, changed, front < 0) {
 			return
@@ -455,7 +477,7 @@ func (s *supervisor) reap() {
 func (s *supervisor) childEnded(status unix.WaitStatus) {
 	if s.tty != nil {
 		s.takeTerminal()
-		if status.Signaled() {
+		if status.Signaled() && s.tty.own {
 			s.tty.restoreModes()
 		}
 	}
@@ -484,6 +506,12 @@ func (s *supervisor) childStopped(sig syscall.Signal) {
 	if s.tty == nil {
 		return
 	}
+	// A child that was stopped because it asked for the terminal goes on if it can have it. That is so after `fg` of a job that
+	// runs: the shell gives the terminal to the group that it knows, and has no reason to send SIGCONT.
+	if s.tty.own && (sig == unix.SIGTTIN || sig == unix.SIGTTOU) && s.tty.give(s.tty.group, s.pid) {
+		s.signalChild(unix.SIGCONT, true)
+		return
+	}
 	if orphaned() {
 		s.unstop(sig)
 		return
@@ -500,13 +528,16 @@ func (s *supervisor) childStopped(sig syscall.Signal) {
 	}
 }
 
-// unstop undoes a stop of the child where nobody could resume vaultexec. A child that was stopped because it asked for the
-// terminal goes on only if it can have it: it would ask without end.
+// unstop undoes a stop of the child by Ctrl-Z where nobody could resume vaultexec. One that asks for a terminal that it cannot
+// have stays stopped: it would ask without end.
 func (s *supervisor) unstop(sig syscall.Signal) {
-	given := s.tty.own && s.tty.give(s.tty.group, s.pid)
-	if sig == unix.SIGTSTP || given && (sig == unix.SIGTTIN || sig == unix.SIGTTOU) {
-		s.signalChild(unix.SIGCONT, true)
+	if sig != unix.SIGTSTP {
+		return
 	}
+	if s.tty.own {
+		s.tty.give(s.tty.group, s.pid)
+	}
+	s.signalChild(unix.SIGCONT, true)
 }
 
 // outcome is what vaultexec ends with.
