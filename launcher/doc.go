@@ -13,30 +13,26 @@
 // from the running child before everything new was read and makes a valid environment, and what failed to work is replaced
 // by what worked before.
 //
-//	                              evStarted
-//	  starting ─────────────────────────────────────────▶ running ◀──────────────────────────────┐
-//	   ▲    │                                                │ evChanged                         │ failed, same,
-//	   │    │ evStartFailed, deadly signal                   ▼                                   │ tried before,
-//	   │    │                              ┌────────────▶ settling ◀── evChanged, moving ───┐    │ --on-change none
-//	   │    │                              │ changed         │ nothing more came            │    │ or signal
-//	   │    │                              │ meanwhile       ▼                              │    │
-//	   │    │                              │              waiting ◀── hook failed ───┐      │    │
-//	   │    │                              │                 │ its turn has come     │      │    │
-//	   │    │                              │                 ▼                       │      │    │
-//	   │    │                              └───────────── reading ───────────────────┼──────┴────┤
-//	   │    │                                                │ a new environment     │           │
-//	   │    │                                                ▼                       │           │
-//	   │    │                                             hooking ───────────────────┴───────────┘
-//	   │    │                                                │ hook succeeded
-//	   │    │    SIGTERM in one of the five                  ▼
-//	   │    │    states above ──▶ ending                  stopping
-//	   │    │                        │ evExited              │ evExited
-//	   │    │                        ▼                       │
-//	   └────┼─────────────────── clearing ◀──────────────────┴── evExited in one of the five states above
-//	restart,│                        │ evGroupGone
-//	revert  │                        │ and nothing follows
-//	        └────────────────────▶ ended
+//	starting ──▶ running ──▶ settling ──▶ waiting ──▶ reading ──▶ hooking ──▶ stopping
+//	   ▲            ▲            ▲           ▲           │           │           │
+//	   │            │            │           └────────── │ ─ failed ─┤           │
+//	   │            │            └──────── moving ───────┤           │           │
+//	   │            └────────── nothing to be done ──────┴─ signal: ─┘           │
+//	   │                                                                         │
+//	   └──── next command ────── clearing ◀──────────────────────────────────────┘
+//	                              │    ▲
+//	             ended ◀──────────┘    └── ending ◀── SIGTERM, from running to hooking
 //
-// A change that comes where no arrow takes it (reading, hooking, stopping, clearing, starting) is kept: when the child runs
-// undisturbed again, it leads from running to settling at once.
+// A change that comes when it cannot be acted on (while everything is read, by the hook, between two children) is kept, and
+// leads to settling as soon as the child runs undisturbed. Every way from state to state:
+//
+//	starting  → running settling ended
+//	running   → settling ending clearing
+//	settling  → waiting reading ending clearing
+//	waiting   → reading ending clearing
+//	reading   → running settling hooking ending clearing
+//	hooking   → running settling waiting stopping ending clearing
+//	stopping  → clearing
+//	ending    → clearing
+//	clearing  → starting ended
 package launcher
