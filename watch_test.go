@@ -103,12 +103,12 @@ func (w *watched) kvCall(method, what, path string, body any) {
 	w.srv.Must(w.t, method, w.mount+"/"+what+"/"+path, body)
 }
 
-// recorder is a command that notes its start and the variables A, B and C in a file, and then waits.
-const recorder = `printf 'start %s|%s|%s|%s\n' $$ "${A-}" "${B-}" "${C-}" >>"$RECORD"; exec sleep 100000`
+// noter is a command that notes its start and the variables A, B and C in a file, and then waits.
+const noter = `printf 'start %s|%s|%s|%s\n' $$ "${A-}" "${B-}" "${C-}" >>"$RECORD"; exec sleep 100000`
 
 func shell(script string) []string { return []string{"--", "/bin/sh", "-c", script} }
 
-// start starts vaultexec with quick's options, further ones, and the recorder unless args name a command.
+// start starts vaultexec with quick's options, further ones, and the noter unless args name a command.
 func (w *watched) start(args ...string) *watched {
 	w.t.Helper()
 	w.launch(append(slices.Clone(quick), args...)...)
@@ -118,7 +118,7 @@ func (w *watched) start(args ...string) *watched {
 func (w *watched) launch(args ...string) {
 	w.t.Helper()
 	if !slices.Contains(args, "--") {
-		args = append(args, shell(recorder)...)
+		args = append(args, shell(noter)...)
 	}
 	r, out, err := os.Pipe()
 	if err != nil {
@@ -186,7 +186,7 @@ func (w *watched) noSecret() {
 	}
 }
 
-// started is one start of the recorder.
+// started is one start of the noter.
 type started struct {
 	pid     int
 	a, b, c string
@@ -630,7 +630,7 @@ func TestWatchRefreshSignal(t *testing.T) {
 		w.signal(syscall.SIGHUP)
 		w.waitA(v)
 	}
-	w.wantStarts(4) // SIGHUP would have ended the recorder
+	w.wantStarts(4) // SIGHUP would have ended the noter
 	w.stop()
 }
 

@@ -341,7 +341,12 @@ func (c *Client) do(ctx context.Context, r request) (*Answer, error) {
 	for name, values := range r.query {
 		req.Params[name] = values
 	}
-	req.ClientToken = c.sent(r)
+	token := c.Token()
+	if r.token != nil {
+		token = *r.token
+	}
+	r.token = &token // what was sent, also when another login comes in between
+	req.ClientToken = token.s
 	if r.merge {
 		req.Headers.Set("Content-Type", "application/merge-patch+json")
 	}
@@ -370,14 +375,6 @@ func (c *Client) do(ctx context.Context, r request) (*Answer, error) {
 		c.noteLease(token)
 	}
 	return a, err
-}
-
-// sent is the token that goes with a request, "" for none.
-func (c *Client) sent(r request) string {
-	if r.token != nil {
-		return r.token.s
-	}
-	return c.Token().s
 }
 
 // oneHandshake lets the first request of an https connection go ahead alone until its connection stands, so that all others
