@@ -101,13 +101,14 @@ func (u *ui) showEnv(env *launcher.Env) {
 			Source string   `json:"source"`
 			Beat   []string `json:"beat,omitempty"`
 			Kept   bool     `json:"kept_existing,omitempty"`
+			File   string   `json:"file,omitempty"` // its path, or "memory"
 		}
 		out := struct {
 			Variables []variable `json:"variables"`
 			Stripped  []string   `json:"stripped"`
 		}{Variables: []variable{}, Stripped: append([]string{}, env.Stripped...)}
 		for _, v := range env.Vars {
-			out.Variables = append(out.Variables, variable{v.Name, v.Origin, v.Beat, v.Kept})
+			out.Variables = append(out.Variables, variable{v.Name, v.Origin, v.Beat, v.Kept, fileText(v, "memory")})
 		}
 		_ = json.NewEncoder(u.stdout).Encode(out)
 		return
@@ -121,6 +122,9 @@ func (u *ui) showEnv(env *launcher.Env) {
 		if len(v.Beat) > 0 {
 			note = "  (wins over " + strings.Join(v.Beat, ", ") + ")"
 		}
+		if place := fileText(v, "in memory"); place != "" {
+			note += fmt.Sprintf("  (a file %s, named by %s)", place, v.File.Variable())
+		}
 		if v.Kept {
 			note += "  (not used: the variable is already set)"
 		}
@@ -129,6 +133,17 @@ func (u *ui) showEnv(env *launcher.Env) {
 	for _, name := range env.Stripped {
 		u.printf("%-*s  stripped (a Vault credential)\n", width, name)
 	}
+}
+
+// fileText says where the file of a variable is; "" for one that is no file.
+func fileText(v launcher.Variable, memory string) string {
+	switch {
+	case v.File == nil:
+		return ""
+	case v.File.Path == "":
+		return memory
+	}
+	return v.File.Path
 }
 
 // textHandler writes log lines for a person: "vaultexec: warning: text key=value".

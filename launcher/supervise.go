@@ -35,6 +35,7 @@ type supervisor struct {
 	program program
 	machine *machine
 	tty     *terminal // nil without a controlling terminal
+	files   *files
 
 	env  *Env // of the child that runs or is about to
 	good *Env // proven to work
@@ -68,10 +69,12 @@ func (l *launch) supervise(p program, env *Env, got []fetched) error {
 	s := &supervisor{
 		launch: l, program: p, env: env, good: env, changes: map[vault.Path]pathChange{},
 		machine: newMachine(l.policy()),
+		files:   newFiles(l.AllowDisk),
 		chld:    make(chan os.Signal, 1),
 		timer:   time.NewTimer(time.Hour),
 	}
 	s.timer.Stop()
+	defer s.files.removeAll()
 	becomeSubreaper()
 	s.tty = openTerminal()
 	signal.Notify(s.chld, unix.SIGCHLD)
@@ -196,6 +199,9 @@ func (s *supervisor) do(acts []action) {
 				s.signalChild(unix.SIGCONT, true)
 			}
 		case actSignal:
+			if !s.rewrite(s.next) {
+				break
+			}
 			s.logDecision("secrets changed, signalling the command")
 			s.signalChild(s.Watching.OnChange.Signal, s.Supervision.SignalGroup)
 		case actKill:
@@ -206,6 +212,9 @@ func (s *supervisor) do(acts []action) {
 			s.hook.kill()
 		case actWarnLeft:
 			s.warnLeft()
+		case actLogNone: // who looks at its files by itself finds the new ones
+			s.logAction(a)
+			s.rewrite(s.next)
 		default:
 			s.logAction(a)
 		}
@@ -305,10 +314,15 @@ func (s *supervisor) fork() error {
 			sys.Foreground, sys.Ctty = true, s.tty.fd
 		}
 	}
-	env := s.env.Strings()
+	next := s.env
 	if s.next != nil {
-		env = s.next.Strings()
+		next = s.next
 	}
+	env, done, err := s.files.handOver(next)
+	if err != nil {
+		return err
+	}
+	defer done()
 	path, argv := s.program.path, s.program.argv
 	if namesThisProcess(env) {
 		path, argv = "/proc/self/exe", append([]string{stubName, path}, argv...)
