@@ -57,6 +57,9 @@ type Variable struct {
 	File   *FileSpec // handed over as a file; Value is what it holds
 }
 
+// unused reports whether the child gets nothing of it. A file with a path is written even where an inherited variable won.
+func (v *Variable) unused() bool { return v.Kept && (v.File == nil || v.File.Path == "") }
+
 // Env is a finished environment.
 type Env struct {
 	Vars     []Variable // from Vault, sorted by name

@@ -76,7 +76,7 @@ func (e *Env) Files() []Variable {
 // sameFiles reports whether the files of two environments hold the same.
 func sameFiles(a, b []Variable) bool {
 	return slices.EqualFunc(a, b, func(a, b Variable) bool {
-		return a.Name == b.Name && a.Kept == b.Kept && *a.File == *b.File && a.Value == b.Value
+		return a.Name == b.Name && a.unused() == b.unused() && (a.unused() || a.Value == b.Value)
 	})
 }
 
@@ -201,7 +201,7 @@ func (f *files) handOver(env *Env) (environ []string, done func(), err error) {
 func memoryFiles(env *Env) (environ []string, fds []int, err error) {
 	paths := map[string]string{}
 	for _, v := range env.Files() {
-		if v.File.Path != "" || v.Kept {
+		if v.File.Path != "" || v.unused() {
 			continue
 		}
 		fd, err := sealedFile(v.Name, v.Value.Reveal())
@@ -415,12 +415,12 @@ func (s *supervisor) ready() {
 	}
 	ev := evHooked{ok: true}
 	if s.Watching.OnChange.Do == ReactSignal {
-		if names := changedBesideFiles(s.env, s.next); len(names) > 0 {
+		if names := changedBesideFiles(s.runs.env, s.next.env); len(names) > 0 {
 			s.Log.Warn("a signal cannot bring this change to the command, it is restarted: only a --file NAME=PATH can change under it", "names", strings.Join(names, ", "))
 			ev.restart = true
 		}
 	}
-	if err := s.files.stage(s.next); err != nil {
+	if err := s.files.stage(s.next.env); err != nil {
 		s.Log.Warn("the change is postponed: "+err.Error(), "hint", fault.Of(err).Hint)
 		ev.ok = false
 	}
@@ -441,7 +441,7 @@ func changedBesideFiles(from, to *Env) []string {
 	deliverable := func(name string) bool {
 		for _, e := range []*Env{from, to} {
 			for _, v := range e.Vars {
-				if v.Name == name && !(v.File != nil && v.File.Path != "") && !v.Kept {
+				if v.Name == name && !v.unused() && (v.File == nil || v.File.Path == "") {
 					return false
 				}
 			}
