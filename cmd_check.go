@@ -306,6 +306,7 @@ type (
 		Source string   `json:"source"`
 		Beat   []string `json:"beat,omitempty"`
 		Kept   bool     `json:"kept_existing,omitempty"`
+		File   string   `json:"file,omitempty"`   // its path, or "memory"
 		Unread bool     `json:"unread,omitempty"` // leased; name is empty for every key of it
 	}
 )
@@ -360,7 +361,7 @@ func (u *ui) checkJSON(c *checked, variables bool) {
 	}
 	if variables && c.Env != nil {
 		for _, v := range c.Env.Vars {
-			out.Variables = append(out.Variables, variableJSON{Name: v.Name, Source: v.Origin, Beat: v.Beat, Kept: v.Kept})
+			out.Variables = append(out.Variables, variableJSON{Name: v.Name, Source: v.Origin, Beat: v.Beat, Kept: v.Kept, File: fileText(v, "memory")})
 		}
 		for _, s := range c.Unread {
 			source := s.Path.String()

@@ -103,6 +103,9 @@ func (u *ui) showEnv(env *launcher.Env) {
 		if len(v.Beat) > 0 {
 			note = "  (wins over " + strings.Join(v.Beat, ", ") + ")"
 		}
+		if place := fileText(v, "in memory"); place != "" {
+			note += fmt.Sprintf("  (a file %s, named by %s)", place, v.File.Variable())
+		}
 		if v.Kept {
 			note += "  (not used: the variable is already set)"
 		}
@@ -111,6 +114,17 @@ func (u *ui) showEnv(env *launcher.Env) {
 	for _, name := range env.Stripped {
 		u.printf("%-*s  stripped (a Vault credential)\n", width, name)
 	}
+}
+
+// fileText says where the file of a variable is; "" for one that is no file.
+func fileText(v launcher.Variable, memory string) string {
+	switch {
+	case v.File == nil:
+		return ""
+	case v.File.Path == "":
+		return memory
+	}
+	return v.File.Path
 }
 
 // textHandler writes log lines for a person: "vaultexec: warning: text key=value".

@@ -98,12 +98,12 @@ func changedNames(from, to *Env) []string {
 	var names []string
 	old := map[string]vault.Text{}
 	for _, v := range from.Vars {
-		if !v.Kept {
+		if !v.unused() {
 			old[v.Name] = v.Value
 		}
 	}
 	for _, v := range to.Vars {
-		if v.Kept { // the child has the inherited one
+		if v.unused() { // the child has the inherited one
 			continue
 		}
 		before, had := old[v.Name]

@@ -45,7 +45,7 @@ func (s *supervisor) startHook() {
 	}
 	s.program = p
 	if s.Watching.Hook == "" {
-		s.happened(evHooked{ok: true})
+		s.ready()
 		return
 	}
 	if err := s.forkHook(); err != nil {
@@ -106,7 +106,11 @@ func (s *supervisor) hookEnded(status unix.WaitStatus) {
 	if !ok && s.machine.state == hooking {
 		s.Log.Warn("the hook failed, the change is postponed", "hook", s.Watching.Hook, "status", statusText(status))
 	}
-	s.happened(evHooked{ok: ok})
+	if ok {
+		s.ready()
+		return
+	}
+	s.happened(evHooked{ok: false})
 }
 
 func statusText(status unix.WaitStatus) string {

@@ -27,6 +27,7 @@ type Options struct {
 	Mode        Mode
 	Supervision Supervision
 	Watching    Watching // the zero value looks at nothing
+	AllowDisk   bool     // files with a path may be on a disk
 
 	Log *slog.Logger
 }
@@ -56,6 +57,9 @@ func Run(o Options) error {
 	if err != nil {
 		return err
 	}
+	if err := CheckFilePlaces(o.Rules.Files, o.AllowDisk); err != nil {
+		return err
+	}
 	env, got, err := l.prepare(func(env *Env) error { return checkSize(env, p.argv, stackLimit()) })
 	if err != nil {
 		return err
@@ -71,7 +75,12 @@ func Run(o Options) error {
 			return err
 		}
 	}
-	return replace(p, env.Strings(), l.signals)
+	environ, done, err := newFiles(o.AllowDisk).handOver(env) // none has a path here: somebody has to remove those
+	if err != nil {
+		return err
+	}
+	defer done()
+	return replace(p, environ, l.signals)
 }
 
 // staysBehind decides between the modes.

@@ -59,7 +59,10 @@ type (
 		moving bool   // something changed again since the last look, or a replica that lags behind has answered
 		id     string // names this set of versions
 	}
-	evHooked struct{ ok bool } // the hook has ended, or the command cannot be started any more
+	evHooked struct {
+		ok      bool // the hook succeeded, the command can be started, the files are written
+		restart bool // a signal cannot bring this change to the command
+	}
 )
 
 func (evStarted) isEvent()     {}
@@ -287,7 +290,7 @@ func (m *machine) withChild(ev event, now time.Time) []action {
 	case evRead:
 		return append(first, m.read(ev, now)...)
 	case evHooked:
-		return append(first, m.hooked(ev.ok, now)...)
+		return append(first, m.hooked(ev, now)...)
 	}
 	return first
 }
@@ -416,11 +419,11 @@ func (m *machine) read(ev evRead, now time.Time) []action {
 }
 
 // hooked: the hook, if there is one, has ended, and the program was looked up again.
-func (m *machine) hooked(ok bool, now time.Time) []action {
+func (m *machine) hooked(ev evHooked, now time.Time) []action {
 	if m.state != hooking {
 		return nil
 	}
-	if !ok {
+	if !ev.ok {
 		d := lastRetry
 		if m.retries < 5 {
 			d = min(firstRetry<<m.retries, lastRetry)
@@ -428,7 +431,11 @@ func (m *machine) hooked(ok bool, now time.Time) []action {
 		m.retries++
 		return append([]action{actDrop}, m.wait(now.Add(d), "the hook")...)
 	}
-	switch m.onChange {
+	reaction := m.onChange
+	if ev.restart {
+		reaction = ReactRestart
+	}
+	switch reaction {
 	case ReactSignal:
 		return append([]action{actSignal, actAccept}, m.run(now)...)
 	case ReactExit:

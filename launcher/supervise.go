@@ -34,6 +34,7 @@ type supervisor struct {
 	program program
 	machine *machine
 	tty     *terminal // nil without a controlling terminal
+	files   *files
 
 	runs edition  // what the running child has
 	good edition  // proven to work
@@ -67,10 +68,12 @@ func (l *launch) supervise(p program, env *Env, got []fetched) error {
 	s := &supervisor{
 		launch: l, program: p, runs: edition{env: env}, known: states{},
 		machine: newMachine(l.policy()),
+		files:   newFiles(l.AllowDisk),
 		chld:    make(chan os.Signal, 1),
 		timer:   time.NewTimer(time.Hour),
 	}
 	s.timer.Stop()
+	defer s.files.removeAll()
 	becomeSubreaper()
 	s.tty = openTerminal()
 	signal.Notify(s.chld, unix.SIGCHLD)
@@ -199,6 +202,9 @@ func (s *supervisor) do(acts []action) {
 				s.signalChild(unix.SIGCONT, true)
 			}
 		case actSignal:
+			if !s.rewrite(s.next.env) {
+				break
+			}
 			s.logDecision("secrets changed, signalling the command")
 			s.signalChild(s.Watching.OnChange.Signal, s.Supervision.SignalGroup)
 		case actKill:
@@ -209,6 +215,9 @@ func (s *supervisor) do(acts []action) {
 			s.hook.kill()
 		case actWarnLeft:
 			s.warnLeft()
+		case actLogNone: // who looks at its files by itself finds the new ones
+			s.logAction(a)
+			s.rewrite(s.next.env)
 		default:
 			s.logAction(a)
 		}
@@ -304,10 +313,15 @@ func (s *supervisor) fork() error {
 			sys.Foreground, sys.Ctty = true, s.tty.fd
 		}
 	}
-	env := s.runs.env.Strings()
+	next := s.runs.env
 	if s.next != nil {
-		env = s.next.env.Strings()
+		next = s.next.env
 	}
+	env, done, err := s.files.handOver(next)
+	if err != nil {
+		return err
+	}
+	defer done()
 	path, argv := s.program.path, s.program.argv
 	if namesThisProcess(env) {
 		path, argv = "/proc/self/exe", append([]string{stubName, path}, argv...)
