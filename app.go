@@ -18,14 +18,15 @@ import (
 
 // app is one invocation.
 type app struct {
-	ui      *ui
-	environ []string // as vaultexec was started with it
-	command []string // what stands after the first --, byte for byte; nil without --
-	head    []string // what stands before it
+	ui       *ui
+	terminal *terminal
+	environ  []string // as vaultexec was started with it
+	command  []string // what stands after the first --, byte for byte; nil without --
+	head     []string // what stands before it
 }
 
 func newApp(environ []string, stdout, stderr io.Writer) *app {
-	return &app{environ: environ, ui: newUI(stdout, stderr)}
+	return &app{environ: environ, ui: newUI(stdout, stderr), terminal: &terminal{in: os.Stdin, out: stderr}}
 }
 
 // getenv looks a variable up as it was at the start; vaultexec's own VAULT_ variables are gone by the time of use.
@@ -67,6 +68,8 @@ func (a *app) run(args []string) error {
 		Commands: []*cli.Command{
 			{Name: "run", OnUsageError: usageError, HideHelp: true, Flags: run.flags(options),
 				Action: func(c *cli.Context) error { return a.launch(run, c.Args().Slice()) }},
+			{Name: "check", OnUsageError: usageError, HideHelp: true, Flags: run.flags(checkOptions()),
+				Action: func(c *cli.Context) error { return a.check(run, c.Args().Slice()) }},
 			{Name: "help", OnUsageError: usageError, HideHelp: true,
 				Action: func(c *cli.Context) error { return a.help(c.Args().Slice()) }},
 		},

@@ -66,7 +66,7 @@ func forkExec(t *testing.T, path, dir string, argv, env []string, files []uintpt
 }
 
 // files makes a table of descriptors: 0 is from, 1 and 2 are out, and the numbers named are open files of their own.
-func files(t *testing.T, from, out *os.File, numbers ...int) []uintptr {
+func descriptors(t *testing.T, from, out *os.File, numbers ...int) []uintptr {
 	t.Helper()
 	table := make([]uintptr, 3, 256)
 	table[0], table[1], table[2] = from.Fd(), out.Fd(), out.Fd()
@@ -107,7 +107,7 @@ func TestReplaceInherits(t *testing.T) {
 		// HUP is ignored, as under nohup: of the ignored signals one that Go keeps.
 		argv := append([]string{"sh", "-c", `trap "" HUP; umask 027; ulimit -S -n 345; ulimit -S -s 4096; ulimit -c 0; exec nice -n 3 "$@"`, "sh"}, how...)
 		argv = append(argv, "sh", "-c", look)
-		pid, end := forkExec(t, "/bin/sh", sub, argv, append(r.env, "PWD="+sub), files(t, in, out, 3, 9, 200))
+		pid, end := forkExec(t, "/bin/sh", sub, argv, append(r.env, "PWD="+sub), descriptors(t, in, out, 3, 9, 200))
 		if ws := end(); ws.ExitStatus() != 0 {
 			t.Fatalf("it ended with %v", ws)
 		}
@@ -155,7 +155,7 @@ func TestReplaceArguments(t *testing.T) {
 				t.Fatal(err)
 			}
 			argv := []string{"vaultexec", "--", typed, "--", "/proc/self/" + what}
-			_, end := forkExec(t, r.bin, r.dir, argv, env, files(t, null, out))
+			_, end := forkExec(t, r.bin, r.dir, argv, env, descriptors(t, null, out))
 			if ws := end(); ws.ExitStatus() != 0 {
 				t.Fatalf("it ended with %v", ws)
 			}

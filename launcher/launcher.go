@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/agenticverz/vaultexec/internal/fault"
 	"github.com/agenticverz/vaultexec/internal/vault"
 )
 
@@ -26,6 +27,7 @@ type Options struct {
 	Mode        Mode
 	Supervision Supervision
 	Watching    Watching // the zero value looks at nothing
+	AllowDisk   bool     // files with a path may be on a disk
 
 	Log *slog.Logger
 }
@@ -55,14 +57,30 @@ func Run(o Options) error {
 	if err != nil {
 		return err
 	}
-	env, got, err := l.prepare(false, func(env *Env) error { return checkSize(env, p.argv, stackLimit()) })
+	if err := CheckFilePlaces(o.Rules.Files, o.AllowDisk); err != nil {
+		return err
+	}
+	env, got, err := l.prepare(func(env *Env) error { return checkSize(env, p.argv, stackLimit()) })
 	if err != nil {
 		return err
 	}
 	if l.staysBehind(got) {
 		return l.supervise(p, env, got)
 	}
-	return replace(p, env.Strings(), l.signals)
+	if l.Session.Own() && len(leases(got)) == 0 { // or they would end with the token
+		if _, err := watched(l, func(ctx context.Context) (struct{}, error) {
+			l.Session.Revoke(ctx)
+			return struct{}{}, nil
+		}); err != nil {
+			return err
+		}
+	}
+	environ, done, err := newFiles(o.AllowDisk).handOver(env) // none has a path here: somebody has to remove those
+	if err != nil {
+		return err
+	}
+	defer done()
+	return replace(p, environ, l.signals)
 }
 
 // staysBehind decides between the modes.
@@ -76,64 +94,107 @@ func (l *launch) staysBehind(got []fetched) bool {
 	return os.Getpid() == 1 || len(leases(got)) > 0
 }
 
-// Inspect reads what a run would read, but leased secrets, and builds the environment that a command would get. Like Run it
-// must be called on the main thread and returns *Killed when a signal ended it.
-func Inspect(o Options) (*Env, error) {
-	l := &launch{Options: o, signals: catchDeadly()}
-	env, _, err := l.prepare(true, func(*Env) error { return nil })
-	return env, err
-}
-
-// prepared is what the worker of prepare found.
+// prepared is what prepare gives.
 type prepared struct {
 	env *Env
 	got []fetched
-	err error
 }
 
-// prepare logs in, fetches, builds the environment and has it checked, while this goroutine watches for signals.
-func (l *launch) prepare(noLease bool, check func(*Env) error) (*Env, []fetched, error) {
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	result := make(chan prepared, 1)
-	go func() {
-		got, err := l.fetch(ctx, noLease)
-		if err != nil {
-			result <- prepared{err: err}
-			return
+// prepare logs in, fetches, builds the environment and has it checked. When that fails, the token has no further use.
+func (l *launch) prepare(check func(*Env) error) (*Env, []fetched, error) {
+	r, err := watched(l, func(ctx context.Context) (prepared, error) {
+		got, err := l.fetch(ctx)
+		var env *Env
+		if err == nil {
+			env, err = buildEnv(got, l.Rules, l.Environ)
 		}
-		env, err := buildEnv(got, l.Rules, l.Environ)
 		if err == nil {
 			err = check(env)
 		}
-		result <- prepared{env, got, err}
+		if err != nil {
+			l.Session.Revoke(ctx)
+		}
+		return prepared{env, got}, err
+	})
+	return r.env, r.got, err
+}
+
+// lastWord is how long a signal may wait for the token to be revoked, and for a login that is under way to give one. It has
+// to end within 200 ms.
+const lastWord = 150 * time.Millisecond
+
+// watched runs f while this goroutine watches for signals. One that ends vaultexec gives *Killed.
+func watched[T any](l *launch, f func(context.Context) (T, error)) (T, error) {
+	type outcome struct {
+		value T
+		err   error
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	result := make(chan outcome, 1)
+	go func() {
+		value, err := f(ctx)
+		result <- outcome{value, err}
 	}()
 	for {
 		select {
 		case r := <-result:
-			return r.env, r.got, r.err
+			return r.value, r.err
 		case sig := <-l.signals.ch:
 			if sig == unix.SIGPIPE {
 				continue
 			}
-			return nil, nil, &Killed{Signal: sig.(unix.Signal)}
+			last, done := context.WithTimeout(ctx, lastWord)
+			l.Session.Revoke(last)
+			done()
+			var none T
+			return none, &Killed{Signal: sig.(unix.Signal)}
 		}
 	}
 }
 
 // fetch logs in and reads all secrets.
-func (l *launch) fetch(ctx context.Context, noLease bool) ([]fetched, error) {
-	patience := vault.Patience{Wait: l.Wait, Start: time.Now(), Notice: func(cause string) {
-		l.Log.Warn("waiting for Vault: "+cause, "wait", waitText(l.Wait))
-	}}
+func (l *launch) fetch(ctx context.Context) ([]fetched, error) {
+	if len(l.Sources) == 0 { // a plain init: neither a request nor a token
+		return nil, nil
+	}
+	if err := l.Session.Prepare(ctx); err != nil {
+		return nil, err
+	}
+	patience := l.patience(time.Now())
 	if err := patience.Do(ctx, l.Session.Login); err != nil {
 		return nil, err
 	}
-	f := &fetcher{
+	var got []fetched
+	var read error
+	// What is waited for out here is only a second login, when the token ended during a long wait.
+	err := patience.Do(ctx, func(ctx context.Context) error {
+		return l.Session.Do(ctx, func(ctx context.Context) error {
+			got, read = l.fetcher(false).fetch(ctx, patience)
+			if fault.Is(read, fault.Away) {
+				return nil
+			}
+			return read
+		})
+	})
+	if err == nil {
+		err = read
+	}
+	return got, err
+}
+
+// patience is how long a Vault that is away is waited for, from start on.
+func (l *launch) patience(start time.Time) vault.Patience {
+	return vault.Patience{Wait: l.Wait, Start: start, Notice: func(cause string) {
+		l.Log.Warn("waiting for Vault: "+cause, "wait", waitText(l.Wait))
+	}}
+}
+
+func (l *launch) fetcher(noLease bool) *fetcher {
+	return &fetcher{
 		client: l.Session.Client, sources: l.Sources, mountIsDefault: l.MountIsDefault, log: l.Log,
 		opt: vault.ReadOptions{KVVersion: l.KVVersion, NoLease: noLease},
 	}
-	return f.fetch(ctx, patience)
 }
 
 func waitText(d time.Duration) string {

@@ -70,6 +70,7 @@ var answers = []rule{
 	{status: 500, text: "value being too large", kind: fault.Value, why: "the secret is too large for Vault's storage"},
 	{status: 500, text: "malformed JSON", kind: fault.Value, why: "Vault cannot read the request"},
 	{status: 500, text: "duplicate key", kind: fault.Value, why: "a key is given twice"},
+	{status: 500, text: "past the max TTL", kind: fault.Denied, why: "the token has reached its longest life"},
 	{status: 500, text: "local node not active but active cluster node not found", kind: fault.Away, why: "the cluster has no leader yet"},
 	{status: 503, text: "Vault is sealed", kind: fault.Away, why: whySealed, hint: "run `vaultexec unseal`, or `vault operator init` if Vault was never initialized"},
 	{status: 400, kind: fault.Usage},
@@ -80,7 +81,7 @@ var logins = []rule{
 	{status: 400, text: "Client sent an HTTP request to an HTTPS server", kind: fault.Address, why: "the server speaks TLS, and the address says http", hint: "write the address as https://"},
 	{status: 400, text: "LDAP Result Code 200", kind: fault.Away, why: "Vault cannot reach the directory"},
 	{status: 400, text: "tls connection required", kind: fault.Refused, why: "certificates can only be shown over TLS", hint: "write the address as https://"},
-	{status: 400, text: "wrapping token is not valid or does not exist", kind: fault.Refused, why: "the wrapping token was used before or has expired (Vault cannot tell which)", hint: "somebody else may have unwrapped it: if it was not used by you, revoke what it held, then have a new one issued"},
+	{status: 400, text: "wrapping token is not valid or does not exist", kind: fault.Refused, why: "the wrapping token was used already or has expired (Vault does not tell which), and may have been intercepted", hint: "if nobody of yours has used it, somebody else has: revoke what it held. Have a new one issued"},
 	{status: 400, text: "invalid role or secret ID", kind: fault.Refused, why: "invalid role id or secret id", hint: "a wrong, expired or used-up secret id look the same to Vault: have a new one issued, and compare the role id"},
 	{status: 400, kind: fault.Refused},
 	{status: 403, text: "permission denied", exact: true, kind: fault.Refused, why: whyDenied, hint: "no such auth mount, or the account is locked after wrong tries, or Vault cannot check the credential: compare --auth-mount"},
@@ -175,8 +176,8 @@ func (c *Client) judge(r request, a *Answer, resp *http.Response) error {
 		e.Why = fmt.Sprintf("HTTP %d", a.Status)
 		if words := serverWords(a.Errors); words != "" {
 			e.Why = words
-			if sent := c.sent(r); sent != "" { // whatever answers may quote what it was asked with
-				e.Why = strings.ReplaceAll(words, sent, Hidden)
+			if r.token != nil && !r.token.Empty() { // whatever answers may quote what it was asked with
+				e.Why = strings.ReplaceAll(words, r.token.s, Hidden)
 			}
 		}
 	}
