@@ -47,6 +47,12 @@ func forkExec(t *testing.T, path, dir string, argv, env []string, files []uintpt
 	t.Helper()
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
+	// The thread is any of this process's; its mask must not be what differs between two runs.
+	var none, old unix.Sigset_t
+	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &none, &old); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = unix.PthreadSigmask(unix.SIG_SETMASK, &old, nil) }()
 	pid, err := syscall.ForkExec(path, argv, &syscall.ProcAttr{Dir: dir, Env: env, Files: files})
 	if err != nil {
 		t.Fatal(err)
