@@ -299,7 +299,7 @@ func (p *Terminal) String() string {
 // Process is one process of the session.
 type Process struct {
 	PID, Parent, Group, Session int
-	Name, State        string
+	Name, State                 string
 }
 
 // Processes returns the processes of the session.
