@@ -68,6 +68,8 @@ func (a *app) run(args []string) error {
 		Commands: []*cli.Command{
 			{Name: "run", OnUsageError: usageError, HideHelp: true, Flags: run.flags(options),
 				Action: func(c *cli.Context) error { return a.launch(run, c.Args().Slice()) }},
+			{Name: "check", OnUsageError: usageError, HideHelp: true, Flags: run.flags(checkOptions()),
+				Action: func(c *cli.Context) error { return a.check(run, c.Args().Slice()) }},
 			{Name: "help", OnUsageError: usageError, HideHelp: true,
 				Action: func(c *cli.Context) error { return a.help(c.Args().Slice()) }},
 		},

@@ -42,7 +42,7 @@ func (a *app) launch(g *given, words []string) error {
 	}
 	o.Session = session
 	if dryRun {
-		return a.dryRun(o)
+		return a.inspect(s, o, true)
 	}
 	return launcher.Run(o)
 }
@@ -69,19 +69,21 @@ func (a *app) launchOptions(s *settings) launcher.Options {
 		o.KVVersion = 2
 	}
 	o.Wait = waitTime(s)
+	o.Rules.Files, o.AllowDisk = files(s), s.bool("allow-disk")
 	o.Mode, o.Supervision = mode(s), supervision(s)
 	if s.bool("watch") {
 		o.Watching = watching(s)
 	}
 	o.Sources = a.sources(s, o.Rules.AllowNames)
+	checkFiles(s, &o)
 	return o
 }
 
 func mode(s *settings) launcher.Mode {
-	stay := s.bool("supervise") || s.bool("init") || s.bool("watch")
+	stay := s.bool("supervise") || s.bool("init") || s.bool("watch") || needsParent(s)
 	switch {
 	case s.bool("replace") && stay:
-		s.bad(s.one("replace"), "--supervise, --init or --watch asks for the opposite", "give one of them")
+		s.bad(s.one("replace"), "--supervise, --init, --watch, --mask or --file NAME=PATH asks for the opposite", "give one of them")
 	case s.bool("replace"):
 		return launcher.Replace
 	case stay:
@@ -197,14 +199,4 @@ func parseEnvOption(text, mount string) (launcher.Source, error) {
 	}
 	p, key, err := vault.ParseKeyRef(ref, mount)
 	return launcher.Source{Path: p, Name: name, Key: key}, err
-}
-
-// dryRun shows what a run would do.
-func (a *app) dryRun(o launcher.Options) error {
-	env, err := launcher.Inspect(o)
-	if err != nil {
-		return err
-	}
-	a.ui.showEnv(env)
-	return nil
 }

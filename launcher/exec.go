@@ -79,6 +79,10 @@ func executable(path string) error {
 // startError turns the errno of a failed start into the failure that a shell would report.
 func startError(path string, err error) error {
 	e := &fault.Error{Kind: fault.NotExecutable, What: fmt.Sprintf("cannot start %q", path), Why: err.Error(), Err: err}
+	var known *fault.Error
+	if errors.As(err, &known) { // a file that could not be made
+		return known
+	}
 	switch {
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR):
 		e.Kind = fault.NotFound

@@ -176,6 +176,9 @@ func (c *Client) judge(r request, a *Answer, resp *http.Response) error {
 		e.Why = fmt.Sprintf("HTTP %d", a.Status)
 		if words := serverWords(a.Errors); words != "" {
 			e.Why = words
+			if r.token != nil && !r.token.Empty() { // whatever answers may quote what it was asked with
+				e.Why = strings.ReplaceAll(words, r.token.s, Hidden)
+			}
 		}
 	}
 	if e.Kind == fault.BadToken {
