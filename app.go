@@ -16,14 +16,15 @@ import (
 
 // app is one invocation.
 type app struct {
-	ui      *ui
-	environ []string // as vaultexec was started with it
-	command []string // what stands after the first --, byte for byte; nil without --
-	head    []string // what stands before it
+	ui       *ui
+	terminal *terminal
+	environ  []string // as vaultexec was started with it
+	command  []string // what stands after the first --, byte for byte; nil without --
+	head     []string // what stands before it
 }
 
 func newApp(environ []string, stdout, stderr io.Writer) *app {
-	return &app{environ: environ, ui: newUI(stdout, stderr)}
+	return &app{environ: environ, ui: newUI(stdout, stderr), terminal: &terminal{in: os.Stdin, out: stderr}}
 }
 
 // getenv looks a variable up as it was at the start; vaultexec's own VAULT_ variables are gone by the time of use.

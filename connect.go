@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"net"
 	"net/url"
 	"strings"
@@ -28,8 +27,8 @@ func (a *app) session(s *settings) *vault.Session {
 	if agent != "" {
 		cfg.Address = agent
 	}
-	source, needsToken := a.tokenSource(s, agent != "")
-	cfg.Agent = !needsToken
+	login := a.loginConfig(s, agent != "")
+	cfg.Agent = login.Method == vault.AuthAgent
 	if len(s.faults) > 0 {
 		return nil
 	}
@@ -41,7 +40,7 @@ func (a *app) session(s *settings) *vault.Session {
 	if clearText(cfg.Address) && !s.bool("allow-http") {
 		a.ui.log.Warn("the token and the secrets cross the network unencrypted to "+client.Where(), "acknowledge", "--allow-http")
 	}
-	return vault.NewTokenSession(client, source)
+	return vault.NewSession(client, login)
 }
 
 // clearText reports whether the address leaves this machine without TLS.
@@ -53,24 +52,6 @@ func clearText(address string) bool {
 	host := u.Hostname()
 	ip := net.ParseIP(host)
 	return host != "localhost" && !strings.HasSuffix(host, ".localhost") && (ip == nil || !ip.IsLoopback())
-}
-
-// tokenSource says where the token comes from: --token-file, VAULT_TOKEN, VAULTEXEC_TOKEN_FILE, an Agent in front, the
-// Vault CLI's own store.
-func (a *app) tokenSource(s *settings, agent bool) (source func(context.Context) (vault.Text, error), needsToken bool) {
-	file := s.one("token-file")
-	token := firstOf(a.getenv, vaultVar("TOKEN"))
-	switch {
-	case file.from == "--token-file" || file.from != "" && token == "":
-		return func(context.Context) (vault.Text, error) { return vault.ReadCredential(file.from, file.text) }, true
-	case token != "":
-		return func(context.Context) (vault.Text, error) { return vault.CheckCredential("VAULT_TOKEN", token) }, true
-	case agent:
-		return func(context.Context) (vault.Text, error) { return vault.Text{}, nil }, false
-	}
-	return func(context.Context) (vault.Text, error) {
-		return vault.StoredToken(a.getenv("HOME"), a.getenv("VAULT_CONFIG_PATH"), a.environ)
-	}, true
 }
 
 func firstOf(getenv func(string) string, names []string) string {

@@ -29,6 +29,7 @@ func main() {
 func run(args, environ []string) int {
 	a := newApp(environ, os.Stdout, os.Stderr)
 	err := a.run(args)
+	a.terminal.restore() // a signal may have ended it while a password was being typed
 	var killed *launcher.Killed
 	var exited *launcher.Exited
 	switch {

@@ -74,7 +74,18 @@ var options = []option{
 	{name: "tls-skip-verify", env: vaultVar("SKIP_VERIFY"), group: groupConnection, usage: "do not verify the server's certificate: anybody in between can read the secrets"},
 	{name: "allow-http", env: ownVar("ALLOW_HTTP"), group: groupConnection, usage: "do not warn that the token crosses the network unencrypted"},
 
+	{name: "auth", arg: "METHOD", env: ownVar("AUTH"), group: groupLogin, usage: "token, approle, kubernetes, jwt, cert, userpass, ldap or agent; found out from what is given (see help login)"},
+	{name: "auth-mount", arg: "NAME", env: ownVar("AUTH_MOUNT"), group: groupLogin, usage: "where the auth method is mounted, when that is not its own name"},
+	{name: "role", arg: "NAME", env: ownVar("ROLE"), group: groupLogin, usage: "role to log in as: kubernetes, jwt, cert; with approle the one that a wrapped secret id must be of"},
 	{name: "token-file", arg: "FILE", env: ownVar("TOKEN_FILE"), group: groupLogin, usage: "file with the token; else VAULT_TOKEN, else what `vault login` stored"},
+	{name: "wrapped-token-file", arg: "FILE", env: ownVar("WRAPPED_TOKEN_FILE"), group: groupLogin, usage: "file with a wrapping token that holds the token; or VAULTEXEC_WRAPPED_TOKEN"},
+	{name: "role-id", arg: "ID", env: append(ownVar("ROLE_ID"), vaultVar("ROLE_ID")...), group: groupLogin, usage: "approle: the role id"},
+	{name: "role-id-file", arg: "FILE", env: ownVar("ROLE_ID_FILE"), group: groupLogin, usage: "approle: file with the role id"},
+	{name: "secret-id-file", arg: "FILE", env: ownVar("SECRET_ID_FILE"), group: groupLogin, usage: "approle: file with the secret id, read at every login; or VAULTEXEC_SECRET_ID"},
+	{name: "wrapped-secret-id-file", arg: "FILE", env: ownVar("WRAPPED_SECRET_ID_FILE"), group: groupLogin, usage: "approle: file with a wrapping token that holds the secret id; or VAULTEXEC_WRAPPED_SECRET_ID"},
+	{name: "jwt-file", arg: "FILE", env: ownVar("JWT_FILE"), group: groupLogin, usage: "jwt, kubernetes: file with the JWT, read at every login (kubernetes: default the service account's); or VAULTEXEC_JWT"},
+	{name: "username", arg: "NAME", env: ownVar("USERNAME"), group: groupLogin, usage: "userpass, ldap: the user"},
+	{name: "password-file", arg: "FILE", env: ownVar("PASSWORD_FILE"), group: groupLogin, usage: "userpass, ldap: file with the password; or VAULTEXEC_PASSWORD; asked for at a terminal"},
 
 	{name: "wait", arg: "DURATION|forever", env: ownVar("WAIT"), def: "60s", group: groupFailing, usage: "how long to wait for a Vault that is away or sealed; 0 is one attempt"},
 	{name: "timeout", arg: "DURATION", env: append(ownVar("TIMEOUT"), vaultVar("CLIENT_TIMEOUT")...), def: "10s", group: groupFailing, usage: "limit of one attempt"},

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/agenticverz/vaultexec/internal/fault"
 	"github.com/agenticverz/vaultexec/internal/vault"
 )
 
@@ -62,6 +63,14 @@ func Run(o Options) error {
 	if l.staysBehind(got) {
 		return l.supervise(p, env, got)
 	}
+	if len(leases(got)) == 0 { // or they would end with the token
+		if _, err := watched(l, func(ctx context.Context) (struct{}, error) {
+			l.Session.Revoke(ctx)
+			return struct{}{}, nil
+		}); err != nil {
+			return err
+		}
+	}
 	return replace(p, env.Strings(), l.signals)
 }
 
@@ -86,56 +95,96 @@ func Inspect(ctx context.Context, o Options) (*Env, error) {
 	return buildEnv(got, o.Rules, o.Environ)
 }
 
-// prepared is what the worker of prepare found.
+// prepared is what prepare gives.
 type prepared struct {
 	env *Env
 	got []fetched
-	err error
 }
 
-// prepare logs in, fetches and builds the environment, while this goroutine watches for signals.
+// prepare logs in, fetches and builds the environment. When that fails, the token has no further use.
 func (l *launch) prepare(p program) (*Env, []fetched, error) {
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	result := make(chan prepared, 1)
-	go func() {
+	r, err := watched(l, func(ctx context.Context) (prepared, error) {
 		got, err := l.fetch(ctx, false)
-		if err != nil {
-			result <- prepared{err: err}
-			return
+		var env *Env
+		if err == nil {
+			env, err = buildEnv(got, l.Rules, l.Environ)
 		}
-		env, err := buildEnv(got, l.Rules, l.Environ)
 		if err == nil {
 			err = checkSize(env, p.argv, stackLimit())
 		}
-		result <- prepared{env, got, err}
+		if err != nil {
+			l.Session.Revoke(ctx)
+		}
+		return prepared{env, got}, err
+	})
+	return r.env, r.got, err
+}
+
+// lastWord is how long a signal may wait for the token to be revoked, and for a login that is under way to give one. It has
+// to end within 200 ms.
+const lastWord = 150 * time.Millisecond
+
+// watched runs f while this goroutine watches for signals. One that ends vaultexec gives *Killed.
+func watched[T any](l *launch, f func(context.Context) (T, error)) (T, error) {
+	type outcome struct {
+		value T
+		err   error
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	result := make(chan outcome, 1)
+	go func() {
+		value, err := f(ctx)
+		result <- outcome{value, err}
 	}()
 	for {
 		select {
 		case r := <-result:
-			return r.env, r.got, r.err
+			return r.value, r.err
 		case sig := <-l.signals.ch:
 			if sig == unix.SIGPIPE {
 				continue
 			}
-			return nil, nil, &Killed{Signal: sig.(unix.Signal)}
+			last, done := context.WithTimeout(ctx, lastWord)
+			l.Session.Revoke(last)
+			done()
+			var none T
+			return none, &Killed{Signal: sig.(unix.Signal)}
 		}
 	}
 }
 
 // fetch logs in and reads all secrets.
 func (l *launch) fetch(ctx context.Context, noLease bool) ([]fetched, error) {
+	if err := l.Session.Prepare(ctx); err != nil {
+		return nil, err
+	}
 	patience := vault.Patience{Wait: l.Wait, Start: time.Now(), Notice: func(cause string) {
 		l.Log.Warn("waiting for Vault: "+cause, "wait", waitText(l.Wait))
 	}}
 	if err := patience.Do(ctx, l.Session.Login); err != nil {
 		return nil, err
 	}
-	f := &fetcher{
-		client: l.Session.Client, sources: l.Sources, mountIsDefault: l.MountIsDefault, log: l.Log,
-		opt: vault.ReadOptions{KVVersion: l.KVVersion, NoLease: noLease},
+	var got []fetched
+	var read error
+	// What is waited for out here is only a second login, when the token ended during a long wait.
+	err := patience.Do(ctx, func(ctx context.Context) error {
+		return l.Session.Do(ctx, func(ctx context.Context) error {
+			f := &fetcher{
+				client: l.Session.Client, sources: l.Sources, mountIsDefault: l.MountIsDefault, log: l.Log,
+				opt: vault.ReadOptions{KVVersion: l.KVVersion, NoLease: noLease},
+			}
+			got, read = f.fetch(ctx, patience)
+			if fault.Is(read, fault.Away) {
+				return nil
+			}
+			return read
+		})
+	})
+	if err == nil {
+		err = read
 	}
-	return f.fetch(ctx, patience)
+	return got, err
 }
 
 func waitText(d time.Duration) string {

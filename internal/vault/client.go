@@ -16,6 +16,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/vault/api"
@@ -62,8 +63,10 @@ type Client struct {
 	where   string // scheme://host for texts; never with a user name or password
 	agent   bool
 
-	mu    sync.Mutex
-	token Text
+	mu     sync.Mutex
+	token  Text
+	uses   int  // requests made with token, as Vault counts them
+	leased bool // a lease was made with token and ends with it
 
 	mounts mountCache
 }
@@ -239,7 +242,31 @@ func (c *Client) Agent() bool { return c.agent }
 func (c *Client) SetToken(t Text) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.token = t
+	if c.token != t {
+		c.token, c.uses, c.leased = t, 0, false
+	}
+}
+
+// tokenUse tells how many requests were made with the token, and whether a lease hangs on it.
+func (c *Client) tokenUse() (uses int, leased bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.uses, c.leased
+}
+
+// noteUse counts a request made with t. Denied ones count for Vault, too; only the question for mounts does not.
+func (c *Client) noteUse(t Text, path string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if t == c.token && !strings.HasPrefix(path, "sys/internal/ui/mounts") {
+		c.uses++
+	}
+}
+
+func (c *Client) noteLease(t Text) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.leased = c.leased || t == c.token
 }
 
 // Token returns the token in use.
@@ -264,6 +291,8 @@ type request struct {
 	merge  bool  // the body is a JSON merge patch
 	login  bool  // refusals are those of a login
 	quiet  bool  // any status is fine, the caller looks at it
+
+	sent *atomic.Bool // set when the request was on its way, so that Vault may have acted on it; may be nil
 }
 
 // Answer is a response of Vault that was understood.
@@ -326,6 +355,10 @@ func (c *Client) do(ctx context.Context, r request) (*Answer, error) {
 			return nil, &fault.Error{Kind: fault.Defect, What: r.what, Why: "the request cannot be encoded"}
 		}
 	}
+	if r.sent != nil {
+		ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteHeaders: func() { r.sent.Store(true) }})
+	}
+	c.noteUse(token, r.path)
 	// The lower-level call, because only it takes any method with a token and headers of the request's own; Logical().Read
 	// would moreover turn "no handler for route" and an unfollowed redirect into "no such secret".
 	resp, err := client.RawRequestWithContext(ctx, req) //lint:ignore SA1019 see above
@@ -337,7 +370,11 @@ func (c *Client) do(ctx context.Context, r request) (*Answer, error) {
 	if err != nil {
 		return nil, c.transportError(r, err)
 	}
-	return c.understand(r, resp.Response, body)
+	a, err := c.understand(r, resp.Response, body)
+	if a != nil && a.LeaseID != "" && r.method == "" { // a lease that is renewed hangs on the token that made it
+		c.noteLease(token)
+	}
+	return a, err
 }
 
 // oneHandshake lets the first request of an https connection go ahead alone until its connection stands, so that all others

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -20,18 +21,32 @@ const maxCredential = 1 << 20
 
 // ReadCredential reads a credential from a file and drops white space around it. option names where the path came from.
 func ReadCredential(option, path string) (Text, error) {
-	e := &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot read %s %q", option, path)}
-	info, err := os.Stat(path)
-	if err == nil && info.Size() > maxCredential {
-		e.Why = "it is too large for a credential"
-		return Text{}, e
+	s, err := readSmall(option, path)
+	if err != nil {
+		return Text{}, err
 	}
-	b, err := os.ReadFile(path)
+	return CheckCredential(fmt.Sprintf("%s %q", option, path), s)
+}
+
+// readSmall reads a file that holds a credential.
+func readSmall(option, path string) (string, error) {
+	e := &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot read %s %q", option, path)}
+	f, err := os.Open(path)
 	if err != nil {
 		e.Why, e.Err = Errno(err), err
-		return Text{}, e
+		return "", e
 	}
-	return CheckCredential(fmt.Sprintf("%s %q", option, path), string(b))
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxCredential+1))
+	switch {
+	case err != nil:
+		e.Why, e.Err = Errno(err), err
+	case len(b) > maxCredential:
+		e.Why = "it is too large for a credential"
+	default:
+		return string(b), nil
+	}
+	return "", e
 }
 
 // CheckCredential drops white space around a credential and refuses what could not be one. source names it in the error.

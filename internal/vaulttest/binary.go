@@ -66,7 +66,8 @@ func findBinary() (string, error) {
 	if executable(path) {
 		return path, nil
 	}
-	return path, buildVault(src, path)
+	args := append(vaultBuild[:len(vaultBuild):len(vaultBuild)], "-o")
+	return path, buildTool("Vault", src, path, args, ".")
 }
 
 // sourceKey hashes what decides about the server program.
@@ -84,8 +85,9 @@ func sourceKey(src string) (string, error) {
 	return fmt.Sprintf("%x", h.Sum(nil)[:8]), nil
 }
 
-// buildVault builds src into path. Several test binaries run at once: the first one builds, the others wait for it.
-func buildVault(src, path string) error {
+// buildTool builds pkg of the module in src into path. Several test binaries run at once: the first one builds, the others
+// wait for it.
+func buildTool(what, src, path string, args []string, pkg string) error {
 	lock, err := waitForLock(path + ".lock")
 	if err != nil {
 		return err
@@ -100,27 +102,27 @@ func buildVault(src, path string) error {
 	}
 
 	part := fmt.Sprintf("%s.part-%d", path, os.Getpid())
-	cmd := exec.Command("go", append(vaultBuild[:len(vaultBuild):len(vaultBuild)], "-o", part, ".")...)
+	cmd := exec.Command("go", append(args[:len(args):len(args)], part, pkg)...)
 	cmd.Dir = src
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=", "GOARCH=", "GOWORK=off")
 	out := &tail{}
 	cmd.Stdout, cmd.Stderr = out, out
 	start := time.Now()
-	progress("building Vault into %s (once; several minutes, a few hundred modules)", path)
+	progress("building %s into %s (once; several minutes, a few hundred modules)", what, path)
 	if err := StartTied(cmd); err != nil {
-		return fmt.Errorf("cannot build Vault: %w", err)
+		return fmt.Errorf("cannot build %s: %w", what, err)
 	}
-	stop := every(20*time.Second, func() { progress("still building Vault (%v)", time.Since(start).Round(time.Second)) })
+	stop := every(20*time.Second, func() { progress("still building %s (%v)", what, time.Since(start).Round(time.Second)) })
 	err = cmd.Wait()
 	stop()
 	if err != nil {
 		_ = os.Remove(part)
-		return fmt.Errorf("cannot build Vault: %w\n%s", err, out)
+		return fmt.Errorf("cannot build %s: %w\n%s", what, err, out)
 	}
 	if err := os.Rename(part, path); err != nil {
-		return fmt.Errorf("cannot keep the built Vault: %w", err)
+		return fmt.Errorf("cannot keep the built %s: %w", what, err)
 	}
-	progress("Vault is built (%v)", time.Since(start).Round(time.Second))
+	progress("%s is built (%v)", what, time.Since(start).Round(time.Second))
 	return nil
 }
 

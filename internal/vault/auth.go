@@ -1,0 +1,417 @@
+package vault
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/agenticverz/vaultexec/internal/fault"
+)
+
+// Method is a way to prove to Vault who one is.
+type Method string
+
+// The methods of --auth.
+const (
+	AuthToken      Method = "token"
+	AuthAppRole    Method = "approle"
+	AuthKubernetes Method = "kubernetes"
+	AuthJWT        Method = "jwt"
+	AuthCert       Method = "cert"
+	AuthUserpass   Method = "userpass"
+	AuthLDAP       Method = "ldap"
+	AuthAgent      Method = "agent" // no token: a Vault Agent or Proxy in front adds one
+)
+
+// Methods lists them all.
+var Methods = []Method{AuthToken, AuthAppRole, AuthKubernetes, AuthJWT, AuthCert, AuthUserpass, AuthLDAP, AuthAgent}
+
+// KubernetesJWTFile is where Kubernetes puts the token of a pod's service account.
+const KubernetesJWTFile = "/var/run/secrets/kubernetes.io/serviceaccount/token"
+
+// Source gives a credential. It is asked at every login, because files are rotated under us.
+type Source func(context.Context) (Text, error)
+
+// LoginConfig says how to log in. Of the sources only those of the method are asked.
+type LoginConfig struct {
+	Method   Method
+	Mount    string // of the auth method, below auth/; the method's own name when empty
+	Role     string
+	Username string
+
+	Token           Source // handed in; one of Token and WrappedToken
+	WrappedToken    Source // the token is the answer that this one unwraps
+	RoleID          Source
+	SecretID        Source // may be nil: AppRole roles can do without
+	WrappedSecretID Source // the secret id is the answer that this one unwraps
+	JWT             Source
+	Password        Source
+	Ask             func(context.Context) error // asks a person for one of them; nil when nothing is to be asked
+
+	// ThroughAgent says that an Agent or Proxy stands between, although the login is our own. What would be revoked through
+	// it might be its token in place of ours.
+	ThroughAgent bool
+}
+
+// TextSource gives a credential that was handed over itself, by a variable. name names it in errors.
+func TextSource(name, text string) Source {
+	return func(context.Context) (Text, error) { return CheckCredential(name, text) }
+}
+
+// FileSource reads a credential from a file at every login. option names where the path came from.
+func FileSource(option, path string) Source {
+	return rereadable(path, func() (Text, error) { return ReadCredential(option, path) })
+}
+
+// PasswordFileSource is FileSource for a password, which may hold blanks and any letters; only the line's end is dropped.
+func PasswordFileSource(option, path string) Source {
+	return rereadable(path, func() (Text, error) {
+		s, err := readSmall(option, path)
+		if err != nil {
+			return Text{}, err
+		}
+		return CheckPassword(fmt.Sprintf("%s %q", option, path), strings.TrimSuffix(strings.TrimSuffix(s, "\n"), "\r"))
+	})
+}
+
+// CheckPassword refuses what could not be a password: Vault answers an empty one with an internal error.
+func CheckPassword(source, s string) (Text, error) {
+	if s == "" {
+		return Text{}, &fault.Error{Kind: fault.Usage, What: "cannot use " + source, Why: "it is empty"}
+	}
+	return Text{s}, nil
+}
+
+// rereadable reads a file at each call, but a pipe, as of --secret-id-file <(…), only once: it has nothing more to say.
+func rereadable(path string, read func() (Text, error)) Source {
+	var mu sync.Mutex
+	var kept Text
+	return func(context.Context) (Text, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if !kept.Empty() {
+			return kept, nil
+		}
+		info, err := os.Stat(path)
+		pipe := err == nil && info.Mode()&(fs.ModeNamedPipe|fs.ModeSocket|fs.ModeCharDevice) != 0
+		t, err := read()
+		if pipe && err == nil {
+			kept = t
+		}
+		return t, err
+	}
+}
+
+// grant is what a login gave.
+type grant struct {
+	token     Text
+	own       bool // vaultexec obtained it: it is revoked at the end
+	accessor  string
+	policies  []string
+	kind      string        // "service", "batch"; "" when not known
+	at        time.Time     // when life began to count: before the request was sent
+	life      time.Duration // from at; 0 for a token that never ends
+	known     bool          // life, renewable, kind and uses are known
+	renewable bool
+	uses      int           // how many requests it is good for; 0 for any number
+	full      time.Duration // life at the login: a renewal that gives less has met the token's longest life
+	looked    bool          // known by lookup-self, or it was tried in vain
+}
+
+// granted makes a grant of the auth part of an answer.
+func granted(a *Auth, at time.Time) grant {
+	life := time.Duration(a.LeaseDuration) * time.Second
+	return grant{
+		token: Text{a.ClientToken}, own: true, accessor: a.Accessor, policies: a.Policies, kind: a.TokenType,
+		at: at, life: life, full: life, known: true, renewable: a.Renewable && a.TokenType != "batch", uses: a.NumUses,
+	}
+}
+
+// attempt is one login before it is sent.
+type attempt struct {
+	path    string
+	body    map[string]string // credentials: never printed
+	wrapped Text              // has to be unwrapped first
+}
+
+// same reports whether a login with a would prove nothing that b did not.
+func (a *attempt) same(b *attempt) bool {
+	return b != nil && a.path == b.path && a.wrapped == b.wrapped && maps.Equal(a.body, b.body)
+}
+
+// authenticator performs the logins of one configuration.
+type authenticator struct {
+	client *Client
+	conf   LoginConfig
+
+	// An unwrapped secret id is kept while its file is unchanged: the wrapping token is good for one time only.
+	unwrapped struct{ by, secretID Text }
+	// lost says that the answer to the last try did not arrive: what is good for one time may be used up by ourselves.
+	lost bool
+}
+
+func (l *authenticator) mount() string {
+	if l.conf.Mount != "" {
+		return l.conf.Mount
+	}
+	return string(l.conf.Method)
+}
+
+// what is the text of every failure of a login.
+func (l *authenticator) what() string {
+	switch l.conf.Method {
+	case AuthToken:
+		return "cannot log in with a wrapped token"
+	default:
+		return fmt.Sprintf("cannot log in with %s at auth/%s", l.conf.Method, l.mount())
+	}
+}
+
+// gather reads the credentials of one login. Nothing is sent.
+func (l *authenticator) gather(ctx context.Context) (*attempt, error) {
+	c := l.conf
+	a := &attempt{path: "auth/" + l.mount() + "/login", body: map[string]string{}}
+	get := func(field string, s Source) error {
+		t, err := s(ctx)
+		if err != nil {
+			return err
+		}
+		a.body[field] = t.Reveal()
+		return nil
+	}
+	role := func(field string) {
+		if c.Role != "" {
+			a.body[field] = c.Role
+		}
+	}
+	var err error
+	switch c.Method {
+	case AuthToken:
+		a.path = ""
+		a.wrapped, err = c.WrappedToken(ctx)
+	case AuthAppRole:
+		if err = get("role_id", c.RoleID); err != nil {
+			break
+		}
+		if c.WrappedSecretID != nil {
+			a.wrapped, err = c.WrappedSecretID(ctx)
+			if errors.Is(err, fs.ErrNotExist) && !l.unwrapped.secretID.Empty() {
+				a.wrapped, err = l.unwrapped.by, nil // whoever delivered it has tidied up
+			}
+		} else if c.SecretID != nil {
+			err = get("secret_id", c.SecretID)
+		}
+	case AuthKubernetes, AuthJWT:
+		role("role")
+		err = get("jwt", c.JWT)
+	case AuthCert:
+		role("name")
+	case AuthUserpass, AuthLDAP:
+		a.path += "/" + c.Username
+		err = get("password", c.Password)
+	default:
+		err = &fault.Error{Kind: fault.Defect, What: "cannot log in", Why: fmt.Sprintf("no method %q", c.Method)}
+	}
+	if err != nil {
+		return nil, fault.Of(err)
+	}
+	return a, nil
+}
+
+// send performs the login: one write, after unwrapping what has to be.
+func (l *authenticator) send(ctx context.Context, a *attempt) (grant, error) {
+	switch {
+	case l.conf.Method == AuthToken:
+		return l.unwrapToken(ctx, a.wrapped)
+	case !a.wrapped.Empty():
+		id, err := l.unwrapSecretID(ctx, a.wrapped)
+		if err != nil {
+			return grant{}, err
+		}
+		a.body["secret_id"] = id.Reveal()
+		defer delete(a.body, "secret_id")
+	}
+	at := time.Now()
+	answer, err := l.write(ctx, request{path: a.path, body: a.body, token: &Text{}})
+	if err != nil {
+		l.hint(fault.Of(err))
+		return grant{}, err
+	}
+	return l.grantOf(answer, at)
+}
+
+// write sends a request of a login and notes whether its answer was lost.
+func (l *authenticator) write(ctx context.Context, r request) (*Answer, error) {
+	r.what, r.method, r.login = l.what(), http.MethodPut, true
+	var sent atomic.Bool
+	r.sent = &sent
+	answer, err := l.client.do(ctx, r)
+	if err == nil {
+		l.lost = false
+		return answer, nil
+	}
+	f := fault.Of(err)
+	gateway := answer != nil && (answer.Status == http.StatusBadGateway || answer.Status == http.StatusGatewayTimeout)
+	switch {
+	case f.Kind == fault.Away && sent.Load() && (answer == nil || gateway):
+		l.lost = true
+		f.Why += "; whether the login was counted is not known"
+	case f.Kind == fault.Refused && l.lost:
+		// No theft alarm: the likeliest explanation is that we used it up ourselves.
+		f.Hint = "the answer to an earlier try was lost on the way, which may have used up a wrapped or limited credential: have a new one issued"
+	}
+	return answer, err
+}
+
+func (l *authenticator) grantOf(answer *Answer, at time.Time) (grant, error) {
+	refused := &fault.Error{Kind: fault.Refused, What: l.what()}
+	switch {
+	case answer.Wrapped:
+		return grant{}, &fault.Error{Kind: fault.Usage, What: l.what(), Why: "the answer is wrapped", Hint: "something in front of Vault adds X-Vault-Wrap-TTL: take that out"}
+	case answer.Auth == nil:
+		return grant{}, &fault.Error{Kind: fault.Away, What: l.what(), Why: whyNotVault + " (no token in it)"}
+	case answer.Auth.ClientToken == "" && len(answer.Auth.MFA) > 0 && string(answer.Auth.MFA) != "null":
+		refused.Why = "a second factor (MFA) is demanded, which vaultexec cannot give"
+		refused.Hint = "log in with `vault login` and use its token, or take this login out of the MFA enforcement (identity/mfa/login-enforcement)"
+		return grant{}, refused
+	case answer.Auth.ClientToken == "":
+		refused.Why = "Vault gave no token"
+		return grant{}, refused
+	}
+	return granted(answer.Auth, at), nil
+}
+
+// hint says what to compare when a login was refused, as far as the answer does not say it itself.
+func (l *authenticator) hint(f *fault.Error) {
+	if f.Kind != fault.Refused || l.lost {
+		return
+	}
+	mount := l.mount()
+	switch l.conf.Method {
+	case AuthKubernetes:
+		f.Hint = fmt.Sprintf("compare --role with `vault list auth/%s/role`, the service account and its namespace with those the role is bound to, and --auth-mount; Vault itself must be able to ask Kubernetes for a TokenReview", mount)
+	case AuthJWT:
+		f.Hint = fmt.Sprintf("compare --role and --auth-mount, and the token's issuer, audience and expiry with what the role is bound to (`vault read auth/%s/role/NAME`)", mount)
+	case AuthCert:
+		if f.Why == "" || !strings.Contains(f.Hint, "https://") {
+			f.Hint = fmt.Sprintf("give the certificate with --client-cert and --client-key, and compare it with those of `vault list auth/%s/certs`; it may have expired", mount)
+		}
+	case AuthUserpass, AuthLDAP:
+		f.Hint = "compare --username, the password and --auth-mount; after several wrong tries Vault locks the account for some minutes"
+		if f.Why == whyDenied {
+			f.Why = "permission denied: the account is locked after wrong tries, or there is no such auth mount"
+			f.Hint = fmt.Sprintf("wait (15 minutes by default) or have it unlocked with `vault write -force sys/locked-users/MOUNT-ACCESSOR/unlock/%s`; and compare --auth-mount", l.conf.Username)
+		}
+	case AuthAppRole:
+		if f.Why == whyDenied {
+			f.Why = "permission denied: there is no such auth mount, or the role is locked after wrong tries"
+			f.Hint = "compare --auth-mount with `vault auth list`; wait 15 minutes after wrong tries"
+		}
+	}
+}
+
+// wrapping is what sys/wrapping/lookup tells of a wrapping token without using it up.
+type wrapping struct {
+	CreationPath string `json:"creation_path"`
+}
+
+// lookupWrapping asks where a wrapping token comes from. No token is sent with it.
+func (l *authenticator) lookupWrapping(ctx context.Context, w Text) (string, error) {
+	a, err := l.write(ctx, request{path: "sys/wrapping/lookup", body: map[string]string{"token": w.Reveal()}, token: &Text{}})
+	if err != nil {
+		return "", err
+	}
+	var info wrapping
+	if json.Unmarshal(a.Data, &info) != nil || info.CreationPath == "" {
+		return "", &fault.Error{Kind: fault.Away, What: l.what(), Why: whyNotVault + " (no creation path in it)"}
+	}
+	return info.CreationPath, nil
+}
+
+// unwrap uses the wrapping token up. It is its own token: in the body alone Vault refuses it.
+func (l *authenticator) unwrap(ctx context.Context, w Text) (*Answer, error) {
+	return l.write(ctx, request{path: "sys/wrapping/unwrap", token: &w})
+}
+
+// rewrapped says that a wrapping token was not made where it should have been. It is not used up then.
+func (l *authenticator) rewrapped(from, want string) error {
+	return &fault.Error{Kind: fault.Refused, What: l.what(),
+		Why:  fmt.Sprintf("the wrapping token was made by %q and not by %s: somebody may have unwrapped it and wrapped it again", from, want),
+		Hint: "treat what it held as intercepted: revoke it and have a new one issued. If it was made like this on purpose, correct --auth-mount and --role"}
+}
+
+// unwrapSecretID returns the secret id behind a wrapping token that was made by the AppRole method itself.
+func (l *authenticator) unwrapSecretID(ctx context.Context, w Text) (Text, error) {
+	if l.unwrapped.by == w {
+		return l.unwrapped.secretID, nil
+	}
+	from, err := l.lookupWrapping(ctx, w)
+	if err != nil {
+		return Text{}, err
+	}
+	if !l.madeByRole(from) {
+		want := fmt.Sprintf("%q", "auth/"+l.mount()+"/role/"+orNAME(l.conf.Role)+"/secret-id")
+		return Text{}, l.rewrapped(from, want)
+	}
+	a, err := l.unwrap(ctx, w)
+	if err != nil {
+		return Text{}, err
+	}
+	var d struct {
+		SecretID string `json:"secret_id"`
+	}
+	if json.Unmarshal(a.Data, &d) != nil || d.SecretID == "" {
+		return Text{}, &fault.Error{Kind: fault.Refused, What: l.what(), Why: "the wrapping token held no secret id", Hint: "make it with `vault write -wrap-ttl=5m -f auth/" + l.mount() + "/role/" + orNAME(l.conf.Role) + "/secret-id`"}
+	}
+	l.unwrapped.by, l.unwrapped.secretID = w, Text{d.SecretID}
+	return l.unwrapped.secretID, nil
+}
+
+func orNAME(role string) string {
+	if role == "" {
+		return "NAME"
+	}
+	return role
+}
+
+// madeByRole checks the path that made a wrapping token: auth/MOUNT/role/NAME/secret-id or /custom-secret-id, with the name
+// of the role where it is known. Vault writes names of roles in small letters, whoever asks may not.
+func (l *authenticator) madeByRole(from string) bool {
+	rest, ok := strings.CutPrefix(from, "auth/"+l.mount()+"/role/")
+	if !ok {
+		return false
+	}
+	name, last, ok := strings.Cut(rest, "/")
+	return ok && name != "" && (last == "secret-id" || last == "custom-secret-id") &&
+		(l.conf.Role == "" || strings.EqualFold(name, l.conf.Role))
+}
+
+// unwrapToken returns the token behind a wrapping token. Nobody else has it and nobody can get it again, so that it is ours
+// to renew and to revoke.
+func (l *authenticator) unwrapToken(ctx context.Context, w Text) (grant, error) {
+	from, err := l.lookupWrapping(ctx, w)
+	if err != nil {
+		return grant{}, err
+	}
+	if !strings.HasPrefix(from, "auth/") {
+		return grant{}, l.rewrapped(from, "auth/token/create or a login")
+	}
+	at := time.Now()
+	a, err := l.unwrap(ctx, w)
+	if err != nil {
+		return grant{}, err
+	}
+	if a.Auth == nil {
+		return grant{}, &fault.Error{Kind: fault.Refused, What: l.what(), Why: "the wrapping token held no token", Hint: "make it with `vault token create -wrap-ttl=5m`"}
+	}
+	return l.grantOf(a, at)
+}

@@ -1,0 +1,205 @@
+package vault
+
+import (
+	"context"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"time"
+
+	"github.com/agenticverz/vaultexec/internal/fault"
+)
+
+// need is what a token needs next.
+type need uint8
+
+const (
+	needNothing need = iota // it never ends, or nobody can say when
+	needLookup              // it was handed in, and its life is not known
+	needRenewal
+	needLogin // another one in its place
+)
+
+// Shares of a token's life. Renewals are spread so that what was started together does not ask together.
+const (
+	renewShare  = 2.0 / 3
+	loginShare  = 5.0 / 6
+	renewSpread = 0.1 // of the share, before it
+)
+
+// soonest bounds how often a token of a very short life is tended.
+const soonest = time.Second
+
+// next says what the token needs and when. spread in [0,1) moves the time. It is a pure function; time.Now is not asked.
+func (g *grant) next(spread float64) (need, time.Time) {
+	switch {
+	case !g.known && !g.looked:
+		return needLookup, g.at
+	case !g.known || g.life <= 0:
+		return needNothing, time.Time{}
+	}
+	share, n := loginShare, needLogin
+	if g.renewable {
+		share, n = renewShare, needRenewal
+	}
+	wait := time.Duration(float64(g.life) * share * (1 - renewSpread*spread))
+	return n, g.at.Add(max(wait, soonest))
+}
+
+// renewed is the grant after a renewal that was asked for at the time at. A token that gets less life than it once had has
+// met its longest life (token_max_ttl, explicit_max_ttl): no further renewal would extend it. A second is rounding.
+func (g *grant) renewed(a *Auth, at time.Time) grant {
+	r := *g
+	r.at, r.life = at, time.Duration(a.LeaseDuration)*time.Second
+	r.renewable = a.Renewable && r.life >= g.full-time.Second
+	return r
+}
+
+// Keep keeps the token alive until ctx ends: it renews at about two thirds of its life, and logs in again before a token ends
+// that cannot be renewed. It sends nothing where nothing can be done: for a root token, an Agent's, or one whose life cannot
+// be found out. A handed-in token is looked up once (which costs a use of a use-limited one); that it will end is said once,
+// and it is read again where it came from. While Vault is away it tries again for ever, with one line at the beginning and
+// one at the end.
+func (s *Session) Keep(ctx context.Context, log *slog.Logger) {
+	k := keeper{session: s, log: log}
+	for ctx.Err() == nil {
+		g, changed := s.state()
+		n, at := needNothing, time.Time{}
+		if g != nil {
+			n, at = g.next(rand.Float64())
+			k.announce(g)
+		}
+		if n == needNothing {
+			select {
+			case <-changed:
+			case <-ctx.Done():
+			}
+			continue
+		}
+		if d := time.Until(at); d > 0 && !sleepUnless(ctx, changed, d) {
+			continue
+		}
+		pause := k.tend(ctx, n, g)
+		if pause > 0 {
+			sleepUnless(ctx, changed, pause)
+		}
+	}
+}
+
+// sleepUnless reports whether it slept to the end: not when the token has changed or ctx ended.
+func sleepUnless(ctx context.Context, changed <-chan struct{}, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-changed:
+		return false
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// keeper is the state of one Keep.
+type keeper struct {
+	session *Session
+	log     *slog.Logger
+	fails   int    // in a row
+	told    string // the trouble that was announced; "" when there is none
+	ending  Text   // the token whose end was announced
+}
+
+// announce says once that a handed-in token will end.
+func (k *keeper) announce(g *grant) {
+	if g.own || !g.known || g.life <= 0 || g.renewable || k.ending == g.token {
+		return
+	}
+	k.ending = g.token
+	k.log.Warn("the token ends and cannot be renewed further; put a new one where it came from, it is read again",
+		"end", g.at.Add(g.life).Format(time.RFC3339))
+}
+
+// tend does what the token needs, and returns how long to wait before the next try if that failed.
+func (k *keeper) tend(ctx context.Context, n need, g *grant) time.Duration {
+	s := k.session
+	var err error
+	switch n {
+	case needLookup:
+		var found grant
+		found, err = s.lookup(ctx, g.token)
+		if err == nil {
+			s.update(g.token, func(g *grant) { *g = found })
+		} else if !fault.Is(err, fault.Away, fault.Address, fault.BadToken) {
+			// Not allowed to ask (the default policy is missing): it shows when it ends.
+			s.update(g.token, func(g *grant) { g.looked = true })
+			k.log.Debug("the life of the token cannot be found out", "cause", fault.Of(err).Error())
+			err = nil
+		}
+	case needRenewal:
+		err = s.renew(ctx, g, k.log)
+	case needLogin:
+		if err = s.Relogin(ctx, g.token); err == nil {
+			k.log.Info("logged in again", "method", string(s.Method()))
+		}
+	}
+	if fault.Is(err, fault.BadToken) && n != needLogin {
+		if err = s.Relogin(ctx, g.token); err == nil {
+			k.log.Info("the token was no longer valid; logged in again", "method", string(s.Method()))
+		}
+	}
+	return k.outcome(ctx, err, g)
+}
+
+// outcome keeps the books of trouble and says how long to wait.
+func (k *keeper) outcome(ctx context.Context, err error, g *grant) time.Duration {
+	if err == nil {
+		if k.told != "" {
+			k.log.Info("the token is in order again", "after", k.told)
+		}
+		k.fails, k.told = 0, ""
+		return 0
+	}
+	if ctx.Err() != nil || k.session.over() {
+		return 0
+	}
+	f := fault.Of(err)
+	k.fails++
+	if k.told == "" && (f.Kind != fault.BadToken || g.known && time.Now().After(g.at.Add(g.life))) {
+		k.told = f.Why
+		attrs := []any{}
+		if f.Hint != "" {
+			attrs = append(attrs, "hint", f.Hint)
+		}
+		k.log.Warn(f.Error(), attrs...)
+	}
+	switch f.Kind {
+	case fault.Away:
+		return max(backoff(k.fails+3), f.RetryAfter)
+	case fault.Refused:
+		return min(max(f.RetryAfter, time.Second), lookAgain) // a changed credential is tried at once
+	}
+	return lookAgain/2 + rand.N(lookAgain/2)
+}
+
+// lookAgain is how often files are looked at while the credentials in them do not work.
+const lookAgain = 30 * time.Second
+
+// renew asks for more life. What cannot be renewed is noted, so that a login comes before its end.
+func (s *Session) renew(ctx context.Context, g *grant, log *slog.Logger) error {
+	at := time.Now()
+	a, err := s.Client.do(ctx, request{what: "cannot renew the token", method: http.MethodPut, path: "auth/token/renew-self", body: struct{}{}, token: &g.token})
+	switch {
+	case err == nil && a.Auth != nil:
+		s.update(g.token, func(g *grant) { *g = g.renewed(a.Auth, at) })
+		log.Debug("the token is renewed", "seconds", a.Auth.LeaseDuration)
+		return nil
+	case err == nil:
+		return &fault.Error{Kind: fault.Away, What: "cannot renew the token", Why: whyNotVault}
+	case fault.Is(err, fault.Away, fault.Address, fault.BadToken):
+		return err
+	}
+	// Not renewable after all, its longest life reached, or no policy for it (the default one is missing).
+	log.Debug("the token cannot be renewed", "cause", fault.Of(err).Error())
+	s.update(g.token, func(g *grant) { g.renewable = false })
+	return nil
+}

@@ -1,0 +1,67 @@
+package vaulttest
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+// plugins are auth methods that the minimal build of Vault lacks, by the name they are mounted under: Vault's own code, run
+// beside it as external plugins.
+var plugins = map[string]string{
+	"kubernetes": "github.com/hashicorp/vault-plugin-auth-kubernetes/cmd/vault-plugin-auth-kubernetes",
+	"ldap":       "github.com/hashicorp/vault/builtin/credential/ldap/cmd/ldap",
+}
+
+var pluginBuild = []string{"build", "-trimpath", "-ldflags", "-s -w", "-o"}
+
+// NewDevWithPlugin starts a dev-mode server for this test alone, with an auth method beside it that the minimal build lacks:
+// "kubernetes" or "ldap". The first use builds it, kept like the server program itself.
+func NewDevWithPlugin(t TB, name string) *Server {
+	t.Helper()
+	dir, err := pluginDir(name)
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	return NewDev(t, "-dev-plugin-dir="+dir)
+}
+
+// pluginDir returns a folder that holds this plugin alone: a dev server registers every file in it.
+func pluginDir(name string) (string, error) {
+	pkg := plugins[name]
+	if pkg == "" {
+		return "", fmt.Errorf("there is no plugin %q", name)
+	}
+	root, err := ModuleRoot()
+	if err != nil {
+		return "", err
+	}
+	src := filepath.Join(root, "tools", "vault")
+	cache, err := CacheDir()
+	if err != nil {
+		return "", err
+	}
+	key, err := sourceKey(src)
+	if err != nil {
+		return "", err
+	}
+	kept := filepath.Join(cache, "plugin-"+name+"-"+key)
+	if !executable(kept) {
+		if err := buildTool("Vault's plugin "+name, src, kept, pluginBuild, pkg); err != nil {
+			return "", err
+		}
+	}
+	dir, err := tempDir("plugins")
+	if err != nil {
+		return "", err
+	}
+	at := filepath.Join(dir, name)
+	if os.Link(kept, at) == nil { // Vault follows no symbolic link out of the folder
+		return dir, nil
+	}
+	program, err := os.ReadFile(kept)
+	if err != nil {
+		return "", fmt.Errorf("cannot copy the plugin: %w", err)
+	}
+	return dir, os.WriteFile(at, program, 0o755)
+}

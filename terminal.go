@@ -1,0 +1,140 @@
+package main
+
+import (
+	"io"
+	"os"
+	"os/signal"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/agenticverz/vaultexec/internal/fault"
+	"github.com/agenticverz/vaultexec/internal/vault"
+)
+
+// terminal asks a person for what must not be seen. It can be restored from another goroutine, at any time: main does that
+// before a signal ends the process.
+type terminal struct {
+	in  *os.File
+	out io.Writer
+
+	mu    sync.Mutex
+	saved *unix.Termios // while the echo is off
+	over  bool          // restored for good
+}
+
+func isTerminal(f *os.File) bool {
+	_, err := unix.IoctlGetTermios(int(f.Fd()), getTermios)
+	return err == nil
+}
+
+// hide switches the echo off. Signals stay as they are: Ctrl-C and Ctrl-Z work while a password is typed.
+func (t *terminal) hide() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.over {
+		return unix.EINTR
+	}
+	old, err := unix.IoctlGetTermios(int(t.in.Fd()), getTermios)
+	if err != nil {
+		return err
+	}
+	hidden := *old
+	hidden.Lflag &^= unix.ECHO
+	hidden.Lflag |= unix.ECHONL | unix.ICANON | unix.ISIG
+	if err := unix.IoctlSetTermios(int(t.in.Fd()), setTermios, &hidden); err != nil {
+		return err
+	}
+	t.saved = old
+	return nil
+}
+
+// show puts the terminal back as it was.
+func (t *terminal) show() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.saved != nil {
+		_ = unix.IoctlSetTermios(int(t.in.Fd()), setTermios, t.saved)
+		t.saved = nil
+	}
+}
+
+// restore is show for good: nothing is hidden afterwards.
+func (t *terminal) restore() {
+	t.mu.Lock()
+	t.over = true
+	t.mu.Unlock()
+	t.show()
+}
+
+// askHidden prints the question and reads one line without echo. It cannot be cancelled: a read of a terminal cannot be taken
+// back, and whoever gives up ends the process, after restore.
+func (t *terminal) askHidden(question string) (vault.Text, error) {
+	failed := func(why string) error {
+		return &fault.Error{Kind: fault.Usage, What: "cannot ask for the password", Why: why, Hint: "name its file with --password-file"}
+	}
+	stopped := make(chan os.Signal, 1)
+	if !signal.Ignored(unix.SIGTSTP) {
+		signal.Notify(stopped, unix.SIGTSTP)
+		defer signal.Stop(stopped)
+	}
+	ask := func() error {
+		if err := t.hide(); err != nil {
+			return failed("the terminal does not allow it")
+		}
+		_, _ = io.WriteString(t.out, question)
+		return nil
+	}
+	if err := ask(); err != nil {
+		return vault.Text{}, err
+	}
+	defer t.show()
+	type line struct {
+		text string
+		err  error
+	}
+	lines := make(chan line, 1)
+	go func() {
+		text, err := readLine(t.in)
+		lines <- line{text, err}
+	}()
+	for {
+		select {
+		case l := <-lines:
+			if l.err != nil && l.text == "" {
+				return vault.Text{}, failed("the input ended")
+			}
+			return vault.CheckPassword("the password", l.text)
+		case <-stopped:
+			// Whoever gets the terminal meanwhile wants to see what is typed. After SIGCONT the question is asked again.
+			t.show()
+			signal.Stop(stopped)
+			_ = unix.Kill(unix.Getpid(), unix.SIGSTOP)
+			signal.Notify(stopped, unix.SIGTSTP)
+			if err := ask(); err != nil {
+				return vault.Text{}, err
+			}
+		}
+	}
+}
+
+// readLine reads byte by byte: what follows the line belongs to the command.
+func readLine(r io.Reader) (string, error) {
+	var line []byte
+	b := make([]byte, 1)
+	for {
+		n, err := r.Read(b)
+		if n == 1 {
+			if b[0] == '\n' {
+				return string(line), nil
+			}
+			line = append(line, b[0])
+		}
+		if err != nil {
+			return string(line), err
+		}
+		if len(line) > 4096 { // more than a terminal's line (termios(3), canonical mode)
+			return "", io.ErrShortBuffer
+		}
+	}
+}
