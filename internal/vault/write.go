@@ -44,6 +44,7 @@ type Edit struct {
 	Path  Path // with the real mount
 	Set   map[string]Text
 	Alone bool // no other key stays
+	Whole bool // not by PATCH: Check compared with what was read, and only check-and-set keeps that true
 
 	// Check is asked before every attempt whether the change may be made to what is there. It may be called several times,
 	// when others write at the same moment.
@@ -62,7 +63,7 @@ const (
 // Written is the outcome of an Edit.
 type Written struct {
 	Before   State
-	Version  int // version 2: the new one
+	Version  int    // version 2: the new one
 	Method   string // "" when there was nothing to change
 	Verified bool   // it was read back and holds what was written
 	Why      string // when not verified
@@ -225,7 +226,7 @@ func (w *writer) attempt(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if w.engine.KV == 2 && (st.Exists || st.Blind) && !w.edit.Alone && !w.noPatch {
+	if w.engine.KV == 2 && (st.Exists || st.Blind) && !w.edit.Alone && !w.edit.Whole && !w.noPatch {
 		w.out.Method = ByPatch
 		w.out.Version, err = w.patch(ctx, st)
 		unsupported := fault.Is(err, fault.Missing) && fault.Of(err).Why == whyUnsupported
