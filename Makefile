@@ -24,8 +24,9 @@ vault:
 bench: vault
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 
+# Not go run: a SIGTERM would end go and leave the demo running.
 demo:
-	@$(GO) run ./tools/demo
+	@$(GO) build -buildvcs=false -o dist/demo ./tools/demo && exec dist/demo
 
 install: build
 	install -d "$(DESTDIR)$(PREFIX)/bin"
