@@ -2,10 +2,13 @@ package processtest
 
 import (
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -189,6 +192,73 @@ ENTRYPOINT ["vaultexec"]
 		probe: "probe",
 	}
 	c.check(t)
+
+	// The final stage of Dockerfile.example, as it is written.
+	t.Run("example", func(t *testing.T) {
+		root, err := vaulttest.ModuleRoot()
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := os.ReadFile(filepath.Join(root, "Dockerfile.example"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		stage := string(text)[strings.LastIndex(string(text), "\nFROM ")+1:]
+		for name, from := range map[string]string{
+			"out/vaultexec": vaulttest.BuildStatic(t, "."), "out/app": vaulttest.BuildStatic(t, "tools/demo/app"),
+			"etc/ssl/certs/ca-certificates.crt": "/etc/ssl/certs/ca-certificates.crt",
+		} {
+			to := filepath.Join(dir, "build", name)
+			b, err := os.ReadFile(from)
+			if err == nil {
+				err = os.MkdirAll(filepath.Dir(to), 0o755)
+			}
+			if err == nil {
+				err = os.WriteFile(to, b, 0o755)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		file := filepath.Join(dir, "Containerfile.example")
+		if err := os.WriteFile(file, []byte(stage), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if out, err := do("build", "--isolation", "chroot", "--tag", "example", "--build-context", "build="+dir+"/build", "--file", file, context); err != nil {
+			t.Fatalf("podman build: %v\n%s", err, out)
+		}
+		srv := vaulttest.NewDev(t)
+		srv.MountKV(t, "agenticverz", 2)
+		var rules strings.Builder
+		for path, key := range map[string]string{"app-prod": "API_KEY", "database": "POSTGRES_PASSWORD"} {
+			srv.PutKV(t, "agenticverz", path, map[string]any{key: vaulttest.Canary(key)})
+			fmt.Fprintf(&rules, "path %q { capabilities = [\"read\"] }\n", "agenticverz/data/"+path)
+		}
+		srv.Policy(t, "example", rules.String())
+		token := srv.Token(t, vaulttest.TokenOpts{Policies: []string{"example"}, NoDefault: true})
+		p := start(actual{t}, tool(append(append([]string{"run", "--rm", "--name", "example"}, runOptions...), "example")...), func(cmd *exec.Cmd) {
+			cmd.Env = append(cmd.Env, "VAULT_ADDR="+srv.Addr, "VAULT_TOKEN="+token)
+		})
+		until(actual{t}, "the app", func() bool { return len(p.out.all()) > 0 || p.gone() })
+		if p.gone() {
+			t.Fatalf("it ended\n%s", p.err)
+		}
+		answer, err := http.Get(p.out.all()[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		names, err := io.ReadAll(answer.Body)
+		_ = answer.Body.Close()
+		if err != nil || !strings.Contains(string(names), "API_KEY\n") || !strings.Contains(string(names), "POSTGRES_PASSWORD\n") || strings.Contains(string(names), "VAULT_TOKEN") {
+			t.Errorf("the app has the variables %q, %v", names, err)
+		}
+		begun := time.Now()
+		c.stop(actual{t}, p, "example", 20*time.Second)
+		p.wantEnd("143")
+		if d := time.Since(begun); d > 10*time.Second {
+			t.Errorf("the stop took %v", d)
+		}
+	})
 
 	// podman run -it: vaultexec is the leader of the session of a terminal.
 	t.Run("terminal", func(t *testing.T) {
