@@ -104,7 +104,9 @@ func buildTool(what, src, path string, args []string, pkg string) error {
 	part := fmt.Sprintf("%s.part-%d", path, os.Getpid())
 	cmd := exec.Command("go", append(args[:len(args):len(args)], part, pkg)...)
 	cmd.Dir = src
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=", "GOARCH=", "GOWORK=off")
+	// Without a version stamp: git refuses to give one for a checkout that belongs to somebody else, as in many a CI.
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=", "GOARCH=", "GOWORK=off",
+		"GOFLAGS="+os.Getenv("GOFLAGS")+" -buildvcs=false")
 	out := &tail{}
 	cmd.Stdout, cmd.Stderr = out, out
 	start := time.Now()

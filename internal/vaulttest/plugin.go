@@ -26,8 +26,18 @@ func NewDevWithPlugin(t TB, name string) *Server {
 	return NewDev(t, "-dev-plugin-dir="+dir)
 }
 
-// pluginDir returns a folder that holds this plugin alone: a dev server registers every file in it.
-func pluginDir(name string) (string, error) {
+// BuildPlugins builds every plugin that is not there already, so that no test has to.
+func BuildPlugins() error {
+	for name := range plugins {
+		if _, err := plugin(name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// plugin returns the path of a plugin's program, building it if need be.
+func plugin(name string) (string, error) {
 	pkg := plugins[name]
 	if pkg == "" {
 		return "", fmt.Errorf("there is no plugin %q", name)
@@ -46,10 +56,17 @@ func pluginDir(name string) (string, error) {
 		return "", err
 	}
 	kept := filepath.Join(cache, "plugin-"+name+"-"+key)
-	if !executable(kept) {
-		if err := buildTool("Vault's plugin "+name, src, kept, pluginBuild, pkg); err != nil {
-			return "", err
-		}
+	if executable(kept) {
+		return kept, nil
+	}
+	return kept, buildTool("Vault's plugin "+name, src, kept, pluginBuild, pkg)
+}
+
+// pluginDir returns a folder that holds this plugin alone: a dev server registers every file in it.
+func pluginDir(name string) (string, error) {
+	kept, err := plugin(name)
+	if err != nil {
+		return "", err
 	}
 	dir, err := tempDir("plugins")
 	if err != nil {
