@@ -56,7 +56,7 @@ func (a *app) run(args []string) error {
 		if errors.Is(err, flag.ErrHelp) { // -h, which is no option of ours
 			return a.help(nil)
 		}
-		return a.parseError(err)
+		return a.parseError(err, options)
 	}
 	c := &cli.App{
 		Name: "vaultexec", HideHelp: true, HideVersion: true,
@@ -74,6 +74,9 @@ func (a *app) run(args []string) error {
 				Action: func(c *cli.Context) error { return a.help(c.Args().Slice()) }},
 		},
 	}
+	for _, cmd := range adminCommands {
+		c.Commands = append(c.Commands, cmd.cli(a, run))
+	}
 	return c.Run(append([]string{"vaultexec"}, a.head...))
 }
 
@@ -87,30 +90,32 @@ func unsetVaultVariables(environ []string) {
 	}
 }
 
-// parseError turns the parser's complaint into ours.
-func (a *app) parseError(err error) error {
+// parseError turns the parser's complaint into ours. opts are the options that there are.
+func (a *app) parseError(err error, opts []option) error {
 	text := err.Error()
 	if name, ok := strings.CutPrefix(text, "flag provided but not defined: -"); ok {
-		name = strings.TrimLeft(name, "-")
-		e := &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("no option --%s", name), Hint: "vaultexec --help lists them"}
-		if near := vault.Nearest(name, optionNames()); near != "" {
-			e.Hint = fmt.Sprintf("did you mean --%s?", near)
-		}
-		return e
+		return noOption(strings.TrimLeft(name, "-"), opts)
 	}
 	if name, ok := strings.CutPrefix(text, "flag needs an argument: -"); ok {
-		name = strings.TrimLeft(name, "-")
-		return &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("--%s needs a value", name), Hint: "vaultexec --help shows its form"}
+		return needsValue(strings.TrimLeft(name, "-"))
 	}
 	return &fault.Error{Kind: fault.Usage, What: "cannot read the options", Hint: "write them as --name VALUE; vaultexec --help lists them"}
 }
 
-func optionNames() []string {
-	names := make([]string, len(options))
-	for i, o := range options {
+func noOption(name string, opts []option) error {
+	names := make([]string, len(opts))
+	for i, o := range opts {
 		names[i] = o.name
 	}
-	return names
+	e := &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("no option --%s", name), Hint: "vaultexec --help lists them"}
+	if near := vault.Nearest(name, names); near != "" {
+		e.Hint = fmt.Sprintf("did you mean --%s?", near)
+	}
+	return e
+}
+
+func needsValue(name string) error {
+	return &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("--%s needs a value", name), Hint: "vaultexec --help shows its form"}
 }
 
 // withoutSeparator says what a command without -- should have been. Of the command itself only the first word is repeated.
@@ -124,7 +129,7 @@ func (a *app) withoutSeparator(words []string) error {
 		line = append(line, "…")
 	}
 	return &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("%q is not a command of vaultexec", words[0]),
-		Hint: "to start a program, put -- before it: " + strings.Join(line, " ")}
+		Hint: commandHint(words[0]) + "to start a program, put -- before it: " + strings.Join(line, " ")}
 }
 
 // shellQuote quotes a word for POSIX sh where it needs to be.

@@ -9,14 +9,10 @@ import (
 	"github.com/agenticverz/vaultexec/internal/vault"
 )
 
-// session sets the connection and the login up, without a request.
-func (a *app) session(s *settings) *vault.Session {
-	agent := ""
-	if !s.given.has("address") {
-		agent = firstOf(a.getenv, vaultVar("AGENT_ADDR"))
-	}
-	cfg := vault.Config{
-		Address: s.str("address"), Namespace: s.str("namespace"),
+// connection is how to reach an address, by the options for it.
+func (a *app) connection(s *settings, address string) vault.Config {
+	return vault.Config{
+		Address: address, Namespace: s.str("namespace"),
 		CACert: s.str("ca-cert"), CACertBytes: firstOf(a.getenv, vaultVar("CACERT_BYTES")), CAPath: s.str("ca-path"),
 		ClientCert: s.str("client-cert"), ClientKey: s.str("client-key"), TLSServerName: s.str("tls-server-name"),
 		SkipVerify: s.bool("tls-skip-verify"), Headers: firstOf(a.getenv, vaultVar("HEADERS")),
@@ -24,6 +20,15 @@ func (a *app) session(s *settings) *vault.Session {
 		ProxyAddress: firstOf(a.getenv, append(vaultVar("PROXY_ADDR"), vaultVar("HTTP_PROXY")...)),
 		Timeout:      s.duration("timeout"), UserAgent: "vaultexec/" + version(),
 	}
+}
+
+// session sets the connection and the login up, without a request.
+func (a *app) session(s *settings) *vault.Session {
+	agent := ""
+	if !s.given.has("address") {
+		agent = firstOf(a.getenv, vaultVar("AGENT_ADDR"))
+	}
+	cfg := a.connection(s, s.str("address"))
 	if agent != "" {
 		cfg.Address = agent
 	}

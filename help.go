@@ -21,7 +21,7 @@ const synopsis = `vaultexec starts a program with secrets from HashiCorp Vault i
 Usage:
   vaultexec [OPTIONS] -- COMMAND [ARG...]        the launcher (also: vaultexec run ...)
   vaultexec check [OPTIONS]                      log in, look at every path; names and versions, no values
-  vaultexec help TOPIC                           exit-codes, login, references
+%s  vaultexec help TOPIC                           a command's name, exit-codes, login, references
 
 Everything after the first -- belongs to the command, byte for byte.
 An option may also be given as the variable in brackets; the option wins.
@@ -120,9 +120,17 @@ func (a *app) help(args []string) error {
 		a.ui.printf("%s", usageText())
 		return nil
 	}
+	if c := findCommand(args[0]); c != nil {
+		a.ui.printf("%s", c.help())
+		return nil
+	}
 	topic, ok := topics[args[0]]
 	if !ok {
-		return &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("no help on %q", args[0]), Hint: "there is: exit-codes, login, references"}
+		var names []string
+		for _, c := range adminCommands {
+			names = append(names, c.name)
+		}
+		return &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("no help on %q", args[0]), Hint: "there is: exit-codes, login, references, " + strings.Join(names, ", ")}
 	}
 	a.ui.printf("%s", topic())
 	return nil
@@ -131,7 +139,11 @@ func (a *app) help(args []string) error {
 // usageText is the text of --help, from the option table.
 func usageText() string {
 	var b strings.Builder
-	b.WriteString(synopsis)
+	var commands strings.Builder
+	for _, c := range adminCommands {
+		fmt.Fprintf(&commands, "  %-45s  %s\n", c.usage(), c.summary)
+	}
+	fmt.Fprintf(&b, synopsis, commands.String())
 	for _, g := range groups {
 		fmt.Fprintf(&b, "\n%s:\n", g)
 		for _, o := range options {

@@ -32,6 +32,7 @@ func run(args, environ []string) int {
 	a.terminal.restore() // a signal may have ended it while a password was being typed
 	var killed *launcher.Killed
 	var exited *launcher.Exited
+	var stopped *interrupted
 	switch {
 	case err == nil:
 		return 0
@@ -39,6 +40,8 @@ func run(args, environ []string) int {
 		return launcher.Die(killed.Signal)
 	case errors.As(err, &exited):
 		return exited.Code
+	case errors.As(err, &stopped):
+		return launcher.Die(stopped.signal)
 	}
 	return a.ui.fail(err)
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"io"
 	"os"
 	"os/signal"
@@ -67,12 +68,24 @@ func (t *terminal) restore() {
 	t.show()
 }
 
-// askHidden prints the question and reads one line without echo. It cannot be cancelled: a read of a terminal cannot be taken
-// back, and whoever gives up ends the process, after restore.
+// askHidden asks for a password.
 func (t *terminal) askHidden(question string) (vault.Text, error) {
-	failed := func(why string) error {
-		return &fault.Error{Kind: fault.Usage, What: "cannot ask for the password", Why: why, Hint: "name its file with --password-file"}
+	line, err := t.readHidden(question)
+	if err != nil {
+		return vault.Text{}, &fault.Error{Kind: fault.Usage, What: "cannot ask for the password", Why: err.Error(), Hint: "name its file with --password-file"}
 	}
+	return vault.CheckPassword("the password", line)
+}
+
+// The ways in which a question can fail.
+var (
+	errNoTerminal = errors.New("the terminal does not allow it")
+	errInputEnded = errors.New("the input ended")
+)
+
+// readHidden prints the question and reads one line without echo. It cannot be cancelled: a read of a terminal cannot be
+// taken back, and whoever gives up ends the process, after restore.
+func (t *terminal) readHidden(question string) (string, error) {
 	stopped := make(chan os.Signal, 1)
 	if !signal.Ignored(unix.SIGTSTP) {
 		signal.Notify(stopped, unix.SIGTSTP)
@@ -80,13 +93,13 @@ func (t *terminal) askHidden(question string) (vault.Text, error) {
 	}
 	ask := func() error {
 		if err := t.hide(); err != nil {
-			return failed("the terminal does not allow it")
+			return errNoTerminal
 		}
 		_, _ = io.WriteString(t.out, question)
 		return nil
 	}
 	if err := ask(); err != nil {
-		return vault.Text{}, err
+		return "", err
 	}
 	defer t.show()
 	type line struct {
@@ -102,9 +115,9 @@ func (t *terminal) askHidden(question string) (vault.Text, error) {
 		select {
 		case l := <-lines:
 			if l.err != nil && l.text == "" {
-				return vault.Text{}, failed("the input ended")
+				return "", errInputEnded
 			}
-			return vault.CheckPassword("the password", l.text)
+			return l.text, nil
 		case <-stopped:
 			// Whoever gets the terminal meanwhile wants to see what is typed. After SIGCONT the question is asked again.
 			t.show()
@@ -112,7 +125,7 @@ func (t *terminal) askHidden(question string) (vault.Text, error) {
 			_ = unix.Kill(unix.Getpid(), unix.SIGSTOP)
 			signal.Notify(stopped, unix.SIGTSTP)
 			if err := ask(); err != nil {
-				return vault.Text{}, err
+				return "", err
 			}
 		}
 	}

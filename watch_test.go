@@ -310,17 +310,17 @@ func (w *watched) stop() {
 	w.finish("signal TERM")
 }
 
-// line is one line of the JSON log.
-type line map[string]any
+// logLine is one line of the JSON log.
+type logLine map[string]any
 
-func (l line) str(key string) string { s, _ := l[key].(string); return s }
+func (l logLine) str(key string) string { s, _ := l[key].(string); return s }
 
 // lines returns the lines of the log with that text.
-func (w *watched) lines(text string) []line {
+func (w *watched) lines(text string) []logLine {
 	w.t.Helper()
-	var list []line
+	var list []logLine
 	for _, raw := range strings.Split(w.stderr(), "\n") {
-		var l line
+		var l logLine
 		if strings.HasPrefix(raw, "{") && json.Unmarshal([]byte(raw), &l) == nil && strings.Contains(l.str("msg"), text) {
 			list = append(list, l)
 		}

@@ -155,13 +155,20 @@ func TestCannotStart(t *testing.T) {
 
 // asPID1 puts a command into a PID namespace of its own.
 func asPID1(argv ...string) []string {
-	return append([]string{"unshare", "--pid", "--fork", "--mount-proc", "--kill-child"}, argv...)
+	return append(append([]string{"unshare"}, unshareOptions()...), argv...)
+}
+
+func unshareOptions() []string {
+	options := []string{"--pid", "--fork", "--mount-proc", "--kill-child"}
+	if os.Getuid() != 0 {
+		options = append(options, "--user", "--map-root-user")
+	}
+	return options
 }
 
 func needsNamespaces(t *testing.T) {
 	t.Helper()
-	needsRoot(t)
-	if out, err := exec.Command("unshare", "--pid", "--fork", "--mount-proc", "true").CombinedOutput(); err != nil {
+	if out, err := exec.Command("unshare", append(unshareOptions(), "true")...).CombinedOutput(); err != nil {
 		t.Fatalf("no PID namespaces here: %v\n%s", err, vaulttest.Redact(string(out)))
 	}
 }

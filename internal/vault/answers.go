@@ -28,6 +28,8 @@ const (
 	whyNotVault = "the answer is not Vault's"
 	whyNoSecret = "no such secret"
 	whyNoMount  = "no such mount"
+
+	whyUnsupported = "the path does not support this operation"
 )
 
 // rule maps an answer to the taxonomy. The first rule that fits decides. A rule without a status fits any; without text it
@@ -47,6 +49,7 @@ var answers = []rule{
 	{status: 400, text: "Client sent an HTTP request to an HTTPS server", kind: fault.Address, why: "the server speaks TLS, and the address says http", hint: "write the address as https://"},
 	{status: 400, text: "Upgrading from non-versioned to versioned data", kind: fault.Away, why: "the KV engine is being upgraded"},
 	{status: 400, text: "Waiting for the primary to upgrade", kind: fault.Away, why: "the KV engine is being upgraded"},
+	{status: 400, text: "check-and-set parameter required", kind: fault.Denied, why: "the engine insists on check-and-set, and the version is not known", hint: "allow read on the secret itself, on its subkeys or on its metadata"},
 	{status: 400, text: "check-and-set", kind: fault.Conflict, why: "somebody else changed it at the same time"},
 	{status: 400, text: "LDAP Result Code 200", kind: fault.Away, why: "Vault cannot reach the directory"},
 	{status: 403, text: "invalid token", kind: fault.BadToken, why: whyBadToken},
@@ -59,7 +62,7 @@ var answers = []rule{
 	{status: 404, text: "namespace not found", kind: fault.Missing, why: "no such namespace", hint: "correct --namespace or VAULT_NAMESPACE"},
 	{status: 404, text: "unsupported path", kind: fault.Missing, why: "not a path of this engine"},
 	{status: 404, kind: fault.Missing, why: whyNoSecret},
-	{status: 405, kind: fault.Missing, why: "the path does not support this operation"},
+	{status: 405, kind: fault.Missing, why: whyUnsupported},
 	{status: 412, text: "X-Vault-Request", kind: fault.Defect, why: "the request lacks a header"},
 	{status: 412, kind: fault.Away, why: "the server has not caught up with an earlier write"},
 	{status: 413, kind: fault.Value, why: "the request is too large for Vault"},
@@ -105,7 +108,7 @@ func (r rule) fits(status int, errs []string) bool {
 
 // understand turns a response into an Answer, or into a failure when it is an error or not Vault's.
 func (c *Client) understand(r request, resp *http.Response, body []byte) (*Answer, error) {
-	a := &Answer{Status: resp.StatusCode, raw: body}
+	a := &Answer{Status: resp.StatusCode, raw: body, tls: resp.TLS}
 	a.Date, _ = http.ParseTime(resp.Header.Get("Date"))
 	switch a.Status {
 	case http.StatusMovedPermanently, http.StatusFound, http.StatusTemporaryRedirect, http.StatusPermanentRedirect, http.StatusSeeOther:

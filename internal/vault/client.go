@@ -308,6 +308,7 @@ type Answer struct {
 	Warnings      []string
 	Errors        []string
 	raw           []byte
+	tls           *tls.ConnectionState // nil without TLS
 }
 
 // Auth is the part of an answer that a login gives. It refuses to be printed.

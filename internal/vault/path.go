@@ -82,6 +82,22 @@ func parsePath(s, mount string) (Path, error) {
 	return p, nil
 }
 
+// ParseDir reads the path of a folder: as ParsePath, but a slash at the end and a mount alone ("/agenticverz") are fine.
+func ParseDir(s, mount string) (Path, error) {
+	absolute := strings.HasPrefix(s, "/")
+	segments, why := splitPath(strings.TrimSuffix(strings.TrimPrefix(s, "/"), "/"))
+	switch {
+	case why != "":
+		return Path{}, pathError(s, why, `write it as "team/", or with its mount as "/agenticverz/team"`)
+	case !absolute:
+		return Path{Mount: mount, Name: strings.Join(segments, "/")}, nil
+	case len(segments) == 1:
+		return Path{Mount: segments[0]}, nil
+	}
+	// The slash lets a mount of several segments be found when nothing follows it.
+	return Path{Name: strings.Join(segments, "/") + "/"}, nil
+}
+
 // ParseMount reads the name of a mount, of one segment or more.
 func ParseMount(s string) (string, error) {
 	segments, why := splitPath(strings.Trim(s, "/"))

@@ -186,7 +186,7 @@ func (s *Session) Relogin(ctx context.Context, stale Text) error {
 	s.set(&g)
 	// What may still live is of no use to anybody. But its leases would end with it, and a child still works with them.
 	if old != nil && old.own && !leased && time.Now().Before(old.at.Add(old.life)) {
-		// Also when ctx ends now: nobody else knows of the old token any more.
+		// Whoever ends Keep just now does not know of it any more.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), revokeLimit)
 		defer cancel()
 		s.revoke(ctx, old)

@@ -1,0 +1,258 @@
+// Package dotenv reads .env files in the dialect of Docker Compose, whose parser it uses: export, single and double quotes
+// over several lines, escapes in double quotes, comments. What it adds is that a reference such as ${VAR} stays as it is
+// written unless it is asked to be expanded, that lines which the parser would leave out or guess at are errors, and that no
+// error quotes the file, because half of a value may look like a name.
+package dotenv
+
+import (
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	compose "github.com/compose-spec/compose-go/v2/dotenv"
+)
+
+// Error says what is wrong with a file.
+type Error struct {
+	Line  int      // 0 when it is not known
+	Names []string // variables that are concerned
+	Why   string
+}
+
+// Error returns "line 3: …".
+func (e *Error) Error() string {
+	s := e.Why
+	if len(e.Names) > 0 {
+		s = strings.Join(e.Names, ", ") + ": " + s
+	}
+	if e.Line > 0 {
+		s = fmt.Sprintf("line %d: %s", e.Line, s)
+	}
+	return s
+}
+
+// Options change how a file is read.
+type Options struct {
+	Expand bool // replace $VAR, ${VAR}, ${VAR-default} and ${VAR:-default} by what the file itself says of VAR
+}
+
+var lineNumber = regexp.MustCompile(`^line (\d+): `)
+
+// Parse returns the variables of a file. Of a name that stands there twice the last counts, as everywhere.
+func Parse(src string, o Options) (map[string]string, error) {
+	src = strings.TrimPrefix(src, "\ufeff")
+	switch {
+	case !utf8.ValidString(src):
+		return nil, &Error{Why: "it is not UTF-8"}
+	case strings.ContainsRune(src, 0):
+		return nil, &Error{Why: "it holds a NUL byte"}
+	}
+	// The parser expands references at once. So that they can be kept, each $ becomes a reference to one variable of ours,
+	// whose value is a character that does not occur in the file: where the parser expands, outside of single quotes, we
+	// find that character, and where it does not, the reference itself. Both are turned back below. An escaped \$ in double
+	// quotes comes out as the reference, too: it is not to be expanded either.
+	dollar := unused(src)
+	name := "VAULTEXEC_DOLLAR"
+	for strings.Contains(src, name) {
+		name += "_"
+	}
+	reference := "${" + name + "}"
+	var bare []string // keys without =
+	lookup := func(key string) (string, bool) {
+		if key == name {
+			return string(dollar), true
+		}
+		bare = append(bare, key)
+		return "", false
+	}
+	parsed, err := compose.UnmarshalWithLookup(strings.ReplaceAll(src, "$", reference)+"\n", lookup)
+	if err != nil {
+		return nil, parserError(err, src, reference)
+	}
+	if len(bare) > 0 {
+		return nil, &Error{Line: lineOf(src, bare[0]), Why: "there is no = in it, or it follows a closing quote"}
+	}
+	if ambiguous := commentOrValue(src, parsed); len(ambiguous) > 0 {
+		return nil, &Error{Names: ambiguous, Why: `a comment or a value? put quotes around it, or "" before the comment`}
+	}
+	vars := make(map[string]string, len(parsed))
+	for key, value := range parsed {
+		if !isName(key) {
+			return nil, nameError(parsed)
+		}
+		vars[key] = value
+	}
+	if o.Expand {
+		return expandAll(vars, dollar, reference)
+	}
+	for key, value := range vars {
+		vars[key] = strings.ReplaceAll(strings.ReplaceAll(value, reference, "$"), string(dollar), "$")
+	}
+	return vars, nil
+}
+
+// unused returns a character of a private use area that does not occur in s.
+func unused(s string) rune {
+	r := '\ue000'
+	for strings.ContainsRune(s, r) {
+		r++
+	}
+	return r
+}
+
+// parserError keeps the line of the parser's error; the text quotes the file. Of a quote that is not closed the parser
+// counts the line on which the file ends.
+func parserError(err error, src, reference string) error {
+	e := &Error{Why: "it cannot be read: an = is missing, a name has a character that no name has, or a quote is not closed"}
+	text := err.Error()
+	if m := lineNumber.FindStringSubmatch(text); m != nil {
+		e.Line, _ = strconv.Atoi(m[1])
+	}
+	if _, open, ok := strings.Cut(text, "unterminated quoted value "); ok {
+		e.Line = lineOf(src, strings.ReplaceAll(open, reference, "$"))
+		e.Why = "a quote is not closed"
+	}
+	return e
+}
+
+// lineOf finds the line that ends with text, 0 when there is none.
+func lineOf(src, text string) int {
+	for i, line := range strings.Split(src, "\n") {
+		if strings.HasSuffix(strings.TrimSpace(line), strings.TrimSpace(text)) {
+			return i + 1
+		}
+	}
+	return 0
+}
+
+var commentLike = regexp.MustCompile(`(?m)^[ \t]*(?:export[ \t]+)?([A-Za-z_][A-Za-z0-9_]*)[ \t]*[=:][ \t]+#`)
+
+// commentOrValue finds KEY= # text, which is an empty value to a shell and the value "# text" to the parser.
+func commentOrValue(src string, parsed map[string]string) []string {
+	var names []string
+	for _, m := range commentLike.FindAllStringSubmatch(src, -1) {
+		if strings.HasPrefix(parsed[m[1]], "#") && !slices.Contains(names, m[1]) {
+			names = append(names, m[1])
+		}
+	}
+	return names
+}
+
+// nameError lists the names that no variable can have. One without any letter may be a piece of a value.
+func nameError(parsed map[string]string) error {
+	e := &Error{Why: "names are [A-Za-z_][A-Za-z0-9_]*"}
+	for _, key := range slices.Sorted(maps.Keys(parsed)) {
+		if !isName(key) && strings.IndexFunc(key, unicode.IsLetter) >= 0 {
+			e.Names = append(e.Names, fmt.Sprintf("%q", key))
+		}
+	}
+	return e
+}
+
+func isName(s string) bool {
+	for i := range len(s) {
+		c := s[i]
+		letter := c == '_' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
+		if !letter && (i == 0 || c < '0' || c > '9') {
+			return false
+		}
+	}
+	return s != ""
+}
+
+// expansion replaces references. They are looked up in the file alone: what the caller's environment happens to hold does
+// not belong into a secret.
+type expansion struct {
+	vars      map[string]string // as parsed
+	dollar    string            // stands for a $ that begins a reference
+	reference string            // stands for a $ that does not
+	done      map[string]string
+	doing     []string
+}
+
+func expandAll(vars map[string]string, dollar rune, reference string) (map[string]string, error) {
+	x := &expansion{vars: vars, dollar: string(dollar), reference: reference, done: map[string]string{}}
+	for _, key := range slices.Sorted(maps.Keys(vars)) {
+		if _, err := x.value(key); err != nil {
+			return nil, err
+		}
+	}
+	return x.done, nil
+}
+
+func (x *expansion) value(key string) (string, error) {
+	if v, ok := x.done[key]; ok {
+		return v, nil
+	}
+	if slices.Contains(x.doing, key) {
+		return "", &Error{Names: []string{key}, Why: "it refers to itself"}
+	}
+	x.doing = append(x.doing, key)
+	defer func() { x.doing = x.doing[:len(x.doing)-1] }()
+	v, err := x.expand(key, x.vars[key])
+	if err != nil {
+		return "", err
+	}
+	x.done[key] = v
+	return v, nil
+}
+
+var (
+	braced = regexp.MustCompile(`^\{([A-Za-z_][A-Za-z0-9_]*)(?:(:?-)([^{}]*))?\}`)
+	simple = regexp.MustCompile(`^([A-Za-z_][A-Za-z0-9_]*)`)
+)
+
+// maxExpanded bounds what variables that refer to each other can grow to. Vault takes no longer string.
+const maxExpanded = 1 << 20
+
+// expand works on one value from left to right. $$ is one $, and a $ before anything else stays.
+func (x *expansion) expand(key, v string) (string, error) {
+	var b strings.Builder
+	for {
+		text, rest, found := strings.Cut(v, x.dollar)
+		b.WriteString(strings.ReplaceAll(text, x.reference, "$"))
+		if !found {
+			return b.String(), nil
+		}
+		m := braced.FindStringSubmatch(rest)
+		if m == nil {
+			m = simple.FindStringSubmatch(rest)
+		}
+		switch {
+		case strings.HasPrefix(rest, x.dollar):
+			b.WriteByte('$')
+			v = rest[len(x.dollar):]
+			continue
+		case m == nil && strings.HasPrefix(rest, "{"):
+			return "", &Error{Names: []string{key}, Why: "a reference that is not understood: there are $VAR, ${VAR}, ${VAR-default} and ${VAR:-default}"}
+		case m == nil:
+			b.WriteByte('$')
+			v = rest
+			continue
+		}
+		v = rest[len(m[0]):]
+		_, known := x.vars[m[1]]
+		other := ""
+		if known {
+			var err error
+			if other, err = x.value(m[1]); err != nil {
+				return "", err
+			}
+		}
+		if len(m) > 2 && (m[2] == "-" && !known || m[2] == ":-" && other == "") {
+			other, known = strings.ReplaceAll(m[3], x.reference, "$"), true
+		}
+		if !known {
+			return "", &Error{Names: []string{key}, Why: fmt.Sprintf("it refers to %s, which is not in the file", m[1])}
+		}
+		if b.Len()+len(other) > maxExpanded {
+			return "", &Error{Names: []string{key}, Why: "it becomes longer than Vault takes"}
+		}
+		b.WriteString(other)
+	}
+}

@@ -1,0 +1,250 @@
+package vault
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/agenticverz/vaultexec/internal/fault"
+)
+
+// SealStatus is Vault's own account of its seal. It takes no token, is not audited, and costs nothing.
+type SealStatus struct {
+	Type         string `json:"type"` // "shamir", or the name of what unseals automatically
+	Initialized  bool   `json:"initialized"`
+	Sealed       bool   `json:"sealed"`
+	Threshold    int    `json:"t"`
+	Shares       int    `json:"n"`
+	Progress     int    `json:"progress"`
+	Nonce        string `json:"nonce"`
+	Version      string `json:"version"`
+	Migration    bool   `json:"migration"`
+	RecoverySeal bool   `json:"recovery_seal"`
+	StorageType  string `json:"storage_type"`
+	ClusterName  string `json:"cluster_name"`
+
+	Date    time.Time     `json:"-"` // the server's clock when it answered
+	Took    time.Duration `json:"-"`
+	TLS     bool          `json:"-"`
+	TLSName string        `json:"-"` // "TLS 1.3"
+	Expires time.Time     `json:"-"` // of the server's certificate
+}
+
+// Seal asks for the state of the seal.
+func (c *Client) Seal(ctx context.Context) (SealStatus, error) {
+	start := time.Now()
+	r := request{what: "cannot ask for the state of Vault", path: "sys/seal-status", bare: true, token: &Text{}}
+	a, err := c.do(ctx, r)
+	if err != nil {
+		return SealStatus{}, err
+	}
+	s, err := sealStatus(r, a)
+	s.Took = time.Since(start)
+	if a.tls != nil {
+		s.TLS, s.TLSName = true, tlsVersion(a.tls.Version)
+		if certs := a.tls.PeerCertificates; len(certs) > 0 {
+			s.Expires = certs[0].NotAfter
+		}
+	}
+	return s, err
+}
+
+func tlsVersion(v uint16) string {
+	switch v {
+	case 0x0303:
+		return "TLS 1.2"
+	case 0x0304:
+		return "TLS 1.3"
+	}
+	return fmt.Sprintf("TLS %#04x", v)
+}
+
+func sealStatus(r request, a *Answer) (SealStatus, error) {
+	var s SealStatus
+	var has struct {
+		Sealed *bool `json:"sealed"`
+	}
+	if json.Unmarshal(a.raw, &has) != nil || has.Sealed == nil || json.Unmarshal(a.raw, &s) != nil {
+		return s, &fault.Error{Kind: fault.Away, What: r.what, Why: whyNotVault}
+	}
+	s.Date = a.Date
+	return s, nil
+}
+
+// Unseal feeds one share. A share that Vault does not take is a fault.Value; at the threshold that may be because of an
+// earlier one, and then the progress is lost.
+func (c *Client) Unseal(ctx context.Context, share Text) (SealStatus, error) {
+	r := request{what: "cannot unseal", method: http.MethodPut, path: "sys/unseal", bare: true, token: &Text{}, body: map[string]string{"key": share.s}, quiet: true}
+	return c.unsealing(ctx, r)
+}
+
+// ResetUnseal takes the shares back that were fed.
+func (c *Client) ResetUnseal(ctx context.Context) (SealStatus, error) {
+	r := request{what: "cannot reset the unsealing", method: http.MethodPut, path: "sys/unseal", bare: true, token: &Text{}, body: map[string]bool{"reset": true}, quiet: true}
+	return c.unsealing(ctx, r)
+}
+
+func (c *Client) unsealing(ctx context.Context, r request) (SealStatus, error) {
+	a, err := c.do(ctx, r)
+	if err != nil {
+		return SealStatus{}, err
+	}
+	if a.Status < 300 {
+		return sealStatus(r, a)
+	}
+	// The texts are Vault's own JSON errors, and no share stands in them.
+	words := serverWords(a.Errors)
+	e := &fault.Error{Kind: fault.Away, What: r.what, Why: words}
+	switch {
+	case a.Status == http.StatusBadRequest && strings.Contains(words, "not initialized"):
+		e.Err = ErrUninitialized
+	case a.Status == http.StatusBadRequest:
+		e.Kind = fault.Value
+	case words == "":
+		e.Why = fmt.Sprintf("HTTP %d", a.Status)
+	}
+	return SealStatus{}, e
+}
+
+// ErrUninitialized is the Err of a failure to unseal a server that has nothing to unseal yet.
+var ErrUninitialized = fmt.Errorf("not initialized")
+
+// Leader is what a node knows of its cluster.
+type Leader struct {
+	HA      bool   `json:"ha_enabled"`
+	Self    bool   `json:"is_self"`
+	Address string `json:"leader_address"`
+}
+
+// Leader asks an unsealed node who leads.
+func (c *Client) Leader(ctx context.Context) (Leader, error) {
+	a, err := c.do(ctx, request{what: "cannot ask for the leader", path: "sys/leader", bare: true, token: &Text{}})
+	var l Leader
+	if err == nil && json.Unmarshal(a.raw, &l) != nil {
+		err = &fault.Error{Kind: fault.Away, What: "cannot ask for the leader", Why: whyNotVault}
+	}
+	return l, err
+}
+
+// Enterprise reports whether the server is Vault Enterprise; known is false where it does not say (OpenBao, which has
+// namespaces all the same).
+func (c *Client) Enterprise(ctx context.Context) (enterprise, known bool) {
+	a, err := c.do(ctx, request{what: "cannot ask for the health of Vault", path: "sys/health", bare: true, token: &Text{}, quiet: true})
+	if err != nil {
+		return false, false
+	}
+	var h struct {
+		Initialized *bool `json:"initialized"` // a rate limit's answer lacks it
+		Enterprise  *bool `json:"enterprise"`
+	}
+	if json.Unmarshal(a.raw, &h) != nil || h.Initialized == nil || h.Enterprise == nil {
+		return false, false
+	}
+	return *h.Enterprise, true
+}
+
+// TokenInfo is what Vault says of a token. The token itself and its accessor are left out.
+type TokenInfo struct {
+	Type      string        // "service" or "batch"
+	Name      string        // display name
+	Policies  []string      // those of the identity included
+	TTL       time.Duration // 0 for one that never ends
+	Renewable bool
+	Uses      int // requests that are left; 0 for any number
+}
+
+// LookupToken asks about the client's own token, which costs one use of a use-limited one. Without the default policy it is
+// mostly denied.
+func (c *Client) LookupToken(ctx context.Context) (TokenInfo, error) {
+	a, err := c.do(ctx, request{what: "cannot look the token up", path: "auth/token/lookup-self"})
+	if err != nil {
+		return TokenInfo{}, err
+	}
+	var d struct {
+		Type      string   `json:"type"`
+		Name      string   `json:"display_name"`
+		Policies  []string `json:"policies"`
+		Identity  []string `json:"identity_policies"`
+		TTL       int      `json:"ttl"`
+		Renewable bool     `json:"renewable"`
+		Uses      int      `json:"num_uses"`
+	}
+	if json.Unmarshal(a.Data, &d) != nil || d.Type == "" {
+		return TokenInfo{}, &fault.Error{Kind: fault.Away, What: "cannot look the token up", Why: whyNotVault}
+	}
+	return TokenInfo{d.Type, d.Name, append(d.Policies, d.Identity...), time.Duration(d.TTL) * time.Second, d.Renewable, d.Uses}, nil
+}
+
+// VersionInfo is one version of a secret on KV version 2.
+type VersionInfo struct {
+	Version   int    `json:"version"`
+	Created   string `json:"created"`
+	CreatedBy string `json:"created_by,omitempty"` // where the server tells: Vault 1.21 and later
+	Deleted   string `json:"deleted,omitempty"`    // when; may lie in the future
+	DeletedBy string `json:"deleted_by,omitempty"`
+	Destroyed bool   `json:"destroyed,omitempty"`
+	State     string `json:"state"` // "current", "live", "deleted", "destroyed"
+}
+
+// Versions lists the versions of a secret, the latest first. It takes read on the metadata.
+func (c *Client) Versions(ctx context.Context, p Path) ([]VersionInfo, error) {
+	r := request{what: "cannot read the versions of " + p.String(), path: p.Mount + "/metadata/" + p.Name}
+	a, err := c.do(ctx, r)
+	if err != nil {
+		if f := fault.Of(err); f.Kind == fault.Denied && f.Hint == "" {
+			f.Hint = PolicyHint(r.path, "read")
+		}
+		return nil, err
+	}
+	type actor struct {
+		Actor    string `json:"actor"`
+		ClientID string `json:"client_id"`
+		EntityID string `json:"entity_id"`
+	}
+	var m struct {
+		Current  int `json:"current_version"`
+		Versions map[int]struct {
+			Created   string          `json:"created_time"`
+			Deletion  string          `json:"deletion_time"`
+			Destroyed bool            `json:"destroyed"`
+			CreatedBy json.RawMessage `json:"created_by"`
+			DeletedBy json.RawMessage `json:"deleted_by"`
+		} `json:"versions"`
+	}
+	if json.Unmarshal(a.Data, &m) != nil {
+		return nil, &fault.Error{Kind: fault.Away, What: r.what, Why: whyNotVault}
+	}
+	who := func(raw json.RawMessage) string {
+		var w actor
+		if len(raw) == 0 || json.Unmarshal(raw, &w) != nil {
+			return ""
+		}
+		if w.Actor != "" {
+			return w.Actor
+		}
+		return w.EntityID
+	}
+	var list []VersionInfo
+	for n := m.Current; n > 0 && len(list) < len(m.Versions); n-- {
+		v, ok := m.Versions[n]
+		if !ok {
+			continue
+		}
+		info := VersionInfo{Version: n, Created: v.Created, CreatedBy: who(v.CreatedBy), Deleted: v.Deletion, DeletedBy: who(v.DeletedBy), Destroyed: v.Destroyed}
+		switch {
+		case v.Destroyed:
+			info.State = "destroyed"
+		case past(v.Deletion, a.Date.Add(time.Second)): // the header is cut to whole seconds
+			info.State = "deleted"
+		case n == m.Current:
+			info.State = "current"
+		default:
+			info.State = "live"
+		}
+		list = append(list, info)
+	}
+	return list, nil
+}
