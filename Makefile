@@ -21,11 +21,13 @@ lint:
 vault:
 	@$(GO) run ./tools/testvault
 
+# BENCHFLAGS=-check ends with an error when a bar is missed.
 bench: vault
-	$(GO) test -run '^$$' -bench . -benchmem ./...
+	@$(GO) run ./tools/bench $(BENCHFLAGS)
 
+# Not go run: a SIGTERM would end go and leave the demo running.
 demo:
-	@$(GO) run ./tools/demo
+	@$(GO) build -buildvcs=false -o dist/demo ./tools/demo && exec dist/demo
 
 install: build
 	install -d "$(DESTDIR)$(PREFIX)/bin"

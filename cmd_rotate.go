@@ -85,7 +85,7 @@ func (a *app) rotate(ctx context.Context, s *settings, words []string) error {
 			return err
 		}
 		edit := vault.Edit{
-			Path: p, Set: map[string]vault.Text{key: value}, Patience: a.patience(s),
+			Path: p, Set: map[string]vault.Text{key: value}, Patience: a.patience(s), Create: s.bool("create"),
 			Check: func(st vault.State) error { return mayRotate(st, key, s.bool("create")) },
 		}
 		if s.bool("dry-run") {
@@ -128,7 +128,7 @@ func rotateReportOf(out vault.Written, key string) rotateReport {
 	st := out.Before
 	r := rotateReport{
 		Path: st.Path.String(), Key: key, KV: st.Engine.KV, Old: st.Version, New: out.Version, Method: out.Method, Verified: out.Verified, Why: out.Why,
-		NewPath: !st.Blind && !st.Exists && st.Gone == nil, Deleted: st.Gone != nil,
+		NewPath: !st.Blind && !st.Exists && st.Gone == nil || st.Blind && out.Version == 1, Deleted: st.Gone != nil,
 	}
 	r.NewKey = st.Exists && st.Keys != nil && !slices.Contains(st.Keys, key)
 	if st.Blind && out.Version > 0 {

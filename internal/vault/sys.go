@@ -237,7 +237,7 @@ func (c *Client) Versions(ctx context.Context, p Path) ([]VersionInfo, error) {
 		switch {
 		case v.Destroyed:
 			info.State = "destroyed"
-		case past(v.Deletion, a.Date):
+		case past(v.Deletion, a.Date.Add(time.Second)): // the header is cut to whole seconds
 			info.State = "deleted"
 		case n == m.Current:
 			info.State = "current"

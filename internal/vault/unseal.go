@@ -14,6 +14,8 @@ import (
 const (
 	// joinLimit bounds the wait for a raft node that has taken its last share: it calls itself sealed until it has joined.
 	joinLimit = 10 * time.Second
+	// initLimit bounds the wait for a raft node that has nothing yet, in case that it is being told by its cluster.
+	initLimit = 5 * time.Second
 	// maxCombinations bounds how often shares are tried in other combinations: enough for 6 of 12.
 	maxCombinations = 1000
 )
@@ -85,7 +87,7 @@ func (u *Unsealing) begin(ctx context.Context, patience Patience) error {
 	if !u.status.Initialized && u.status.StorageType == "raft" {
 		// It may be about to join a cluster, and takes the seal of that over.
 		u.Note("not initialized; waiting in case it is joining a cluster")
-		for deadline := time.Now().Add(joinLimit); !u.status.Initialized && time.Now().Before(deadline) && sleep(ctx, 250*time.Millisecond); {
+		for deadline := time.Now().Add(initLimit); !u.status.Initialized && time.Now().Before(deadline) && sleep(ctx, 250*time.Millisecond); {
 			if err := ask(); err != nil {
 				return err
 			}

@@ -44,7 +44,9 @@ type Edit struct {
 	Path  Path // with the real mount
 	Set   map[string]Text
 	Alone bool // no other key stays
-	Whole bool // not by PATCH: Check compared with what was read, and only check-and-set keeps that true
+	// Create lets a secret be made that the policy does not show. (What is shown, Check judges.)
+	Create bool
+	Whole  bool // not by PATCH: Check compared with what was read, and only check-and-set keeps that true
 
 	// Check is asked before every attempt whether the change may be made to what is there. It may be called several times,
 	// when others write at the same moment.
@@ -230,6 +232,11 @@ func (w *writer) attempt(ctx context.Context) error {
 		w.out.Method = ByPatch
 		w.out.Version, err = w.patch(ctx, st)
 		unsupported := fault.Is(err, fault.Missing) && fault.Of(err).Why == whyUnsupported
+		if fault.Is(err, fault.Missing) && !unsupported && st.Blind && w.edit.Create {
+			w.out.Method = ByCAS
+			w.out.Version, err = w.put(ctx, st) // on condition that there is no version at all
+			return w.note(err)
+		}
 		if !fault.Is(err, fault.Denied) && !unsupported {
 			return w.note(err)
 		}
@@ -264,8 +271,9 @@ func (w *writer) patch(ctx context.Context, st State) (int, error) {
 	if fault.Is(err, fault.Denied) && fault.Of(err).Hint == "" {
 		fault.Of(err).Hint = PolicyHint(p.Mount+"/data/"+p.Name, "patch") + `; "read" and "update" together do as well`
 	}
-	if fault.Is(err, fault.Missing) && fault.Of(err).Why == whyNoSecret {
-		fault.Of(err).Why = "no such secret, or its latest version is deleted"
+	if a != nil && a.Status == http.StatusNotFound && len(a.raw) == 0 {
+		// What Vault says to a PATCH of nothing: no JSON, just the status.
+		err = &fault.Error{Kind: fault.Missing, What: cannotWrite(p), Why: "no such secret, or its latest version is deleted", Hint: "--create makes a new one, where the policy allows \"create\" or \"update\""}
 	}
 	if err != nil {
 		return 0, err

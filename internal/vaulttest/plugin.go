@@ -1,6 +1,7 @@
 package vaulttest
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -13,7 +14,7 @@ var plugins = map[string]string{
 	"ldap":       "github.com/hashicorp/vault/builtin/credential/ldap/cmd/ldap",
 }
 
-var pluginBuild = []string{"build", "-trimpath", "-ldflags", "-s -w", "-o"}
+var pluginBuild = []string{"-trimpath", "-ldflags", "-s -w"}
 
 // NewDevWithPlugin starts a dev-mode server for this test alone, with an auth method beside it that the minimal build lacks:
 // "kubernetes" or "ldap". The first use builds it, kept like the server program itself.
@@ -27,9 +28,9 @@ func NewDevWithPlugin(t TB, name string) *Server {
 }
 
 // BuildPlugins builds every plugin that is not there already, so that no test has to.
-func BuildPlugins() error {
+func BuildPlugins(ctx context.Context) error {
 	for name := range plugins {
-		if _, err := plugin(name); err != nil {
+		if _, err := plugin(ctx, name); err != nil {
 			return err
 		}
 	}
@@ -37,7 +38,7 @@ func BuildPlugins() error {
 }
 
 // plugin returns the path of a plugin's program, building it if need be.
-func plugin(name string) (string, error) {
+func plugin(ctx context.Context, name string) (string, error) {
 	pkg := plugins[name]
 	if pkg == "" {
 		return "", fmt.Errorf("there is no plugin %q", name)
@@ -59,12 +60,12 @@ func plugin(name string) (string, error) {
 	if executable(kept) {
 		return kept, nil
 	}
-	return kept, buildTool("Vault's plugin "+name, src, kept, pluginBuild, pkg)
+	return kept, buildTool(ctx, "Vault's plugin "+name, src, kept, pluginBuild, pkg)
 }
 
 // pluginDir returns a folder that holds this plugin alone: a dev server registers every file in it.
 func pluginDir(name string) (string, error) {
-	kept, err := plugin(name)
+	kept, err := plugin(context.Background(), name)
 	if err != nil {
 		return "", err
 	}

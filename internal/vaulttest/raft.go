@@ -90,6 +90,15 @@ func Raft(t TB, o RaftOpts) *Server {
 	return s
 }
 
+// Join starts another node for the cluster of a server without TLS. It is sealed, and joins when it is unsealed with that
+// server's key shares.
+func Join(t TB, leader *Server) *Server {
+	t.Helper()
+	s := Raft(t, RaftOpts{nodeID: "node-" + random(3), joins: []int{leader.port}})
+	s.RootToken, s.Keys = leader.RootToken, leader.Keys
+	return s
+}
+
 // config writes the configuration file.
 func (o RaftOpts) config(s *Server) string {
 	var b strings.Builder

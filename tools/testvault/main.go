@@ -4,17 +4,23 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
+	"os/signal"
+	"syscall"
 
 	"github.com/agenticverz/vaultexec/internal/vaulttest"
 )
 
 func main() {
-	path, err := vaulttest.Binary()
+	// So that an interrupted build leaves nothing behind.
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	path, err := vaulttest.BinaryContext(ctx)
 	if err == nil {
-		err = vaulttest.BuildPlugins()
+		err = vaulttest.BuildPlugins(ctx)
 	}
+	stop()
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "testvault: %v\n", err)
 		os.Exit(1)
