@@ -1,6 +1,8 @@
 package main
 
 import (
+	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -50,7 +52,12 @@ func (a *app) run(args []string) error {
 		return &fault.Error{Kind: fault.Usage, What: "no command", Hint: "vaultexec --help shows everything"}
 	}
 	run := newGiven()
-	usageError := func(_ *cli.Context, err error, _ bool) error { return a.parseError(err, options) }
+	usageError := func(_ *cli.Context, err error, _ bool) error {
+		if errors.Is(err, flag.ErrHelp) { // -h, which is no option of ours
+			return a.help(nil)
+		}
+		return a.parseError(err, options)
+	}
 	c := &cli.App{
 		Name: "vaultexec", HideHelp: true, HideVersion: true,
 		Writer: io.Discard, ErrWriter: io.Discard,
@@ -61,6 +68,8 @@ func (a *app) run(args []string) error {
 		Commands: []*cli.Command{
 			{Name: "run", OnUsageError: usageError, HideHelp: true, Flags: run.flags(options),
 				Action: func(c *cli.Context) error { return a.launch(run, c.Args().Slice()) }},
+			{Name: "check", OnUsageError: usageError, HideHelp: true, Flags: run.flags(checkOptions()),
+				Action: func(c *cli.Context) error { return a.check(run, c.Args().Slice()) }},
 			{Name: "help", OnUsageError: usageError, HideHelp: true,
 				Action: func(c *cli.Context) error { return a.help(c.Args().Slice()) }},
 		},

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"slices"
 	"strconv"
@@ -27,12 +26,13 @@ func (a *app) launch(g *given, words []string) error {
 	if s.bool("dumpable") {
 		launcher.SetDumpable(true)
 	}
+	dryRun := s.bool("dry-run")
 	switch {
 	case len(words) > 0 && a.command == nil:
 		return a.withoutSeparator(words)
 	case len(words) > 0:
 		return &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("unexpected word %q before --", words[0]), Hint: "what belongs to the command stands after --"}
-	case len(a.command) == 0 && !s.bool("dry-run"):
+	case len(a.command) == 0 && !dryRun:
 		return &fault.Error{Kind: fault.Usage, What: "no command", Hint: "vaultexec [OPTIONS] -- COMMAND [ARG...]"}
 	}
 	o := a.launchOptions(s)
@@ -41,8 +41,8 @@ func (a *app) launch(g *given, words []string) error {
 		return err
 	}
 	o.Session = session
-	if s.bool("dry-run") {
-		return a.dryRun(o)
+	if dryRun {
+		return a.inspect(s, o, true)
 	}
 	return launcher.Run(o)
 }
@@ -69,19 +69,21 @@ func (a *app) launchOptions(s *settings) launcher.Options {
 		o.KVVersion = 2
 	}
 	o.Wait = waitTime(s)
+	o.Rules.Files, o.AllowDisk = files(s), s.bool("allow-disk")
 	o.Mode, o.Supervision = mode(s), supervision(s)
 	if s.bool("watch") {
 		o.Watching = watching(s)
 	}
 	o.Sources = a.sources(s, o.Rules.AllowNames)
+	checkFiles(s, &o)
 	return o
 }
 
 func mode(s *settings) launcher.Mode {
-	stay := s.bool("supervise") || s.bool("init") || s.bool("watch")
+	stay := s.bool("supervise") || s.bool("init") || s.bool("watch") || needsParent(s)
 	switch {
 	case s.bool("replace") && stay:
-		s.bad(s.one("replace"), "--supervise, --init or --watch asks for the opposite", "give one of them")
+		s.bad(s.one("replace"), "--supervise, --init, --watch, --mask or --file NAME=PATH asks for the opposite", "give one of them")
 	case s.bool("replace"):
 		return launcher.Replace
 	case stay:
@@ -170,7 +172,7 @@ func (a *app) sources(s *settings, allowed []string) []launcher.Source {
 	}
 	for _, v := range s.all("env") {
 		src, err := parseEnvOption(v.text, mount)
-		if err == nil && launcher.IsDangerous(src.Name) && !slices.Contains(allowed, src.Name) {
+		if err == nil && launcher.IsDangerous(src.Name, allowed) {
 			err = &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot set %s", src.Name), Why: "it changes which code runs, and whoever may write the secret would own the process", Hint: "allow it with --allow-name " + src.Name}
 		}
 		if err != nil {
@@ -197,14 +199,4 @@ func parseEnvOption(text, mount string) (launcher.Source, error) {
 	}
 	p, key, err := vault.ParseKeyRef(ref, mount)
 	return launcher.Source{Path: p, Name: name, Key: key}, err
-}
-
-// dryRun shows what a run would do.
-func (a *app) dryRun(o launcher.Options) error {
-	env, err := launcher.Inspect(context.Background(), o)
-	if err != nil {
-		return err
-	}
-	a.ui.showEnv(env)
-	return nil
 }

@@ -32,6 +32,10 @@ func (a *app) session(s *settings) *vault.Session {
 	if agent != "" {
 		cfg.Address = agent
 	}
+	if s.given.has("ca-path") && !s.given.has("ca-cert") { // a file would win over the folder
+		cfg.CACert, cfg.CACertBytes = "", ""
+	}
+	allowHTTP := s.bool("allow-http")
 	login := a.loginConfig(s, agent != "")
 	cfg.Agent = login.Method == vault.AuthAgent
 	if len(s.faults) > 0 {
@@ -42,7 +46,7 @@ func (a *app) session(s *settings) *vault.Session {
 		s.faults = append(s.faults, fault.Of(err))
 		return nil
 	}
-	if clearText(cfg.Address) && !s.bool("allow-http") {
+	if clearText(cfg.Address) && !allowHTTP {
 		a.ui.log.Warn("the token and the secrets cross the network unencrypted to "+client.Where(), "acknowledge", "--allow-http")
 	}
 	return vault.NewSession(client, login)

@@ -11,6 +11,7 @@ import (
 const shortUsage = `vaultexec starts a program with secrets from HashiCorp Vault in its environment.
 
   vaultexec --path app-prod --path database -- uvicorn app:app
+  vaultexec check --path app-prod            shows whether that would work
   vaultexec --path app-prod --dry-run        shows names and sources, no values
   vaultexec --help                           shows everything
 `
@@ -19,7 +20,8 @@ const synopsis = `vaultexec starts a program with secrets from HashiCorp Vault i
 
 Usage:
   vaultexec [OPTIONS] -- COMMAND [ARG...]        the launcher (also: vaultexec run ...)
-%s  vaultexec help TOPIC                           a command's name, exit-codes, references
+  vaultexec check [OPTIONS]                      log in, look at every path; names and versions, no values
+%s  vaultexec help TOPIC                           a command's name, exit-codes, login, references
 
 Everything after the first -- belongs to the command, byte for byte.
 An option may also be given as the variable in brackets; the option wins.
@@ -28,6 +30,7 @@ An option may also be given as the variable in brackets; the option wins.
 // topics are the pages of `vaultexec help TOPIC`.
 var topics = map[string]func() string{
 	"exit-codes": func() string { return exitCodes },
+	"login":      func() string { return loginHelp },
 	"references": references,
 }
 
@@ -46,6 +49,37 @@ const exitCodes = `Exit codes of vaultexec itself; a command that was started gi
 
 To tell them from a command's own: vaultexec says why on standard error, and
 with --log-format json its last line has the field "exit".
+`
+
+const loginHelp = `How vaultexec logs in: --auth METHOD, or what is given says it.
+
+  token       VAULT_TOKEN, --token-file, what ` + "`vault login`" + ` stored;
+              or wrapped: --wrapped-token-file, VAULTEXEC_WRAPPED_TOKEN
+  approle     --role-id (VAULTEXEC_ROLE_ID) or --role-id-file, and the secret
+              id: --secret-id-file, VAULTEXEC_SECRET_ID, or wrapped:
+              --wrapped-secret-id-file, VAULTEXEC_WRAPPED_SECRET_ID
+  kubernetes  --auth kubernetes --role NAME; the service account's token
+  jwt         --jwt-file or VAULTEXEC_JWT, and --role
+  cert        --auth cert with --client-cert and --client-key
+  userpass    --auth userpass --username NAME and --password-file,
+  ldap        VAULTEXEC_PASSWORD, or typed at a terminal
+  agent       VAULT_AGENT_ADDR: a Vault Agent or Proxy in front has the token
+
+Without --auth, in this order: VAULT_TOKEN or --token-file; the one method whose
+inputs are given (those of two are an error); agent when VAULT_AGENT_ADDR is
+set; the store of the Vault CLI. --auth-mount names the mount when it is not
+called like the method.
+
+A secret is never the value of an option: everybody can read command lines. The
+variables above are taken out of the command's environment. Files are read again
+at every login, so that they may be rotated. Of a wrapping token it is checked
+where it was made (auth/MOUNT/role/ROLE/secret-id) before it is used, once.
+
+A token that vaultexec obtained is revoked when it is no longer needed; one that
+was handed in never is. While vaultexec supervises a command it renews the token
+at about two thirds of its life, and logs in again when that is at an end.
+Logins that were refused are repeated after 1, 2, 4, 8 and then every 15 minutes,
+and at once when a credential has changed.
 `
 
 func references() string {
@@ -96,7 +130,7 @@ func (a *app) help(args []string) error {
 		for _, c := range adminCommands {
 			names = append(names, c.name)
 		}
-		return &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("no help on %q", args[0]), Hint: "there is: exit-codes, references, " + strings.Join(names, ", ")}
+		return &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("no help on %q", args[0]), Hint: "there is: exit-codes, login, references, " + strings.Join(names, ", ")}
 	}
 	a.ui.printf("%s", topic())
 	return nil

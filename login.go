@@ -109,8 +109,13 @@ func (a *app) loginConfig(s *settings, throughAgent bool) vault.LoginConfig {
 			s.fail(s.one("auth-mount"), err)
 		}
 	}
+	known := len(s.faults)
+	method := a.method(s, in, throughAgent)
+	if len(s.faults) > known {
+		return vault.LoginConfig{} // what else is missing depends on the method
+	}
 	conf := vault.LoginConfig{
-		Method: a.method(s, in, throughAgent), Mount: mount, Role: s.str("role"), Username: in.username.text, ThroughAgent: throughAgent,
+		Method: method, Mount: mount, Role: s.str("role"), Username: in.username.text, ThroughAgent: throughAgent,
 	}
 	switch conf.Method {
 	case vault.AuthToken:
@@ -167,11 +172,11 @@ func (a *app) method(s *settings, in inputs, throughAgent bool) vault.Method {
 		s.faults = append(s.faults, &fault.Error{Kind: fault.Usage, What: "cannot tell how to log in",
 			Why:  fmt.Sprintf("%s is for %s, and %s is for %s", by[0], methodOf(methods[0]), by[1], methodOf(methods[1])),
 			Hint: "take one of them out, or choose with --auth"})
-		return methods[0]
+		return ""
 	case len(methods) == 1 && methods[0] == vault.AuthUserpass:
 		s.faults = append(s.faults, &fault.Error{Kind: fault.Usage, What: "cannot tell how to log in", Why: by[0] + " is for userpass and for ldap",
 			Hint: "choose with --auth userpass or --auth ldap"})
-		return methods[0]
+		return ""
 	case len(methods) == 1:
 		return methods[0]
 	case throughAgent:

@@ -20,14 +20,14 @@ func main() {
 	// GODEBUG=http2debug=1, set for a Go program that is started, would make the HTTP client print the token here.
 	log.SetOutput(io.Discard)
 	if launcher.IsStub(os.Args) {
-		os.Exit(newUI(os.Stdout, os.Stderr).fail(launcher.RunStub(os.Args, os.Environ())))
+		os.Exit(newUI(os.Stdout, launcher.Background(os.Stderr)).fail(launcher.RunStub(os.Args, os.Environ())))
 	}
 	os.Exit(run(os.Args, os.Environ()))
 }
 
 // run turns the outcome into texts and an exit code.
 func run(args, environ []string) int {
-	a := newApp(environ, os.Stdout, os.Stderr)
+	a := newApp(environ, os.Stdout, launcher.Background(os.Stderr))
 	err := a.run(args)
 	a.terminal.restore() // a signal may have ended it while a password was being typed
 	var killed *launcher.Killed

@@ -62,6 +62,8 @@ var options = []option{
 	{name: "keep-existing", env: ownVar("KEEP_EXISTING"), group: groupChild, usage: "a variable that is already set wins over Vault"},
 	{name: "clean-env", env: ownVar("CLEAN_ENV"), group: groupChild, usage: "start from an empty environment with PATH, HOME, TERM, TZ and LANG"},
 	{name: "pass", arg: "GLOB", list: true, env: ownVar("PASS"), group: groupChild, usage: "with --clean-env: keep those variables too"},
+	{name: "file", arg: "NAME[:base64][=PATH]", list: true, env: ownVar("FILE"), group: groupChild, usage: "hand the secret NAME over as a file, whose path is in NAME_FILE: sealed in memory, or at PATH until the end"},
+	{name: "allow-disk", env: ownVar("ALLOW_DISK"), group: groupChild, usage: "let the PATH of --file be on a disk, which keeps what was written there"},
 	{name: "keep-token", env: ownVar("KEEP_TOKEN"), group: groupChild, usage: "leave VAULT_TOKEN and other Vault credentials in the command's environment"},
 
 	{name: "address", arg: "URL", env: vaultVar("ADDR"), def: vault.DefaultAddress, group: groupConnection, usage: "address of Vault: http://, https:// or unix:///SOCKET"},

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -170,6 +171,8 @@ var scriptCommands = map[string]func(*testscript.TestScript, bool, []string){
 	"vault-token":    positive(cmdVaultToken),
 	"vault-answers":  positive(cmdVaultAnswers),
 	"vault-requests": positive(cmdVaultRequests),
+	"vault-forget":   positive(cmdVaultForget),
+	"vault-mount":    positive(cmdVaultMount),
 	"vault":          cmdVault,
 }
 
@@ -299,7 +302,7 @@ func cmdSignal(ts *testscript.TestScript, s *script, args []string) {
 }
 
 func cmdFinish(ts *testscript.TestScript, s *script, args []string) {
-	usage(ts, len(args) == 2, "finish CODE|SIGNAL JOB")
+	usage(ts, len(args) == 2, "finish CODE|SIGNAL[,...] JOB")
 	j := s.job(ts, args[1])
 	select {
 	case <-j.done:
@@ -312,9 +315,13 @@ func cmdFinish(ts *testscript.TestScript, s *script, args []string) {
 		ts.Check(err)
 		_, _ = w.Write(b)
 	}
-	if got, want := ending(j.cmd.ProcessState), wanted(args[0]); got != want {
-		ts.Fatalf("%s ended with %s, want %s", args[1], got, want)
+	got := ending(j.cmd.ProcessState)
+	for _, want := range strings.Split(args[0], ",") {
+		if got == wanted(want) {
+			return
+		}
 	}
+	ts.Fatalf("%s ended with %s, want %s", args[1], got, args[0])
 }
 
 func cmdWaitfile(ts *testscript.TestScript, _ *script, args []string) {
@@ -516,6 +523,19 @@ func cmdVaultRequests(ts *testscript.TestScript, s *script, args []string) {
 	}
 }
 
+func cmdVaultForget(ts *testscript.TestScript, s *script, args []string) {
+	usage(ts, len(args) == 0, "vault-forget")
+	s.proxy.Forget()
+}
+
+func cmdVaultMount(ts *testscript.TestScript, s *script, args []string) {
+	usage(ts, len(args) == 2 && (args[1] == "1" || args[1] == "2"), "vault-mount PATH 1|2")
+	version, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	s.srv.MountKV(scriptTB{ts}, args[0], version)
+	ts.Defer(func() { s.srv.Do(scriptTB{ts}, "DELETE", "sys/mounts/"+vaulttest.Escape(args[0]), nil) })
+}
+
 func cmdVault(ts *testscript.TestScript, neg bool, args []string) {
 	usage(ts, len(args) == 2 || len(args) == 3, "[!] vault METHOD PATH [JSON|@FILE]")
 	s := ts.Value(scriptKey{}).(*script)
@@ -536,4 +556,69 @@ func cmdVault(ts *testscript.TestScript, neg bool, args []string) {
 	if ok := status/100 == 2; ok == neg {
 		ts.Fatalf("%s %s: status %d", args[0], args[1], status)
 	}
+}
+
+// The plumbing itself: what must fail fails, and its log shows no secret.
+func TestScriptsFail(t *testing.T) {
+	srv := vaulttest.Dev(t)
+	bin := filepath.Dir(vaulttest.Build(t, "."))
+	for name, tc := range map[string]struct{ script, want string }{
+		"exitcode":     {"exitcode 3 sh -c 'exit 4'", "ended with 4, want 3"},
+		"signal":       {"exitcode 143 sh -c 'kill -TERM $$'", "ended with signal TERM, want 143"},
+		"stderr-lines": {"exec sh -c 'echo >&2'\nstderr-lines 0", "1 lines on standard error, want 0"},
+		"secretfree": {"vault-put app KEY=?\nvault-value value app KEY\nexec cat value\nsecretfree",
+			"stdout shows a secret"},
+		"secretfree token": {"exec sh -c 'echo $VAULT_TOKEN >&2'\nsecretfree", "stderr shows a secret"},
+		"cmp": {"vault-put app KEY=?\nvault-value value app KEY\nexec cat value\ncmp stdout other\n-- other --\nx\n",
+			"stdout and other differ"},
+		"finish":         {"start job true\nfinish 1 job", "job ended with 0, want 1"},
+		"vault-requests": {"vault-requests 1", `0 requests to "", want 1`},
+		"vault":          {"! vault GET sys/health", "status 200"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			file := filepath.Join(t.TempDir(), "fails.txtar")
+			if err := os.WriteFile(file, []byte(tc.script), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			rec := &recorder{}
+			testscript.RunT(rec, testscript.Params{
+				Files:     []string{file},
+				Setup:     func(env *testscript.Env) error { return setupScript(env, srv, 2, bin) },
+				Condition: func(cond string) (bool, error) { return scriptCondition(cond, 2) },
+				Cmds:      scriptCommands,
+			})
+			if !rec.failed {
+				t.Errorf("the script passes; its log:\n%s", vaulttest.Redact(rec.log))
+			}
+			// What redacted does to every log.
+			log := vaulttest.Redact(rec.log)
+			if !strings.Contains(log, tc.want) {
+				t.Errorf("%q is missing in:\n%s", tc.want, log)
+			}
+			if strings.Contains(log, "canary-") || strings.Contains(log, srv.RootToken) || strings.Contains(log, "hvs.") {
+				t.Error("the log shows a secret")
+			}
+		})
+	}
+}
+
+// recorder is a testscript.T that fails for itself alone.
+type recorder struct {
+	log    string
+	failed bool
+}
+
+func (r *recorder) Skip(...any)    {}
+func (r *recorder) Fatal(a ...any) { r.Log(a...); r.FailNow() }
+func (r *recorder) Parallel()      {}
+func (r *recorder) Log(a ...any)   { r.log += fmt.Sprint(a...) }
+func (r *recorder) FailNow()       { r.failed = true; runtime.Goexit() }
+func (r *recorder) Verbose() bool  { return true }
+func (r *recorder) Run(_ string, f func(testscript.T)) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f(r)
+	}()
+	<-done
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
@@ -95,23 +94,6 @@ func oneLine(s string) string {
 
 // showEnv prints the names and where each comes from, never a value nor anything made of one.
 func (u *ui) showEnv(env *launcher.Env) {
-	if u.json {
-		type variable struct {
-			Name   string   `json:"name"`
-			Source string   `json:"source"`
-			Beat   []string `json:"beat,omitempty"`
-			Kept   bool     `json:"kept_existing,omitempty"`
-		}
-		out := struct {
-			Variables []variable `json:"variables"`
-			Stripped  []string   `json:"stripped"`
-		}{Variables: []variable{}, Stripped: append([]string{}, env.Stripped...)}
-		for _, v := range env.Vars {
-			out.Variables = append(out.Variables, variable{v.Name, v.Origin, v.Beat, v.Kept})
-		}
-		_ = json.NewEncoder(u.stdout).Encode(out)
-		return
-	}
 	width := 0
 	for _, v := range env.Vars {
 		width = max(width, len(v.Name))
@@ -121,6 +103,9 @@ func (u *ui) showEnv(env *launcher.Env) {
 		if len(v.Beat) > 0 {
 			note = "  (wins over " + strings.Join(v.Beat, ", ") + ")"
 		}
+		if place := fileText(v, "in memory"); place != "" {
+			note += fmt.Sprintf("  (a file %s, named by %s)", place, v.File.Variable())
+		}
 		if v.Kept {
 			note += "  (not used: the variable is already set)"
 		}
@@ -129,6 +114,17 @@ func (u *ui) showEnv(env *launcher.Env) {
 	for _, name := range env.Stripped {
 		u.printf("%-*s  stripped (a Vault credential)\n", width, name)
 	}
+}
+
+// fileText says where the file of a variable is; "" for one that is no file.
+func fileText(v launcher.Variable, memory string) string {
+	switch {
+	case v.File == nil:
+		return ""
+	case v.File.Path == "":
+		return memory
+	}
+	return v.File.Path
 }
 
 // textHandler writes log lines for a person: "vaultexec: warning: text key=value".

@@ -1,6 +1,7 @@
 package launcher
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -11,48 +12,85 @@ import (
 // The lines of the log about what is decided: one each, with which paths from which version to which, which names, why, and
 // how long it took; never a value.
 
-var stopReason = map[purpose]string{
+// edition is one environment and the states of the secrets that it was made of.
+type edition struct {
+	env    *Env
+	states states
+}
+
+// states tells in which state each watched secret is, by its path in the order of the command line.
+type states map[vault.Path]vault.Marker
+
+// changes lists what differs between two states: "agenticverz/app-prod 3 → 4".
+func (from states) changes(to states) []string {
+	var list []string
+	for p, m := range to {
+		old, known := from[p]
+		switch {
+		case known && old == m:
+		case m.Version == 0 && !m.Absent: // KV version 1 has no versions, a lease neither
+			list = append(list, p.String()+" changed")
+		default:
+			list = append(list, fmt.Sprintf("%s %s → %s", p, old, m))
+		}
+	}
+	slices.Sort(list)
+	return list
+}
+
+// paths lists which secrets differ.
+func (from states) paths(to states) []string {
+	var list []string
+	for p, m := range to {
+		if old, known := from[p]; !known || old != m {
+			list = append(list, p.String())
+		}
+	}
+	slices.Sort(list)
+	return list
+}
+
+func (from states) text(to states) string { return strings.Join(from.changes(to), ", ") }
+
+var stopText = map[purpose]string{
 	toRestart: "secrets changed, restarting the command",
 	toExit:    "secrets changed, ending as --on-change exit asks",
 }
 
 // logDecision says what is done about the change under way.
 func (s *supervisor) logDecision(text string) {
-	s.Log.Info(text, "paths", s.changedPaths(), "names", strings.Join(changedNames(s.env, s.next), ", "),
-		"read", s.took.Round(time.Millisecond).String(), "since", time.Since(s.since).Round(time.Millisecond).String())
+	s.Log.Info(text, "paths", s.runs.states.text(s.next.states), "names", strings.Join(changedNames(s.runs.env, s.next.env), ", "),
+		"read", duration(s.took), "since", duration(time.Since(s.since)))
 }
 
 func (s *supervisor) logAction(a action) {
 	m := s.machine
+	seen := func() string { return s.runs.states.text(s.known) }
 	switch a {
 	case actLogSettle:
-		s.Log.Info("secrets changed", "paths", s.changedPaths(), "settle", m.settle.String())
+		s.Log.Info("secrets changed", "paths", seen(), "settle", m.settle.String())
 	case actLogWait:
-		s.Log.Info("the change waits for its turn", "paths", s.changedPaths(), "in", time.Until(m.deadline).Round(time.Second).String())
+		s.Log.Info("the change waits for its turn", "paths", seen(), "for", m.why, "in", duration(time.Until(m.deadline)))
 	case actLogSame:
-		s.Log.Info("the environment is the same, nothing to do", "paths", s.changedPaths())
-		s.changes = map[vault.Path]pathChange{}
+		s.Log.Info("the environment is the same, nothing to do", "paths", seen(), "read", duration(s.took))
 	case actLogNone:
 		s.logDecision("secrets changed, nothing is done as --on-change none asks")
 	case actLogTriedBefore:
-		s.Log.Info("these versions made the command fail before, not tried again", "paths", s.changedPaths())
-		s.changes = map[vault.Path]pathChange{}
+		s.Log.Info("these versions made the command fail before, not tried again", "paths", seen(), "read", duration(s.took))
 	case actLogRevert:
-		s.Log.Error("the command failed with the changed secrets, starting it with the last good ones", "status", statusText(m.status),
-			"after", time.Since(m.startedAt).Round(time.Millisecond).String())
+		s.Log.Error("the command failed with the changed secrets, starting it with the last good ones", "paths", s.runs.states.text(s.good.states),
+			"names", strings.Join(changedNames(s.runs.env, s.good.env), ", "), "status", statusText(m.status), "after", duration(time.Since(m.startedAt)))
 	case actLogLate:
-		s.Log.Info("the change is not acted on, a signal ends the command", "state", m.state.String())
+		s.Log.Info("the change is not acted on, a signal ends the command", "paths", seen(), "state", m.state.String())
 	}
 }
 
-// changedPaths lists what changed since the running child was started.
-func (s *supervisor) changedPaths() string {
-	var list []string
-	for _, c := range s.changes {
-		list = append(list, c.String())
+// duration rounds for a log.
+func duration(d time.Duration) string {
+	if d < 10*time.Second {
+		return d.Round(time.Millisecond).String()
 	}
-	slices.Sort(list)
-	return strings.Join(list, ", ")
+	return d.Round(time.Second).String()
 }
 
 // changedNames lists the variables that differ, "+" before new ones and "-" before those that go.
@@ -60,9 +98,14 @@ func changedNames(from, to *Env) []string {
 	var names []string
 	old := map[string]vault.Text{}
 	for _, v := range from.Vars {
-		old[v.Name] = v.Value
+		if !v.unused() {
+			old[v.Name] = v.Value
+		}
 	}
 	for _, v := range to.Vars {
+		if v.unused() { // the child has the inherited one
+			continue
+		}
 		before, had := old[v.Name]
 		switch {
 		case !had:

@@ -1,2 +1,38 @@
 // Package launcher is the life of a run: from references to secrets to an environment to a command.
+//
+// Run finds the program first (exec.go), so that a wrong name costs no login. A worker logs in and reads all secrets at the
+// same time (fetch.go) while the main goroutine waits for signals: one that ends vaultexec ends it within 200 ms. The secrets
+// become one environment (env.go, which is pure), or every reason why they do not is reported at once. Then vaultexec
+// becomes the command (exec.go), or stays as its parent (supervise.go) where something has to be done for it later.
+//
+// There the main goroutine, locked to the main thread, owns the child: it alone forks, reaps and signals, and it waits for
+// events in one loop: signals to pass on (signals.go, tty.go), ended processes, one timer, and what the watcher sends.
+// The watcher (watch.go) is a goroutine that looks at the secrets, reads them when it is told to, and decides nothing.
+// What is to be done about an event is decided by a state machine without a clock or a process of its own (restart.go). Its
+// actions are carried out in supervise.go, hook.go runs the hook, decide.go writes the lines of the log. Nothing is taken
+// from the running child before everything new was read and makes a valid environment, and what failed to work is replaced
+// by what worked before.
+//
+//	starting ──▶ running ──▶ settling ──▶ waiting ──▶ reading ──▶ hooking ──▶ stopping
+//	   ▲            ▲            ▲           ▲           │           │           │
+//	   │            │            │           └────────── │ ─ failed ─┤           │
+//	   │            │            └──────── moving ───────┤           │           │
+//	   │            └────────── nothing to be done ──────┴─ signal: ─┘           │
+//	   │                                                                         │
+//	   └──── next command ────── clearing ◀──────────────────────────────────────┘
+//	                              │    ▲
+//	             ended ◀──────────┘    └── ending ◀── SIGTERM, from running to hooking
+//
+// A change that comes when it cannot be acted on (while everything is read, by the hook, between two children) is kept, and
+// leads to settling as soon as the child runs undisturbed. Every way from state to state:
+//
+//	starting  → running settling ended
+//	running   → settling ending clearing
+//	settling  → waiting reading ending clearing
+//	waiting   → reading ending clearing
+//	reading   → running settling hooking ending clearing
+//	hooking   → running settling waiting stopping ending clearing
+//	stopping  → clearing
+//	ending    → clearing
+//	clearing  → starting ended
 package launcher

@@ -44,16 +44,21 @@ type EnvRules struct {
 	KeepToken    bool     // do not strip Vault credentials
 	NullAsEmpty  bool
 	AllowNames   []string // dangerous names that are allowed; globs
+	Files        []FileSpec
 }
 
 // Variable is one variable that comes from Vault.
 type Variable struct {
 	Name   string
 	Value  vault.Text
-	Origin string   // mount/path@version#key
-	Beat   []string // origins that lost a collision
-	Kept   bool     // --keep-existing: the inherited variable won
+	Origin string    // mount/path@version#key
+	Beat   []string  // origins that lost a collision
+	Kept   bool      // --keep-existing: the inherited variable won
+	File   *FileSpec // handed over as a file; Value is what it holds
 }
+
+// unused reports whether the child gets nothing of it. A file with a path is written even where an inherited variable won.
+func (v *Variable) unused() bool { return v.Kept && (v.File == nil || v.File.Path == "") }
 
 // Env is a finished environment.
 type Env struct {
@@ -64,19 +69,30 @@ type Env struct {
 
 // Strings returns the environment as execve wants it. Inherited variables keep their order and bytes; a name that Vault
 // sets is taken out of them, so that no name stands twice.
-func (e *Env) Strings() []string {
+func (e *Env) Strings() []string { return e.strings(nil) }
+
+// strings is Strings with the paths of the files in memory, by name.
+func (e *Env) strings(memory map[string]string) []string {
 	out := make([]string, 0, len(e.inherit)+len(e.Vars))
 	out = append(out, e.inherit...)
 	for _, v := range e.Vars {
-		if !v.Kept {
+		switch {
+		case v.Kept:
+		case v.File == nil:
 			out = append(out, v.Name+"="+v.Value.Reveal())
+		case memory[v.Name] != "":
+			out = append(out, v.File.Variable()+"="+memory[v.Name])
+		default:
+			out = append(out, v.File.Variable()+"="+v.File.place())
 		}
 	}
 	return out
 }
 
 // Equal reports whether a child would see no difference.
-func (e *Env) Equal(o *Env) bool { return slices.Equal(e.Strings(), o.Strings()) }
+func (e *Env) Equal(o *Env) bool {
+	return slices.Equal(e.Strings(), o.Strings()) && sameFiles(e.Files(), o.Files())
+}
 
 // cleanNames are inherited with --clean-env. NOTIFY_SOCKET and its like belong to the process, not to the user's settings.
 var cleanNames = []string{"PATH", "HOME", "TERM", "TZ", "LANG", "NOTIFY_SOCKET", "JOURNAL_STREAM", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID", "WATCHDOG_PID", "WATCHDOG_USEC"}
@@ -126,6 +142,7 @@ func buildEnv(got []fetched, rules EnvRules, inherited []string) (*Env, error) {
 			b.add(g)
 		}
 	}
+	b.checkFiles(got)
 	if len(b.faults) > 0 {
 		return nil, fault.Join(b.faults)
 	}
@@ -174,7 +191,7 @@ func (b *envBuilder) put(g fetched, key, name string, v vault.Value) {
 		b.fail(fault.Value, g, key, fmt.Sprintf("%q is not a variable name", name), "names are [A-Za-z_][A-Za-z0-9_]*: choose one with --env NAME=PATH#KEY, or leave the key out with --exclude")
 		return
 	}
-	if matchesAny(DangerousNames, name) && !matchesAny(b.rules.AllowNames, name) {
+	if IsDangerous(name, b.rules.AllowNames) {
 		b.fail(fault.Value, g, key, fmt.Sprintf("%s changes which code runs", name), fmt.Sprintf("whoever may write the secret would own the process: rename it with --env, leave it out with --exclude, or allow it with --allow-name %s", name))
 		return
 	}
@@ -190,9 +207,13 @@ func (b *envBuilder) put(g fetched, key, name string, v vault.Value) {
 		b.fail(fault.Value, g, key, "the value cannot be read", "")
 		return
 	}
+	if f := b.rules.file(name); f != nil {
+		b.putFile(g, key, f, text)
+		return
+	}
 	value := text.Reveal()
 	if strings.IndexByte(value, 0) >= 0 {
-		b.fail(fault.Value, g, key, "the value holds a NUL byte, which no variable can", "store it as base64, or leave the key out with --exclude")
+		b.fail(fault.Value, g, key, "the value holds a NUL byte, which no variable can", fmt.Sprintf("hand it over as a file with --file %s, or leave the key out with --exclude", name))
 		return
 	}
 	if size := len(name) + 1 + len(value) + 1; size > maxArgStrlen {
@@ -256,14 +277,17 @@ func (b *envBuilder) finish(inherited []string) *Env {
 	index := make(map[string]int, len(e.Vars))
 	for i, v := range e.Vars {
 		index[v.Name] = i
+		if v.File != nil {
+			index[v.File.Variable()] = i
+		}
 	}
 	seen := make(map[string]bool, len(inherited))
 	for _, kv := range inherited {
 		name, _, hasValue := strings.Cut(kv, "=")
-		if seen[name] { // execve would pass both on; getenv(3) finds the first
+		if hasValue && seen[name] { // execve would pass both on; getenv(3) finds the first
 			continue
 		}
-		seen[name] = true
+		seen[name] = seen[name] || hasValue // no getenv(3) finds a string without "="
 		if b.rules.CleanEnv && !slices.Contains(cleanNames, name) && !matchesAny(b.rules.Pass, name) {
 			continue
 		}
@@ -300,7 +324,7 @@ func checkSize(env *Env, argv []string, stackLimit uint64) error {
 	if total+4096 <= limit { // room for the path of the program and what the kernel adds
 		return nil
 	}
-	vars := slices.Clone(env.Vars)
+	vars := slices.DeleteFunc(slices.Clone(env.Vars), func(v Variable) bool { return v.File != nil })
 	sort.SliceStable(vars, func(i, j int) bool { return len(vars[i].Value.Reveal()) > len(vars[j].Value.Reveal()) })
 	var largest []string
 	for _, v := range vars[:min(3, len(vars))] {
@@ -324,8 +348,10 @@ func IsName(s string) bool {
 	return true
 }
 
-// IsDangerous reports whether a variable of that name changes which code runs.
-func IsDangerous(name string) bool { return matchesAny(DangerousNames, name) }
+// IsDangerous reports whether a variable of that name changes which code runs and is not among the allowed globs.
+func IsDangerous(name string, allowed []string) bool {
+	return matchesAny(DangerousNames, name) && !matchesAny(allowed, name)
+}
 
 // matchesAny matches path.Match globs; a "/" in a key is matched by no "*", as in the shell.
 func matchesAny(globs []string, s string) bool {

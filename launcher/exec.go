@@ -79,6 +79,10 @@ func executable(path string) error {
 // startError turns the errno of a failed start into the failure that a shell would report.
 func startError(path string, err error) error {
 	e := &fault.Error{Kind: fault.NotExecutable, What: fmt.Sprintf("cannot start %q", path), Why: err.Error(), Err: err}
+	var known *fault.Error
+	if errors.As(err, &known) { // a file that could not be made
+		return known
+	}
 	switch {
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR):
 		e.Kind = fault.NotFound
@@ -117,7 +121,10 @@ func inspect(path string) error {
 	head = head[:n]
 	switch {
 	case bytes.HasPrefix(head, []byte("#!")):
-		return interpreter(path, scriptInterpreter(head))
+		if interp := scriptInterpreter(head); interp != "" {
+			return interpreter(path, interp)
+		}
+		return startError(path, unix.ENOEXEC)
 	case bytes.HasPrefix(head, elfMagic):
 		return interpreter(path, elfInterpreter(f, head))
 	case bytes.IndexByte(head, 0) >= 0 || otherFormats():

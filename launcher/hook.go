@@ -45,7 +45,7 @@ func (s *supervisor) startHook() {
 	}
 	s.program = p
 	if s.Watching.Hook == "" {
-		s.happened(evHooked{ok: true})
+		s.ready()
 		return
 	}
 	if err := s.forkHook(); err != nil {
@@ -80,22 +80,20 @@ func (s *supervisor) hookEnv() []string {
 	env := make([]string, 0, len(s.Environ)+3)
 	for _, kv := range s.Environ {
 		name, _, _ := strings.Cut(kv, "=")
-		fromVault := slices.ContainsFunc(s.next.Vars, func(v Variable) bool { return v.Name == name })
-		if !fromVault && !slices.Contains(credentialNames, name) {
+		if !s.fromVault(name) && !slices.Contains(credentialNames, name) {
 			env = append(env, kv)
 		}
 	}
-	var paths, versions []string
-	for _, c := range s.changes {
-		paths = append(paths, c.path.String())
-		versions = append(versions, c.String())
-	}
-	slices.Sort(paths)
-	slices.Sort(versions)
 	return append(env,
-		"VAULTEXEC_CHANGED_PATHS="+strings.Join(paths, "\n"),
-		"VAULTEXEC_CHANGED_VERSIONS="+strings.Join(versions, "\n"),
-		"VAULTEXEC_CHANGED_NAMES="+strings.Join(changedNames(s.env, s.next), "\n"))
+		"VAULTEXEC_CHANGED_PATHS="+strings.Join(s.runs.states.paths(s.next.states), "\n"),
+		"VAULTEXEC_CHANGED_VERSIONS="+strings.Join(s.runs.states.changes(s.next.states), "\n"),
+		"VAULTEXEC_CHANGED_NAMES="+strings.Join(changedNames(s.runs.env, s.next.env), "\n"))
+}
+
+// fromVault reports whether Vault sets a variable of that name, or did for the child that runs.
+func (s *supervisor) fromVault(name string) bool {
+	is := func(v Variable) bool { return v.Name == name }
+	return slices.ContainsFunc(s.next.env.Vars, is) || slices.ContainsFunc(s.runs.env.Vars, is)
 }
 
 // hookEnded: only a hook that succeeds lets the change go on.
@@ -108,7 +106,11 @@ func (s *supervisor) hookEnded(status unix.WaitStatus) {
 	if !ok && s.machine.state == hooking {
 		s.Log.Warn("the hook failed, the change is postponed", "hook", s.Watching.Hook, "status", statusText(status))
 	}
-	s.happened(evHooked{ok: ok})
+	if ok {
+		s.ready()
+		return
+	}
+	s.happened(evHooked{ok: false})
 }
 
 func statusText(status unix.WaitStatus) string {

@@ -27,6 +27,7 @@ type Options struct {
 	Mode        Mode
 	Supervision Supervision
 	Watching    Watching // the zero value looks at nothing
+	AllowDisk   bool     // files with a path may be on a disk
 
 	Log *slog.Logger
 }
@@ -56,14 +57,17 @@ func Run(o Options) error {
 	if err != nil {
 		return err
 	}
-	env, got, err := l.prepare(p)
+	if err := CheckFilePlaces(o.Rules.Files, o.AllowDisk); err != nil {
+		return err
+	}
+	env, got, err := l.prepare(func(env *Env) error { return checkSize(env, p.argv, stackLimit()) })
 	if err != nil {
 		return err
 	}
 	if l.staysBehind(got) {
 		return l.supervise(p, env, got)
 	}
-	if len(leases(got)) == 0 { // or they would end with the token
+	if l.Session.Own() && len(leases(got)) == 0 { // or they would end with the token
 		if _, err := watched(l, func(ctx context.Context) (struct{}, error) {
 			l.Session.Revoke(ctx)
 			return struct{}{}, nil
@@ -71,7 +75,12 @@ func Run(o Options) error {
 			return err
 		}
 	}
-	return replace(p, env.Strings(), l.signals)
+	environ, done, err := newFiles(o.AllowDisk).handOver(env) // none has a path here: somebody has to remove those
+	if err != nil {
+		return err
+	}
+	defer done()
+	return replace(p, environ, l.signals)
 }
 
 // staysBehind decides between the modes.
@@ -85,32 +94,22 @@ func (l *launch) staysBehind(got []fetched) bool {
 	return os.Getpid() == 1 || len(leases(got)) > 0
 }
 
-// Inspect reads what a run would read, but leased secrets, and builds the environment that a command would get.
-func Inspect(ctx context.Context, o Options) (*Env, error) {
-	l := &launch{Options: o}
-	got, err := l.fetch(ctx, true)
-	if err != nil {
-		return nil, err
-	}
-	return buildEnv(got, o.Rules, o.Environ)
-}
-
 // prepared is what prepare gives.
 type prepared struct {
 	env *Env
 	got []fetched
 }
 
-// prepare logs in, fetches and builds the environment. When that fails, the token has no further use.
-func (l *launch) prepare(p program) (*Env, []fetched, error) {
+// prepare logs in, fetches, builds the environment and has it checked. When that fails, the token has no further use.
+func (l *launch) prepare(check func(*Env) error) (*Env, []fetched, error) {
 	r, err := watched(l, func(ctx context.Context) (prepared, error) {
-		got, err := l.fetch(ctx, false)
+		got, err := l.fetch(ctx)
 		var env *Env
 		if err == nil {
 			env, err = buildEnv(got, l.Rules, l.Environ)
 		}
 		if err == nil {
-			err = checkSize(env, p.argv, stackLimit())
+			err = check(env)
 		}
 		if err != nil {
 			l.Session.Revoke(ctx)
@@ -155,13 +154,14 @@ func watched[T any](l *launch, f func(context.Context) (T, error)) (T, error) {
 }
 
 // fetch logs in and reads all secrets.
-func (l *launch) fetch(ctx context.Context, noLease bool) ([]fetched, error) {
+func (l *launch) fetch(ctx context.Context) ([]fetched, error) {
+	if len(l.Sources) == 0 { // a plain init: neither a request nor a token
+		return nil, nil
+	}
 	if err := l.Session.Prepare(ctx); err != nil {
 		return nil, err
 	}
-	patience := vault.Patience{Wait: l.Wait, Start: time.Now(), Notice: func(cause string) {
-		l.Log.Warn("waiting for Vault: "+cause, "wait", waitText(l.Wait))
-	}}
+	patience := l.patience(time.Now())
 	if err := patience.Do(ctx, l.Session.Login); err != nil {
 		return nil, err
 	}
@@ -170,11 +170,7 @@ func (l *launch) fetch(ctx context.Context, noLease bool) ([]fetched, error) {
 	// What is waited for out here is only a second login, when the token ended during a long wait.
 	err := patience.Do(ctx, func(ctx context.Context) error {
 		return l.Session.Do(ctx, func(ctx context.Context) error {
-			f := &fetcher{
-				client: l.Session.Client, sources: l.Sources, mountIsDefault: l.MountIsDefault, log: l.Log,
-				opt: vault.ReadOptions{KVVersion: l.KVVersion, NoLease: noLease},
-			}
-			got, read = f.fetch(ctx, patience)
+			got, read = l.fetcher(false).fetch(ctx, patience)
 			if fault.Is(read, fault.Away) {
 				return nil
 			}
@@ -185,6 +181,20 @@ func (l *launch) fetch(ctx context.Context, noLease bool) ([]fetched, error) {
 		err = read
 	}
 	return got, err
+}
+
+// patience is how long a Vault that is away is waited for, from start on.
+func (l *launch) patience(start time.Time) vault.Patience {
+	return vault.Patience{Wait: l.Wait, Start: start, Notice: func(cause string) {
+		l.Log.Warn("waiting for Vault: "+cause, "wait", waitText(l.Wait))
+	}}
+}
+
+func (l *launch) fetcher(noLease bool) *fetcher {
+	return &fetcher{
+		client: l.Session.Client, sources: l.Sources, mountIsDefault: l.MountIsDefault, log: l.Log,
+		opt: vault.ReadOptions{KVVersion: l.KVVersion, NoLease: noLease},
+	}
 }
 
 func waitText(d time.Duration) string {

@@ -59,6 +59,9 @@ type process struct {
 	dead                        bool
 }
 
+// processes cannot be listed without cgo or ps(1) here.
+func processes() []process { return nil }
+
 // liveMembers cannot tell zombies from the living here.
 func liveMembers(group int) []process {
 	if unix.Kill(-group, 0) != nil {

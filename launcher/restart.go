@@ -52,14 +52,17 @@ type (
 	evGroupGone   struct{}                         // no live process of its group is left
 	evSignal      struct{ sig unix.Signal }        // vaultexec received a signal that may end it
 	evTimer       struct{}                         // the deadline is over
-	evChanged     struct{}                         // the watch sees something new
+	evChanged     struct{ again bool }             // the watch sees something new, or wants a failed read repeated
 	evRead        struct {                         // everything was read
 		failed bool   // not everything can be read, or it makes no valid environment
 		same   bool   // the environment is that of the running child
-		moving bool   // something changed again since the last look
+		moving bool   // something changed again since the last look, or a replica that lags behind has answered
 		id     string // names this set of versions
 	}
-	evHooked struct{ ok bool } // the hook has ended, or the command cannot be started any more
+	evHooked struct {
+		ok      bool // the hook succeeded, the command can be started, the files are written
+		restart bool // a signal cannot bring this change to the command
+	}
 )
 
 func (evStarted) isEvent()     {}
@@ -95,6 +98,7 @@ const (
 	actLogTriedBefore
 	actLogRevert
 	actLogLate // the change is given up, the child is ending
+	actDrop    // what was read is not taken
 )
 
 // OnChange is what --on-change asks for.
@@ -116,7 +120,7 @@ const (
 )
 
 const (
-	maxSettle    = 30 * time.Second // changes that keep coming postpone a restart by no more
+	maxPostpone  = 30 * time.Second // changes that keep coming postpone a restart by no more
 	groupGrace   = 2 * time.Second  // from SIGTERM to SIGKILL for what is left of a group
 	killPatience = 5 * time.Second  // for what survives SIGKILL, in uninterruptible sleep
 	lastPatience = time.Second      // the same when vaultexec is about to end
@@ -128,7 +132,6 @@ const (
 // policy is what the options ask for.
 type policy struct {
 	onChange     Reaction
-	hook         bool
 	settle       time.Duration
 	splay        time.Duration
 	minUptime    time.Duration
@@ -153,11 +156,13 @@ type machine struct {
 	onTrial   time.Time       // end of the probation; zero when the child is not on it
 	candidate string          // id of what was read last
 	current   string          // id of what the running child was started with
-	again     bool            // something changed when it could not be acted on: read again with the next child
+	pending   bool            // something changed when it could not be acted on: read again when the child runs undisturbed
+	quiet     bool            // nothing new is known, a failed read is repeated
 	rejected  string          // id of the set of versions that made a child fail
 	told      bool            // a signal that may end the child was passed on: its end is no failure of the secrets
-	firstSeen time.Time       // of the change under way
+	latest    time.Time       // further changes postpone the change under way no longer than until then
 	splayed   time.Duration   // random delay of the change under way
+	why       string          // what waiting waits for
 	termAt    time.Time       // first SIGTERM received while the child runs
 	killed    bool            // the group got its SIGKILL
 	retries   int             // postponements of the change under way
@@ -200,13 +205,7 @@ func (m *machine) inStarting(ev event, now time.Time) []action {
 				m.onTrial = now.Add(m.probation)
 			}
 		}
-		m.run()
-		acts := []action{actAccept}
-		if m.again {
-			m.again = false
-			acts = append(acts, m.changed(now)...)
-		}
-		return acts
+		return append([]action{actAccept}, m.run(now)...)
 	case evStartFailed:
 		m.err = ev.err
 		m.enter(ended, time.Time{})
@@ -216,18 +215,47 @@ func (m *machine) inStarting(ev event, now time.Time) []action {
 			m.enter(ended, time.Time{})
 		}
 	case evChanged:
-		m.again = true
+		m.postpone()
 	case evTimer: // --min-uptime before a revert is over
-		m.enter(starting, time.Time{})
-		return []action{actStart}
+		if m.due(now) {
+			m.enter(starting, time.Time{})
+			return []action{actStart}
+		}
 	}
 	return nil
 }
 
-// run enters running. The probation's end is its deadline.
-func (m *machine) run() {
-	m.next, m.retries, m.splayed, m.firstSeen = toEnd, 0, 0, time.Time{}
+// due reports whether the state has a deadline and it is over.
+func (m *machine) due(now time.Time) bool { return !m.deadline.IsZero() && !now.Before(m.deadline) }
+
+// run enters running, whose deadline is the end of the probation, or settling when a change came at a time that had no use
+// for it.
+func (m *machine) run(now time.Time) []action {
+	m.next = toEnd
+	if m.pending {
+		return m.settleFirst(now)
+	}
 	m.enter(running, m.onTrial)
+	return nil
+}
+
+// settleFirst begins with a change.
+func (m *machine) settleFirst(now time.Time) []action {
+	m.pending, m.retries, m.splayed = false, 0, 0
+	if m.splay > 0 {
+		m.splayed = m.random(m.splay)
+	}
+	m.latest = now.Add(m.settle + maxPostpone)
+	m.enter(settling, now.Add(m.settle))
+	return m.tell(actLogSettle)
+}
+
+// tell is an action of the log that the repetition of a failed read does without: it may be repeated for days.
+func (m *machine) tell(a action) []action {
+	if m.quiet {
+		return nil
+	}
+	return []action{a}
 }
 
 // withChild handles the states in which the child runs undisturbed.
@@ -256,13 +284,13 @@ func (m *machine) withChild(ev event, now time.Time) []action {
 	case evSignal:
 		return append(first, m.signalled(ev.sig, now)...)
 	case evChanged:
-		return append(first, m.changed(now)...)
+		return append(first, m.changed(ev.again, now)...)
 	case evTimer:
 		return append(first, m.timer(now)...)
 	case evRead:
 		return append(first, m.read(ev, now)...)
 	case evHooked:
-		return append(first, m.hooked(ev.ok, now)...)
+		return append(first, m.hooked(ev, now)...)
 	}
 	return first
 }
@@ -272,7 +300,9 @@ func (m *machine) exited(status unix.WaitStatus, now time.Time) []action {
 	m.status, m.next = status, toEnd
 	failed := !status.Exited() || status.ExitStatus() != 0
 	if failed && !m.told && !m.onTrial.IsZero() {
-		m.again = m.again || m.state != running
+		if m.state != running { // the change under way is none of this child's
+			m.postpone()
+		}
 		m.next, m.rejected, m.onTrial = toRevert, m.current, time.Time{}
 		return append([]action{actLogRevert}, m.clear(now)...)
 	}
@@ -308,47 +338,58 @@ func (m *machine) signalled(sig unix.Signal, now time.Time) []action {
 	return acts
 }
 
-func (m *machine) changed(now time.Time) []action {
+func (m *machine) changed(again bool, now time.Time) []action {
 	switch m.state {
 	case running:
-		m.firstSeen, m.retries = now, 0
-		m.splayed = 0
-		if m.splay > 0 {
-			m.splayed = m.random(m.splay)
-		}
-		m.enter(settling, now.Add(m.settle))
-		return []action{actLogSettle}
-	case settling:
-		m.enter(settling, m.settled(now))
-	case hooking: // what was read is already behind
-		m.again = true
+		m.quiet = again
+		return m.settleFirst(now)
+	case settling, waiting: // it may be waiting for something else, and for longer than that
+		m.quiet = m.quiet && again
+		m.deadline = later(m.deadline, m.settled(now))
+	case reading, hooking: // it is not in what was read, or has not settled
+		m.postpone()
 	}
-	return nil // waiting and reading have the read still before them
+	return nil
 }
+
+// postpone keeps a change for the time when the child runs undisturbed again.
+func (m *machine) postpone() { m.pending, m.quiet = true, false }
 
 // settled is when the settle time is over, counted from now.
-func (m *machine) settled(now time.Time) time.Time {
-	return earlier(now.Add(m.settle), m.firstSeen.Add(maxSettle))
-}
+func (m *machine) settled(now time.Time) time.Time { return earlier(now.Add(m.settle), m.latest) }
 
 func (m *machine) timer(now time.Time) []action {
-	if now.Before(m.deadline) {
+	if !m.due(now) {
 		return nil
 	}
 	switch m.state {
 	case settling:
-		turn := later(now.Add(m.splayed), m.startedAt.Add(m.minUptime))
+		turn, why := now.Add(m.splayed), "splay"
 		m.splayed = 0
-		m.enter(waiting, turn)
-		if turn.After(now) {
-			return []action{actLogWait}
+		if up := m.startedAt.Add(m.minUptime); up.After(turn) {
+			turn, why = up, "min-uptime"
 		}
-		return m.timer(now)
+		if turn.After(now) {
+			return m.wait(turn, why)
+		}
+		return m.readAll()
 	case waiting:
-		m.enter(reading, time.Time{})
-		return []action{actRead}
+		return m.readAll()
 	}
 	return nil
+}
+
+// wait waits for something that is not a further change. Changes that come meanwhile may postpone the turn afresh.
+func (m *machine) wait(turn time.Time, why string) []action {
+	m.why, m.latest = why, turn.Add(maxPostpone)
+	m.enter(waiting, turn)
+	return m.tell(actLogWait)
+}
+
+func (m *machine) readAll() []action {
+	m.pending = false
+	m.enter(reading, time.Time{})
+	return []action{actRead}
 }
 
 // read: everything was read, or could not be.
@@ -356,53 +397,47 @@ func (m *machine) read(ev evRead, now time.Time) []action {
 	if m.state != reading {
 		return nil
 	}
+	if (ev.moving || m.pending) && now.Before(m.latest) {
+		m.pending = false
+		m.enter(settling, m.settled(now))
+		return []action{actDrop}
+	}
 	switch {
 	case ev.failed:
-		m.run()
-		return nil
-	case ev.moving && now.Before(m.firstSeen.Add(maxSettle)):
-		m.enter(settling, m.settled(now))
-		return nil
+		return append([]action{actDrop}, m.run(now)...)
 	case ev.same:
-		m.run()
-		return []action{actLogSame}
+		return append(append(m.tell(actLogSame), actAccept), m.run(now)...)
 	case ev.id == m.rejected:
-		m.run()
-		return []action{actLogTriedBefore}
+		return append(append(m.tell(actLogTriedBefore), actDrop), m.run(now)...)
 	}
 	m.candidate = ev.id
 	if m.onChange == ReactNone {
-		m.run()
-		return []action{actLogNone, actAccept}
+		return append([]action{actLogNone, actAccept}, m.run(now)...)
 	}
 	m.enter(hooking, time.Time{})
 	return []action{actHook}
 }
 
 // hooked: the hook, if there is one, has ended, and the program was looked up again.
-func (m *machine) hooked(ok bool, now time.Time) []action {
+func (m *machine) hooked(ev evHooked, now time.Time) []action {
 	if m.state != hooking {
 		return nil
 	}
-	if !ok {
+	if !ev.ok {
 		d := lastRetry
 		if m.retries < 5 {
 			d = min(firstRetry<<m.retries, lastRetry)
 		}
 		m.retries++
-		m.again = false // everything is read anew
-		m.enter(waiting, now.Add(d))
-		return []action{actLogWait}
+		return append([]action{actDrop}, m.wait(now.Add(d), "the hook")...)
 	}
-	switch m.onChange {
+	reaction := m.onChange
+	if ev.restart {
+		reaction = ReactRestart
+	}
+	switch reaction {
 	case ReactSignal:
-		m.run()
-		acts := []action{actSignal, actAccept}
-		if m.again {
-			m.again = false
-			acts = append(acts, m.changed(now)...)
-		}
-		return acts
+		return append([]action{actSignal, actAccept}, m.run(now)...)
 	case ReactExit:
 		m.next = toExit
 	default:
@@ -424,7 +459,7 @@ func (m *machine) inStopping(ev event, now time.Time) []action {
 		}
 		again := !m.termAt.IsZero() && now.Sub(m.termAt) >= againAfter
 		if ev.sig == unix.SIGTERM && again {
-			return m.kill(now)
+			return m.kill()
 		}
 		if ev.sig == unix.SIGTERM && m.termAt.IsZero() {
 			m.termAt = now
@@ -434,17 +469,17 @@ func (m *machine) inStopping(ev event, now time.Time) []action {
 			return []action{actLogLate}
 		}
 	case evChanged:
-		m.again = true
+		m.postpone()
 	case evTimer:
-		if !now.Before(m.deadline) {
-			return m.kill(now)
+		if m.due(now) {
+			return m.kill()
 		}
 	}
 	return nil
 }
 
 // kill sends the SIGKILL that ends a wait. The end of the child is certain then.
-func (m *machine) kill(time.Time) []action {
+func (m *machine) kill() []action {
 	m.deadline, m.limited, m.killed = time.Time{}, false, true
 	return []action{actKill}
 }
@@ -457,11 +492,11 @@ func (m *machine) inEnding(ev event, now time.Time) []action {
 		return m.clear(now)
 	case evSignal:
 		if ev.sig == unix.SIGTERM && m.limited && now.Sub(m.termAt) >= againAfter {
-			return m.kill(now)
+			return m.kill()
 		}
 	case evTimer:
-		if m.limited && !now.Before(m.deadline) {
-			return m.kill(now)
+		if m.limited && m.due(now) {
+			return m.kill()
 		}
 	}
 	return nil
@@ -473,13 +508,13 @@ func (m *machine) inClearing(ev event, now time.Time) []action {
 	case evGroupGone:
 		return m.cleared(now)
 	case evChanged:
-		m.again = true
+		m.postpone()
 	case evSignal:
 		if isDeadly(ev.sig) && (m.next == toRestart || m.next == toRevert) {
 			m.next, m.signal = toDie, ev.sig
 		}
 	case evTimer:
-		if now.Before(m.deadline) {
+		if !m.due(now) {
 			return nil
 		}
 		if !m.killed {

@@ -131,19 +131,19 @@ const rtMin syscall.Signal = 34
 
 // ParseSignal reads a signal as kill(1) does: SIGTERM, TERM, term, 15, RTMIN+3.
 func ParseSignal(s string) (syscall.Signal, bool) {
-	if n, err := strconv.Atoi(s); err == nil {
+	if n, err := strconv.ParseUint(s, 10, 8); err == nil {
 		return syscall.Signal(n), n > 0 && syscall.Signal(n) <= lastSignal
 	}
 	name := strings.TrimPrefix(strings.ToUpper(s), "SIG")
 	if rest, ok := strings.CutPrefix(name, "RTMIN"); ok {
-		n := 0
+		n := uint64(0)
 		if rest != "" {
 			var err error
-			if n, err = strconv.Atoi(strings.TrimPrefix(rest, "+")); err != nil || rest[0] != '+' {
+			if n, err = strconv.ParseUint(strings.TrimPrefix(rest, "+"), 10, 8); err != nil || rest[0] != '+' {
 				return 0, false
 			}
 		}
-		return rtMin + syscall.Signal(n), n >= 0 && rtMin+syscall.Signal(n) <= lastSignal
+		return rtMin + syscall.Signal(n), rtMin+syscall.Signal(n) <= lastSignal
 	}
 	sig := unix.SignalNum("SIG" + name)
 	return sig, sig != 0

@@ -4,18 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"os/signal"
 	"runtime"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/agenticverz/vaultexec/internal/vault"
 )
 
 // Supervision is how a child is watched over.
@@ -34,17 +34,18 @@ type supervisor struct {
 	program program
 	machine *machine
 	tty     *terminal // nil without a controlling terminal
+	files   *files
 
-	env  *Env // of the child that runs or is about to
-	good *Env // proven to work
-	next *Env // read and not yet taken
+	runs edition  // what the running child has
+	good edition  // proven to work
+	next *edition // for the next child
 
-	watch   *watcher                  // nil when nothing is looked at
-	reads   int                       // number of the last read that was asked for
-	changes map[vault.Path]pathChange // since the running child's start
-	since   time.Time                 // when the change under way was seen
-	took    time.Duration             // of the last read
-	hook    hookRun
+	watch *watcher      // nil when nothing is looked at
+	reads int           // number of the last read that was asked for
+	known states        // what was seen last
+	since time.Time     // when the change under way was seen
+	took  time.Duration // of the last read
+	hook  hookRun
 
 	pid  int // of the child; 0 while there is none
 	left int // group of the child that ended last, while it is being cleared
@@ -65,27 +66,52 @@ const (
 // supervise runs the command as a child until it has ended. It returns *Exited, *Killed or the failure to start.
 func (l *launch) supervise(p program, env *Env, got []fetched) error {
 	s := &supervisor{
-		launch: l, program: p, env: env, good: env, changes: map[vault.Path]pathChange{},
+		launch: l, program: p, runs: edition{env: env}, known: states{},
 		machine: newMachine(l.policy()),
+		files:   newFiles(l.AllowDisk),
 		chld:    make(chan os.Signal, 1),
 		timer:   time.NewTimer(time.Hour),
 	}
 	s.timer.Stop()
+	defer s.files.removeAll()
 	becomeSubreaper()
 	s.tty = openTerminal()
 	signal.Notify(s.chld, unix.SIGCHLD)
 	s.signals.catchAll()
 	runtime.GOMAXPROCS(1) // from here on it mostly sleeps: fewer threads
 	s.do(s.start())
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	if s.machine.state != ended && (l.Watching.Interval > 0 || len(leases(got)) > 0) {
-		s.watch = newWatcher(l, p, got)
-		go s.watch.run(ctx)
-	}
+	finish := s.attend(p, got)
 	debug.FreeOSMemory()
 	s.loop()
+	finish()
 	return s.outcome()
+}
+
+// attend starts what goes on beside the child: the watch and the life of the token, or, where nothing needs Vault any more, the
+// token's revocation. The function that it returns ends that.
+func (s *supervisor) attend(p program, got []fetched) (finish func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var done sync.WaitGroup
+	if s.machine.state != ended && (s.Watching.Interval > 0 && len(s.Sources) > 0 || len(leases(got)) > 0) {
+		s.watch = newWatcher(s.launch, p, got)
+		s.runs.states = s.watch.statesOf(got)
+		s.good = s.runs
+		done.Go(func() { s.watch.run(ctx) })
+		done.Go(func() { s.Session.Keep(ctx, s.Log) })
+		return func() {
+			cancel()
+			done.Wait()
+			s.Session.Revoke(context.Background()) // its own limit is a second
+		}
+	}
+	done.Go(func() {
+		s.Session.Revoke(ctx)
+		s.Session.Client.CloseIdle()
+	})
+	return func() {
+		done.Wait()
+		cancel()
+	}
 }
 
 // policy is what the machine needs of the options.
@@ -154,26 +180,31 @@ func (s *supervisor) do(acts []action) {
 		case actStart:
 			s.do(s.start())
 		case actRevert:
-			s.next = s.good
+			good := s.good
+			s.next = &good
 		case actAccept:
 			if s.next != nil {
-				s.env, s.next = s.next, nil
+				s.runs, s.next = *s.next, nil
 			}
-			s.changes = map[vault.Path]pathChange{}
+		case actDrop:
+			s.next = nil
 		case actKeepGood:
-			s.good = s.env
+			s.good = s.runs
 		case actRead:
 			s.reads++
 			s.watch.reads <- s.reads
 		case actHook:
 			s.startHook()
 		case actStop:
-			s.logDecision(stopReason[s.machine.next])
+			s.logDecision(stopText[s.machine.next])
 			s.signalChild(s.Supervision.StopSignal, s.Supervision.SignalGroup)
 			if s.stopped {
 				s.signalChild(unix.SIGCONT, true)
 			}
 		case actSignal:
+			if !s.rewrite(s.next.env) {
+				break
+			}
 			s.logDecision("secrets changed, signalling the command")
 			s.signalChild(s.Watching.OnChange.Signal, s.Supervision.SignalGroup)
 		case actKill:
@@ -184,6 +215,9 @@ func (s *supervisor) do(acts []action) {
 			s.hook.kill()
 		case actWarnLeft:
 			s.warnLeft()
+		case actLogNone: // who looks at its files by itself finds the new ones
+			s.logAction(a)
+			s.rewrite(s.next.env)
 		default:
 			s.logAction(a)
 		}
@@ -192,35 +226,29 @@ func (s *supervisor) do(acts []action) {
 
 // heard takes what the watcher sends.
 func (s *supervisor) heard(ev watchEvent) {
-	if ev.read == nil {
-		if len(s.changes) == 0 {
+	r := ev.read
+	if r != nil && r.number != s.reads { // asked for by a state that is gone
+		return
+	}
+	maps.Copy(s.known, ev.states)
+	if r == nil {
+		switch s.machine.state {
+		case running, stopping, clearing, starting:
 			s.since = time.Now()
 		}
-		s.collect(ev.changes)
-		s.happened(evChanged{})
+		s.happened(evChanged{again: ev.again})
 		return
 	}
-	s.collect(ev.changes)
-	r := ev.read
-	if r.number != s.reads { // asked for by a state that is gone
+	if s.machine.state != reading {
 		return
 	}
-	if r.env == nil {
-		s.happened(evRead{failed: true})
-		return
-	}
-	s.next = r.env
 	s.took = r.took
-	s.happened(evRead{same: r.env.Equal(s.env), moving: r.moving, id: r.id})
-	if s.machine.state == running {
-		s.next = nil
+	if r.env == nil {
+		s.happened(evRead{failed: true, moving: r.moving})
+		return
 	}
-}
-
-func (s *supervisor) collect(changes []pathChange) {
-	for _, c := range changes {
-		s.changes[c.path] = c
-	}
+	s.next = &edition{r.env, ev.states}
+	s.happened(evRead{same: r.env.Equal(s.runs.env), moving: r.moving, id: r.id})
 }
 
 // start makes a child and tells the machine. A program file that is being written, or a momentary lack of processes or
@@ -248,10 +276,12 @@ func (s *supervisor) start() []action {
 func (s *supervisor) waitForSignal(d time.Duration) syscall.Signal {
 	t := time.NewTimer(d)
 	defer t.Stop()
+	runtime.Gosched() // os/signal's goroutine may hold a signal that it could not put into the channel yet
+	ends := func(sig os.Signal) bool { return isDeadly(sig.(syscall.Signal)) && sig != s.Watching.Refresh }
 	for over := false; ; {
 		select {
 		case sig := <-s.signals.ch:
-			if isDeadly(sig.(syscall.Signal)) {
+			if ends(sig) {
 				return sig.(syscall.Signal)
 			}
 			continue
@@ -262,7 +292,7 @@ func (s *supervisor) waitForSignal(d time.Duration) syscall.Signal {
 		}
 		select {
 		case sig := <-s.signals.ch:
-			if isDeadly(sig.(syscall.Signal)) {
+			if ends(sig) {
 				return sig.(syscall.Signal)
 			}
 		case <-t.C:
@@ -283,10 +313,15 @@ func (s *supervisor) fork() error {
 			sys.Foreground, sys.Ctty = true, s.tty.fd
 		}
 	}
-	env := s.env.Strings()
+	next := s.runs.env
 	if s.next != nil {
-		env = s.next.Strings()
+		next = s.next.env
 	}
+	env, done, err := s.files.handOver(next)
+	if err != nil {
+		return err
+	}
+	defer done()
 	path, argv := s.program.path, s.program.argv
 	if namesThisProcess(env) {
 		path, argv = "/proc/self/exe", append([]string{stubName, path}, argv...)
@@ -336,7 +371,7 @@ func (s *supervisor) received(sig syscall.Signal) {
 // forward passes a signal on, unless the terminal has sent it to the child as well.
 func (s *supervisor) forward(sig syscall.Signal) {
 	if s.sharedGroup() {
-		changed := sig == unix.SIGWINCH && s.tty.sizeChanged()
+		changed := sig == unix.SIGWINCH && s.tty.sizeChanged(time.Now())
 		front := s.tty.inFront()
 		if terminalSent(sig, s.tty.foreground, front == s.tty.group, changed, front < 0) {
 			return
@@ -456,7 +491,7 @@ func (s *supervisor) reap() {
 func (s *supervisor) childEnded(status unix.WaitStatus) {
 	if s.tty != nil {
 		s.takeTerminal()
-		if status.Signaled() {
+		if status.Signaled() && s.tty.own {
 			s.tty.restoreModes()
 		}
 	}
@@ -485,6 +520,12 @@ func (s *supervisor) childStopped(sig syscall.Signal) {
 	if s.tty == nil {
 		return
 	}
+	// A child that was stopped because it asked for the terminal goes on if it can have it. That is so after `fg` of a job that
+	// runs: the shell gives the terminal to the group that it knows, and has no reason to send SIGCONT.
+	if s.tty.own && (sig == unix.SIGTTIN || sig == unix.SIGTTOU) && s.tty.give(s.tty.group, s.pid) {
+		s.signalChild(unix.SIGCONT, true)
+		return
+	}
 	if orphaned() {
 		s.unstop(sig)
 		return
@@ -501,13 +542,16 @@ func (s *supervisor) childStopped(sig syscall.Signal) {
 	}
 }
 
-// unstop undoes a stop of the child where nobody could resume vaultexec. A child that was stopped because it asked for the
-// terminal goes on only if it can have it: it would ask without end.
+// unstop undoes a stop of the child by Ctrl-Z where nobody could resume vaultexec. One that asks for a terminal that it cannot
+// have stays stopped: it would ask without end.
 func (s *supervisor) unstop(sig syscall.Signal) {
-	given := s.tty.own && s.tty.give(s.tty.group, s.pid)
-	if sig == unix.SIGTSTP || given && (sig == unix.SIGTTIN || sig == unix.SIGTTOU) {
-		s.signalChild(unix.SIGCONT, true)
+	if sig != unix.SIGTSTP {
+		return
 	}
+	if s.tty.own {
+		s.tty.give(s.tty.group, s.pid)
+	}
+	s.signalChild(unix.SIGCONT, true)
 }
 
 // outcome is what vaultexec ends with.

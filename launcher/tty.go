@@ -1,7 +1,11 @@
 package launcher
 
 import (
+	"io"
 	"os"
+	"runtime"
+	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,6 +24,7 @@ type terminal struct {
 	foreground bool // vaultexec's group was in the foreground when it was last looked
 	modes      *unix.Termios
 	size       unix.Winsize
+	resized    time.Time // when size was seen to change
 }
 
 // openTerminal returns nil when there is no controlling terminal.
@@ -32,7 +37,7 @@ func openTerminal() *terminal {
 	t.own = t.group == os.Getpid() && !anyPipe(0, 1, 2)
 	t.look()
 	t.modes, _ = unix.IoctlGetTermios(fd, getTermios)
-	t.sizeChanged()
+	t.sizeChanged(time.Time{})
 	return t
 }
 
@@ -71,38 +76,66 @@ func (t *terminal) give(from, to int) bool {
 	return ok
 }
 
-// restoreModes sets the terminal back as it was at the start, for after a child that could not do so itself.
+// Background returns a writer for vaultexec's own messages that may write to a terminal whose foreground is the child's. After
+// `stty tostop` the kernel answers such a write with SIGTTOU, which is caught here, and so with another one, for ever.
+func Background(w io.Writer) io.Writer { return backgroundWriter{w} }
+
+type backgroundWriter struct{ out io.Writer }
+
+// Write implements io.Writer.
+func (w backgroundWriter) Write(b []byte) (n int, err error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	withBlocked(unix.SIGTTOU, func() { n, err = w.out.Write(b) })
+	return n, err
+}
+
+// restoreModes sets the terminal back as it was at the start, for after a child that could not do so itself. Only where the
+// terminal is not shared: `vaultexec -- yes | less` starts when less may have set its own modes, and ends after it.
 func (t *terminal) restoreModes() {
 	if t.modes != nil && t.inFront() == t.group {
 		withBlocked(unix.SIGTTOU, func() { _ = unix.IoctlSetTermios(t.fd, setTermiosDrain, t.modes) })
 	}
 }
 
-// sizeChanged looks the size up and reports whether it is another than before.
-func (t *terminal) sizeChanged() bool {
-	ws, err := unix.IoctlGetWinsize(t.fd, unix.TIOCGWINSZ)
-	if err != nil {
-		return false
+// sizeChanged looks the size up and reports whether it is another than before, or was a moment ago: while a window is drawn
+// larger, one look can see the size of the next signal already.
+func (t *terminal) sizeChanged(now time.Time) bool {
+	const moment = time.Second
+	if ws, err := unix.IoctlGetWinsize(t.fd, unix.TIOCGWINSZ); err == nil && *ws != t.size {
+		t.size, t.resized = *ws, now
 	}
-	changed := *ws != t.size
-	t.size = *ws
-	return changed
+	return now.Sub(t.resized) < moment
 }
 
-// orphaned reports whether nobody could resume vaultexec's group: its parent is in another session or in the same group
-// (POSIX's "orphaned process group", XBD 3.256), as for a session leader under docker -it or ssh -t.
+// orphaned reports whether nobody could resume vaultexec's group: no member has a parent in another group of the same session
+// (POSIX's "orphaned process group", XBD 3.256), as for a session leader under docker -it or ssh -t. In a script it is the
+// script's parent that counts.
 func orphaned() bool {
-	parent := os.Getppid()
-	if parent <= 0 {
+	group := unix.Getpgrp()
+	session, _ := unix.Getsid(0)
+	if resumable(os.Getppid(), group, session) {
+		return false
+	}
+	if group == os.Getpid() { // alone in it, as far as the shell knows
 		return true
+	}
+	return !slices.ContainsFunc(processes(), func(p process) bool {
+		return p.group == group && !p.dead && resumable(p.parent, group, session)
+	})
+}
+
+// resumable reports whether this parent has a child in the group as a job.
+func resumable(parent, group, session int) bool {
+	if parent <= 0 {
+		return false
 	}
 	sid, err := unix.Getsid(parent)
-	own, _ := unix.Getsid(0)
-	if err != nil || sid != own {
-		return true
+	if err != nil || sid != session {
+		return false
 	}
 	pgid, err := unix.Getpgid(parent)
-	return err != nil || pgid == unix.Getpgrp()
+	return err == nil && pgid != group
 }
 
 // terminalSent decides, where the group is shared, whether the terminal sent a signal to everyone in it, the child

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"log/slog"
+	"maps"
 	mathrand "math/rand/v2"
 	"slices"
 	"strings"
@@ -31,9 +32,9 @@ type Watching struct {
 // watcher looks at the secrets from time to time and reads them when it is told to. It runs in a goroutine of its own and
 // never decides anything: it sends what it saw to the main goroutine.
 //
-// Two states are kept for each path: seen is what the last look found, acted what the last finished read was made of. A look
-// that finds something else than seen is news; a read that failed because Vault is away leaves acted behind seen, so that the
-// next look that gets through is news again.
+// Two states are kept for each path: seen is the newest that was found, acted what the last read was made of that came to an
+// end. A look that finds something else than seen is news. A read that failed for a reason that may pass sets again: the next
+// look that gets through has the read repeated, whatever it finds.
 type watcher struct {
 	session   *vault.Session
 	sources   []Source
@@ -50,42 +51,31 @@ type watcher struct {
 
 	digest       vault.Digester
 	got          []fetched // what was read last
-	seen         map[vault.Path]vault.Marker
-	acted        map[vault.Path]vault.Marker
+	seen         states
+	acted        states
 	noMeta       map[vault.Path]vault.Text // the token that may not read the metadata of a path
 	again        bool                      // a read failed in passing: look and read again
-	misses       int                       // looks that failed in a row
-	troubleSince time.Time
-	refused      map[string]string // what cannot be used and why, as it was last logged
+	misses       int                       // looks and reads that failed in a row
+	pause        time.Duration             // that the server asked for
+	troubleSince time.Time                 // zero while there is none
+	refused      map[string]string         // what cannot be used and why, as it was last logged
+	refusedSince time.Time
 	leases       map[string]*leaseState
 }
 
-// watchEvent is news of the watcher: changes that it saw, or the result of a read and the changes that it is made of.
+// watchEvent is news of the watcher: secrets in another state than before, or the result of a read and the states that it
+// found.
 type watchEvent struct {
-	changes []pathChange
-	read    *readResult
-}
-
-// pathChange is one secret that is in another state than the running child's.
-type pathChange struct {
-	path     vault.Path
-	from, to vault.Marker
-}
-
-// String names the change for a log.
-func (c pathChange) String() string {
-	name := vault.Path{Mount: c.path.Mount, Name: c.path.Name}.String()
-	if c.to.Version == 0 && !c.to.Absent {
-		return name + " changed"
-	}
-	return fmt.Sprintf("%s %s → %s", name, c.from, c.to)
+	states states
+	again  bool // nothing new is known, a read that failed is to be repeated
+	read   *readResult
 }
 
 // readResult is everything read anew.
 type readResult struct {
 	number int
 	env    *Env // nil when it failed
-	moving bool // something changed again since the last look
+	moving bool // something changed again since the last look, or a replica that lags behind has answered
 	id     string
 	took   time.Duration
 }
@@ -98,6 +88,7 @@ type leaseState struct {
 	next    time.Time     // renew, or read again
 	ends    time.Time
 	reread  bool // it cannot be renewed any longer
+	rereads int  // how often that was asked for
 	warned  bool
 	retries int
 }
@@ -110,17 +101,15 @@ func newWatcher(l *launch, p program, got []fetched) *watcher {
 		opt: vault.ReadOptions{KVVersion: l.KVVersion}, interval: l.Watching.Interval, log: l.Log,
 		out: make(chan watchEvent, 4), reads: make(chan int, 4), look: make(chan struct{}, 1),
 		digest: vault.NewDigester(key), got: got,
-		seen: map[vault.Path]vault.Marker{}, acted: map[vault.Path]vault.Marker{},
 		noMeta: map[vault.Path]vault.Text{}, refused: map[string]string{}, leases: map[string]*leaseState{},
 	}
 	for _, g := range got {
-		m := vault.Marker{Absent: true}
 		if g.secret != nil {
-			m = w.digest.Marker(g.secret)
 			w.holdLease(g.source.Path, g.secret.Lease, time.Now())
 		}
-		w.seen[g.source.Path], w.acted[g.source.Path] = m, m
 	}
+	w.acted = w.statesOf(got)
+	w.seen = maps.Clone(w.acted)
 	return w
 }
 
@@ -168,7 +157,7 @@ func (w *watcher) run(ctx context.Context) {
 			}
 			if !next.IsZero() && !now.Before(next) {
 				w.lookAll(ctx)
-				next = time.Now().Add(nextLook(w.interval, w.misses, mathrand.N))
+				next = time.Now().Add(max(nextLook(w.interval, w.misses, mathrand.N), w.pause))
 			}
 		}
 	}
@@ -218,38 +207,31 @@ func (w *watcher) lookAll(ctx context.Context) {
 		return
 	}
 	var trouble error
-	var changes []pathChange
-	news := false
+	changed, news := states{}, false
 	for _, s := range sights {
-		if s.err != nil {
+		newest := w.seen[s.path]
+		switch {
+		case s.err != nil:
 			if fault.Is(s.err, fault.Away) || trouble == nil {
 				trouble = s.err
 			}
 			continue
-		}
-		if old := w.acted[s.path]; s.marker != old && !s.marker.OlderThan(old) {
-			changes = append(changes, pathChange{w.realPath(s.path), old, s.marker})
-			if s.marker != w.seen[s.path] {
-				news = true
-			}
+		case s.marker.OlderThan(newest): // a replica that lags behind
+			continue
+		case s.marker != w.acted[s.path]:
+			changed[s.path] = s.marker
+			news = news || s.marker != newest
 		}
 		w.seen[s.path] = s.marker
 	}
-	w.note(trouble)
-	if news || w.again && trouble == nil && len(changes) > 0 {
-		w.again = false
-		w.send(ctx, watchEvent{changes: changes})
+	again := w.again && trouble == nil
+	if trouble != nil || !again { // otherwise the read tells whether all is well
+		w.note(trouble)
 	}
-}
-
-// realPath gives a path its mount, for texts.
-func (w *watcher) realPath(p vault.Path) vault.Path {
-	for _, g := range w.got {
-		if g.source.Path == p && g.secret != nil {
-			return g.secret.Path
-		}
+	if news || again {
+		w.again = w.again && !again
+		w.send(ctx, watchEvent{states: changed, again: !news})
 	}
-	return p
 }
 
 // lookAt finds the state of one secret: from the metadata where the policy allows that, else from the data itself.
@@ -257,8 +239,12 @@ func (w *watcher) lookAt(ctx context.Context, p vault.Path, mu *sync.Mutex) (vau
 	var m vault.Marker
 	err := w.session.Do(ctx, func(ctx context.Context) error {
 		engine, known := w.session.Client.Engine(p)
+		if !known && w.opt.KVVersion == 2 && p.Mount != "" {
+			engine, known = vault.Engine{Mount: p.Mount, KV: 2}, true
+		}
 		mu.Lock()
-		denied := w.noMeta[p] == w.session.Client.Token() && !w.noMeta[p].Empty()
+		token, denied := w.noMeta[p]
+		denied = denied && token == w.session.Client.Token()
 		mu.Unlock()
 		if known && engine.KV == 2 && !denied {
 			var err error
@@ -285,22 +271,24 @@ func (w *watcher) lookAt(ctx context.Context, p vault.Path, mu *sync.Mutex) (vau
 	return m, err
 }
 
-// note logs when looking begins to fail and when it works again, and nothing in between.
+// note logs when trouble with Vault begins and when it is over, and nothing in between.
 func (w *watcher) note(trouble error) {
 	if trouble == nil {
-		if w.misses > 0 {
-			w.log.Info("looking at the secrets works again", "after", time.Since(w.troubleSince).Round(time.Second).String())
+		if !w.troubleSince.IsZero() {
+			w.log.Info("looking at the secrets works again", "after", duration(time.Since(w.troubleSince)))
 		}
-		w.misses = 0
+		w.misses, w.pause, w.troubleSince = 0, 0, time.Time{}
 		return
 	}
-	if w.misses == 0 {
+	f := fault.Of(trouble)
+	if w.troubleSince.IsZero() {
 		w.troubleSince = time.Now()
-		w.log.Warn("cannot look at the secrets, the command keeps running with what it has: " + fault.Of(trouble).Error())
+		w.log.Warn("cannot look at the secrets, the command keeps running with what it has: " + f.Error())
 	} else {
-		w.log.Debug("still cannot look at the secrets: " + fault.Of(trouble).Error())
+		w.log.Debug("still cannot look at the secrets: " + f.Error())
 	}
 	w.misses++
+	w.pause = min(f.RetryAfter, maxMiss)
 }
 
 // read reads everything anew, but pinned versions and leases that still live, and builds the environment.
@@ -311,54 +299,73 @@ func (w *watcher) read(ctx context.Context, number int) {
 	if ctx.Err() != nil {
 		return
 	}
-	markers := w.markersOf(got)
-	var changes []pathChange
-	for p, m := range markers {
-		if old := w.acted[p]; m != old {
-			changes = append(changes, pathChange{w.realPath(p), old, m})
+	found := w.statesOf(got)
+	stale := false
+	for p, m := range found {
+		if !w.watched(p) {
+			continue
 		}
-		if m != w.seen[p] {
-			result.moving = true
-			if !m.OlderThan(w.seen[p]) {
-				w.seen[p] = m
-			}
+		newest := w.seen[p]
+		if m.OlderThan(newest) {
+			w.log.Debug("a replica that lags behind has answered", "path", p.String(), "version", m.String(), "known", newest.String())
+			stale = true
+			delete(found, p)
+			continue
 		}
+		result.moving = result.moving || m != newest
+		w.seen[p] = m
 	}
-	if err == nil {
+	if err == nil && !stale {
 		result.env, err = buildEnv(got, w.rules, w.inherited)
 		if err == nil {
 			err = checkSize(result.env, w.argv, stackLimit())
 		}
 	}
 	switch {
+	case stale: // nothing is ever built from the past
+		result.env, result.moving, w.again = nil, true, true
 	case err == nil:
-		for p, m := range markers {
-			w.acted[p] = m
-		}
+		maps.Copy(w.acted, found)
 		for _, g := range got {
 			if g.secret != nil {
 				w.holdLease(g.source.Path, g.secret.Lease, time.Now())
 			}
 		}
-		w.got, result.id = got, identity(markers)
+		w.got, result.id, w.again = got, identity(found), false
+		w.note(nil)
 		w.usable()
-	case fault.Of(err).Kind.Retryable():
-		w.again = true
-		w.note(err)
 	default:
-		// It stays so until somebody changes a secret or a policy. What can be seen is noted, so that only a further change
-		// is news; a denial shows in no marker, so it is tried again.
-		if fault.Is(err, fault.Denied, fault.BadToken, fault.Refused) {
-			w.again = true
-		} else {
-			for p, m := range markers {
-				w.acted[p] = m
-			}
-		}
-		w.unusable(err)
+		result.env = nil
+		w.failed(err, found)
 	}
 	result.took = time.Since(start)
-	w.send(ctx, watchEvent{changes: changes, read: result})
+	w.send(ctx, watchEvent{states: found, read: result})
+}
+
+// failed notes why what was read makes no environment. What somebody wrote stays so until somebody writes again: then
+// only a further change is news. Everything else, a denial among it, shows in no state of a secret and is tried again.
+func (w *watcher) failed(err error, found states) {
+	written, answered := true, false
+	for _, f := range fault.All(err) {
+		isWritten := fault.Is(f, fault.Missing, fault.Deleted, fault.Value)
+		written = written && isWritten
+		answered = answered || isWritten || f.Kind == fault.Denied
+	}
+	if !answered {
+		w.again = true
+		w.note(err)
+		return
+	}
+	w.unusable(err, w.acted.text(found))
+	if written {
+		w.again = false
+		w.note(nil)
+		maps.Copy(w.acted, found)
+		return
+	}
+	misses := w.misses
+	w.note(nil)
+	w.again, w.misses = true, misses+1
 }
 
 // fetch reads the secrets once, without waiting.
@@ -380,29 +387,29 @@ func (w *watcher) fetch(ctx context.Context) ([]fetched, error) {
 	return got, err
 }
 
-// markersOf collects the states that a read saw, also of secrets that are gone.
-func (w *watcher) markersOf(got []fetched) map[vault.Path]vault.Marker {
-	markers := map[vault.Path]vault.Marker{}
+// statesOf collects the states that a read found, also of secrets that are gone. Pinned versions are left out, they cannot
+// change.
+func (w *watcher) statesOf(got []fetched) states {
+	found := states{}
 	for _, g := range got {
-		if !w.watched(g.source.Path) {
-			continue
-		}
+		p := g.source.Path
 		switch {
+		case p.Version > 0:
 		case g.secret != nil:
-			markers[g.source.Path] = w.digest.Marker(g.secret)
+			found[p] = w.digest.Marker(g.secret)
 		case g.absence != nil:
 			if m, nothing := vault.MarkerOf(g.absence); nothing {
-				markers[g.source.Path] = m
+				found[p] = m
 			}
 		}
 	}
-	return markers
+	return found
 }
 
 // identity names a set of versions.
-func identity(markers map[vault.Path]vault.Marker) string {
+func identity(found states) string {
 	var parts []string
-	for p, m := range markers {
+	for p, m := range found {
 		parts = append(parts, fmt.Sprintf("%s=%d,%s,%t,%t,%t,%x", p, m.Version, m.Created, m.Absent, m.Deleted, m.Destroyed, m.Digest))
 	}
 	slices.Sort(parts)
@@ -410,13 +417,16 @@ func identity(markers map[vault.Path]vault.Marker) string {
 }
 
 // unusable logs once what cannot be used and why.
-func (w *watcher) unusable(err error) {
+func (w *watcher) unusable(err error, changes string) {
 	now := map[string]string{}
 	for _, f := range fault.All(err) {
 		now[f.What] = f.Why
 		if w.refused[f.What] != f.Why {
-			w.log.Warn("the change is not used, the command keeps running with what it has: "+f.Error(), "hint", f.Hint)
+			w.log.Warn("the change is not used, the command keeps running with what it has: "+f.Error(), "paths", changes, "hint", f.Hint)
 		}
+	}
+	if len(w.refused) == 0 {
+		w.refusedSince = time.Now()
 	}
 	w.refused = now
 }
@@ -424,7 +434,7 @@ func (w *watcher) unusable(err error) {
 // usable logs once that everything can be used again.
 func (w *watcher) usable() {
 	if len(w.refused) > 0 {
-		w.log.Info("the secrets can be used again", "names", strings.Join(sortedKeys(w.refused), ", "))
+		w.log.Info("the secrets can be used again", "after", duration(time.Since(w.refusedSince)))
 		w.refused = map[string]string{}
 	}
 }
@@ -503,6 +513,8 @@ func (w *watcher) tendLease(ctx context.Context, l *leaseState) {
 		}
 		return
 	}
-	l.next = now.Add(max(time.Until(l.ends)/3, 10*time.Second)) // should the read fail
-	w.send(ctx, watchEvent{changes: []pathChange{{path: w.realPath(l.path)}}})
+	// Should the read fail, it is asked for again, but not without end in short order.
+	l.next = now.Add(max(l.ends.Sub(now)/3, min(10*time.Second<<min(l.rereads, 5), maxMiss)))
+	l.rereads++
+	w.send(ctx, watchEvent{states: states{l.path: {Digest: [32]byte{1}}}, again: l.rereads > 1})
 }

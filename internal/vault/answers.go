@@ -125,8 +125,12 @@ func (c *Client) understand(r request, resp *http.Response, body []byte) (*Answe
 		Auth          *Auth           `json:"auth"`
 		Warnings      []string        `json:"warnings"`
 		Errors        []string        `json:"errors"`
+		RequestID     string          `json:"request_id"`
 	}
 	isVault := len(body) > 0 && json.Unmarshal(body, &wire) == nil
+	if a.Status >= 400 && wire.Errors == nil && wire.RequestID == "" && !r.quiet {
+		isVault = false // the JSON of an API gateway; Vault's errors have a list of them, empty or not
+	}
 	if !isVault {
 		// An ingress, a portal or a half-dead proxy answers. It is never "no such secret". The plain-text answer of a TLS
 		// port to plain HTTP is the one text that is looked for.
@@ -175,6 +179,9 @@ func (c *Client) judge(r request, a *Answer, resp *http.Response) error {
 		e.Why = fmt.Sprintf("HTTP %d", a.Status)
 		if words := serverWords(a.Errors); words != "" {
 			e.Why = words
+			if r.token != nil && !r.token.Empty() { // whatever answers may quote what it was asked with
+				e.Why = strings.ReplaceAll(words, r.token.s, Hidden)
+			}
 		}
 	}
 	if e.Kind == fault.BadToken {
@@ -204,7 +211,12 @@ func (c *Client) redirected(r request, resp *http.Response) error {
 	if resp.Request != nil && loc.Scheme == resp.Request.URL.Scheme && loc.Host == resp.Request.URL.Host {
 		return &fault.Error{Kind: fault.Usage, What: r.what, Why: "Vault does not accept the path as it is written"}
 	}
-	return &fault.Error{Kind: fault.Away, What: r.what, Why: fmt.Sprintf("%s is a standby and redirects to %s, which is not followed", c.where, (&url.URL{Scheme: loc.Scheme, Host: loc.Host}).String()),
+	to := (&url.URL{Scheme: loc.Scheme, Host: loc.Host}).String()
+	if resp.Request != nil && resp.Request.URL.Scheme == "http" && loc.Scheme == "https" && loc.Hostname() == resp.Request.URL.Hostname() {
+		return &fault.Error{Kind: fault.Away, What: r.what, Why: fmt.Sprintf("%s redirects to %s, which is not followed", c.where, to),
+			Hint: "write the address as " + to}
+	}
+	return &fault.Error{Kind: fault.Away, What: r.what, Why: fmt.Sprintf("%s is a standby and redirects to %s, which is not followed", c.where, to),
 		Hint: "give the address of a load balancer or of the active node"}
 }
 

@@ -229,6 +229,8 @@ func (l *authenticator) gather(ctx context.Context) (*attempt, error) {
 
 // send performs the login: one write, after unwrapping what has to be.
 func (l *authenticator) send(ctx context.Context, a *attempt) (grant, error) {
+	ctx, cancel := outlast(ctx, lastLogin)
+	defer cancel()
 	switch {
 	case l.conf.Method == AuthToken:
 		return l.unwrapToken(ctx, a.wrapped)
@@ -247,6 +249,19 @@ func (l *authenticator) send(ctx context.Context, a *attempt) (grant, error) {
 		return grant{}, err
 	}
 	return l.grantOf(answer, at)
+}
+
+// lastLogin is how long a login may go on after it was given up. The answer holds a token that somebody has to revoke.
+const lastLogin = 100 * time.Millisecond
+
+// outlast makes a context that ends d after ctx.
+func outlast(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	longer, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(d, cancel) })
+	return longer, func() {
+		stop()
+		cancel()
+	}
 }
 
 // write sends a request of a login and notes whether its answer was lost.

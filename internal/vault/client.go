@@ -346,6 +346,7 @@ func (c *Client) do(ctx context.Context, r request) (*Answer, error) {
 	if r.token != nil {
 		token = *r.token
 	}
+	r.token = &token // what was sent, also when another login comes in between
 	req.ClientToken = token.s
 	if r.merge {
 		req.Headers.Set("Content-Type", "application/merge-patch+json")

@@ -43,15 +43,15 @@ func (g *grant) next(spread float64) (need, time.Time) {
 		share, n = renewShare, needRenewal
 	}
 	wait := time.Duration(float64(g.life) * share * (1 - renewSpread*spread))
-	return n, g.at.Add(max(wait, soonest))
+	return n, g.at.Add(max(wait, min(soonest, g.life/2)))
 }
 
 // renewed is the grant after a renewal that was asked for at the time at. A token that gets less life than it once had has
-// met its longest life (token_max_ttl, explicit_max_ttl): no further renewal would extend it. A second is rounding.
+// met its longest life (token_max_ttl, explicit_max_ttl): no further renewal would extend it. Vault gives the full life exactly otherwise.
 func (g *grant) renewed(a *Auth, at time.Time) grant {
 	r := *g
 	r.at, r.life = at, time.Duration(a.LeaseDuration)*time.Second
-	r.renewable = a.Renewable && r.life >= g.full-time.Second
+	r.renewable = a.Renewable && r.life >= g.full
 	return r
 }
 

@@ -26,11 +26,13 @@ type Marker struct {
 	Digest    [32]byte // of the content, where nothing else tells (KV version 1)
 }
 
-// OlderThan reports whether the state was created before that of o, as on a replica that lags behind.
+// OlderThan reports whether the state was created before that of o, as on a replica that lags behind. A higher version is
+// never older: after a failover the new leader's clock may be behind that of the old one. (A lower version that was created
+// later was written anew after its metadata had been deleted.)
 func (m Marker) OlderThan(o Marker) bool {
 	a, errA := time.Parse(time.RFC3339Nano, m.Created)
 	b, errB := time.Parse(time.RFC3339Nano, o.Created)
-	return errA == nil && errB == nil && a.Before(b)
+	return errA == nil && errB == nil && a.Before(b) && m.Version <= o.Version
 }
 
 // String names the state for a log: "3", "3 (deleted)", "absent".

@@ -186,7 +186,8 @@ func (s *Session) Relogin(ctx context.Context, stale Text) error {
 	s.set(&g)
 	// What may still live is of no use to anybody. But its leases would end with it, and a child still works with them.
 	if old != nil && old.own && !leased && time.Now().Before(old.at.Add(old.life)) {
-		ctx, cancel := context.WithTimeout(ctx, revokeLimit)
+		// Whoever ends Keep just now does not know of it any more.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), revokeLimit)
 		defer cancel()
 		s.revoke(ctx, old)
 	}
@@ -381,6 +382,7 @@ func (s *Session) lookup(ctx context.Context, t Text) (grant, error) {
 		Uses      int      `json:"num_uses"`
 		Period    int      `json:"period"`
 		Creation  int      `json:"creation_ttl"`
+		Expires   *string  `json:"expire_time"` // null for a token that never ends
 	}
 	if json.Unmarshal(a.Data, &d) != nil || d.Type == "" {
 		return grant{}, &fault.Error{Kind: fault.Away, What: "cannot look the token up", Why: whyNotVault}
@@ -388,6 +390,9 @@ func (s *Session) lookup(ctx context.Context, t Text) (grant, error) {
 	g := grant{
 		token: t, accessor: d.Accessor, policies: append(d.Policies, d.Identity...), kind: d.Type, at: at,
 		life: time.Duration(d.TTL) * time.Second, known: true, renewable: d.Renewable && d.Type != "batch", uses: d.Uses, looked: true,
+	}
+	if d.Expires != nil && g.life == 0 {
+		g.life = time.Second // less than one is left
 	}
 	g.full = time.Duration(max(d.Creation, d.Period)) * time.Second
 	return g, nil

@@ -7,9 +7,9 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/hashicorp/hcl"
 
@@ -114,26 +114,50 @@ func tokenHelper(path string) (string, error) {
 	return conf.TokenHelper, nil
 }
 
-// askHelper runs "HELPER get" as the Vault CLI does. Nothing is supervised yet, so that os/exec may wait.
+// askHelper runs "HELPER get" as the Vault CLI does, without os/exec: while a command is supervised every child is reaped by
+// the main goroutine, which would leave os/exec waiting for a status that is gone. The status is looked at where it can be had.
 func askHelper(helper, configPath string, environ []string) (Text, error) {
 	what := fmt.Sprintf("cannot get a token from the token helper %q (named by %s)", helper, configPath)
 	if !filepath.IsAbs(helper) {
 		return Text{}, &fault.Error{Kind: fault.Usage, What: what, Why: "its path is not absolute"}
 	}
-	cmd := exec.Command(helper, "get")
-	cmd.Env = environ
-	cmd.Stderr = os.Stderr
-	out, err := cmd.Output()
-	if err != nil {
-		var exit *exec.ExitError
-		why := "it cannot be started"
-		if errors.As(err, &exit) {
-			why = "it ended with " + exit.String()
-		}
-		return Text{}, &fault.Error{Kind: fault.Usage, What: what, Why: why}
-	}
-	if len(bytes.TrimSpace(out)) == 0 {
+	out, status, err := output(helper, []string{helper, "get"}, environ)
+	switch {
+	case err != nil:
+		return Text{}, &fault.Error{Kind: fault.Usage, What: what, Why: "it cannot be started: " + Errno(err)}
+	case status.Exited() && status.ExitStatus() != 0:
+		return Text{}, &fault.Error{Kind: fault.Usage, What: what, Why: fmt.Sprintf("it ended with exit status %d", status.ExitStatus())}
+	case status.Signaled():
+		return Text{}, &fault.Error{Kind: fault.Usage, What: what, Why: "it was ended by signal " + status.Signal().String()}
+	case len(bytes.TrimSpace(out)) == 0:
 		return Text{}, &fault.Error{Kind: fault.Usage, What: what, Why: "it has no token", Hint: "log in with `vault login`"}
 	}
 	return CheckCredential("the token helper's answer", string(out))
+}
+
+// output returns what a program wrote to its standard output, and how it ended (0 when somebody else has reaped it).
+func output(path string, argv, environ []string) ([]byte, syscall.WaitStatus, error) {
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer null.Close()
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, 0, err
+	}
+	defer r.Close()
+	pid, err := syscall.ForkExec(path, argv, &syscall.ProcAttr{Env: environ, Files: []uintptr{null.Fd(), w.Fd(), 2}})
+	w.Close()
+	if err != nil {
+		return nil, 0, err
+	}
+	out, err := io.ReadAll(io.LimitReader(r, maxCredential))
+	var status syscall.WaitStatus
+	for {
+		_, werr := syscall.Wait4(pid, &status, 0, nil)
+		if werr != syscall.EINTR {
+			return out, status, err
+		}
+	}
 }

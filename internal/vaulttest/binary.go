@@ -2,6 +2,7 @@ package vaulttest
 
 import (
 	"bufio"
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -17,7 +18,7 @@ import (
 )
 
 // How tools/vault is built; part of the name under which the result is kept.
-var vaultBuild = []string{"build", "-trimpath", "-tags", "minimal", "-ldflags", "-s -w"}
+var vaultBuild = []string{"-trimpath", "-tags", "minimal", "-ldflags", "-s -w"}
 
 var binary struct {
 	sync.Mutex
@@ -27,13 +28,16 @@ var binary struct {
 // Binary returns the server program: VAULTEXEC_TEST_VAULT (a vault or bao) where it is set, otherwise the one built from
 // tools/vault. The first build takes minutes and reports on standard error; its result is kept outside the tree, in
 // $XDG_CACHE_HOME/vaultexec or ~/.cache/vaultexec, under a name that changes with Vault's version and Go's.
-func Binary() (string, error) {
+func Binary() (string, error) { return BinaryContext(context.Background()) }
+
+// BinaryContext is Binary with a build that can be called off.
+func BinaryContext(ctx context.Context) (string, error) {
 	binary.Lock()
 	defer binary.Unlock()
 	if binary.path != "" {
 		return binary.path, nil
 	}
-	path, err := findBinary()
+	path, err := findBinary(ctx)
 	if err != nil {
 		return "", err
 	}
@@ -41,7 +45,7 @@ func Binary() (string, error) {
 	return path, nil
 }
 
-func findBinary() (string, error) {
+func findBinary(ctx context.Context) (string, error) {
 	if own := os.Getenv("VAULTEXEC_TEST_VAULT"); own != "" {
 		path, err := exec.LookPath(own)
 		if err != nil {
@@ -66,8 +70,7 @@ func findBinary() (string, error) {
 	if executable(path) {
 		return path, nil
 	}
-	args := append(vaultBuild[:len(vaultBuild):len(vaultBuild)], "-o")
-	return path, buildTool("Vault", src, path, args, ".")
+	return path, buildTool(ctx, "Vault", src, path, vaultBuild, ".")
 }
 
 // sourceKey hashes what decides about the server program.
@@ -81,14 +84,14 @@ func sourceKey(src string) (string, error) {
 		fmt.Fprintf(h, "%s %d\n", name, len(b))
 		h.Write(b)
 	}
-	fmt.Fprintln(h, runtime.Version(), runtime.GOOS, runtime.GOARCH, strings.Join(vaultBuild, " "))
+	fmt.Fprintln(h, runtime.Version(), runtime.GOOS, runtime.GOARCH, "build", strings.Join(vaultBuild, " "))
 	return fmt.Sprintf("%x", h.Sum(nil)[:8]), nil
 }
 
 // buildTool builds pkg of the module in src into path. Several test binaries run at once: the first one builds, the others
 // wait for it.
-func buildTool(what, src, path string, args []string, pkg string) error {
-	lock, err := waitForLock(path + ".lock")
+func buildTool(ctx context.Context, what, src, path string, args []string, pkg string) error {
+	lock, err := waitForLock(ctx, path+".lock")
 	if err != nil {
 		return err
 	}
@@ -98,26 +101,18 @@ func buildTool(what, src, path string, args []string, pkg string) error {
 	}
 	leftovers, _ := filepath.Glob(path + ".part-*")
 	for _, l := range leftovers { // of a build that was interrupted; nobody else is building, we hold the lock
-		_ = os.Remove(l)
+		_ = os.RemoveAll(l)
 	}
 
 	part := fmt.Sprintf("%s.part-%d", path, os.Getpid())
-	cmd := exec.Command("go", append(args[:len(args):len(args)], part, pkg)...)
-	cmd.Dir = src
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=", "GOARCH=", "GOWORK=off")
-	out := &tail{}
-	cmd.Stdout, cmd.Stderr = out, out
 	start := time.Now()
 	progress("building %s into %s (once; several minutes, a few hundred modules)", what, path)
-	if err := StartTied(cmd); err != nil {
-		return fmt.Errorf("cannot build %s: %w", what, err)
-	}
 	stop := every(20*time.Second, func() { progress("still building %s (%v)", what, time.Since(start).Round(time.Second)) })
-	err = cmd.Wait()
+	err = GoBuild(ctx, src, part, false, append(args[:len(args):len(args)], pkg)...)
 	stop()
 	if err != nil {
 		_ = os.Remove(part)
-		return fmt.Errorf("cannot build %s: %w\n%s", what, err, out)
+		return fmt.Errorf("cannot build %s: %w", what, err)
 	}
 	if err := os.Rename(part, path); err != nil {
 		return fmt.Errorf("cannot keep the built %s: %w", what, err)
@@ -126,7 +121,7 @@ func buildTool(what, src, path string, args []string, pkg string) error {
 	return nil
 }
 
-func waitForLock(path string) (*os.File, error) {
+func waitForLock(ctx context.Context, path string) (*os.File, error) {
 	start := time.Now()
 	stop := func() {}
 	defer func() { stop() }()
@@ -143,7 +138,11 @@ func waitForLock(path string) (*os.File, error) {
 				progress("waiting for another process that builds Vault (%v)", time.Since(start).Round(time.Second))
 			})
 		}
-		time.Sleep(200 * time.Millisecond)
+		select {
+		case <-time.After(200 * time.Millisecond):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
 	}
 }
 

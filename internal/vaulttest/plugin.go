@@ -1,6 +1,7 @@
 package vaulttest
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -13,7 +14,7 @@ var plugins = map[string]string{
 	"ldap":       "github.com/hashicorp/vault/builtin/credential/ldap/cmd/ldap",
 }
 
-var pluginBuild = []string{"build", "-trimpath", "-ldflags", "-s -w", "-o"}
+var pluginBuild = []string{"-trimpath", "-ldflags", "-s -w"}
 
 // NewDevWithPlugin starts a dev-mode server for this test alone, with an auth method beside it that the minimal build lacks:
 // "kubernetes" or "ldap". The first use builds it, kept like the server program itself.
@@ -26,8 +27,18 @@ func NewDevWithPlugin(t TB, name string) *Server {
 	return NewDev(t, "-dev-plugin-dir="+dir)
 }
 
-// pluginDir returns a folder that holds this plugin alone: a dev server registers every file in it.
-func pluginDir(name string) (string, error) {
+// BuildPlugins builds every plugin that is not there already, so that no test has to.
+func BuildPlugins(ctx context.Context) error {
+	for name := range plugins {
+		if _, err := plugin(ctx, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// plugin returns the path of a plugin's program, building it if need be.
+func plugin(ctx context.Context, name string) (string, error) {
 	pkg := plugins[name]
 	if pkg == "" {
 		return "", fmt.Errorf("there is no plugin %q", name)
@@ -46,10 +57,17 @@ func pluginDir(name string) (string, error) {
 		return "", err
 	}
 	kept := filepath.Join(cache, "plugin-"+name+"-"+key)
-	if !executable(kept) {
-		if err := buildTool("Vault's plugin "+name, src, kept, pluginBuild, pkg); err != nil {
-			return "", err
-		}
+	if executable(kept) {
+		return kept, nil
+	}
+	return kept, buildTool(ctx, "Vault's plugin "+name, src, kept, pluginBuild, pkg)
+}
+
+// pluginDir returns a folder that holds this plugin alone: a dev server registers every file in it.
+func pluginDir(name string) (string, error) {
+	kept, err := plugin(context.Background(), name)
+	if err != nil {
+		return "", err
 	}
 	dir, err := tempDir("plugins")
 	if err != nil {

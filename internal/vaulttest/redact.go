@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
+	"net/url"
 	"sort"
 	"strings"
 	"sync"
@@ -50,9 +51,13 @@ func Redact(s string) string {
 }
 
 // Forms returns the shapes in which a value gives itself away: as it is, as the inside of a JSON string, with and without
-// HTML escapes, and as Base64, which Vault's API and Kubernetes like.
+// HTML escapes, as Base64, which Vault's API and Kubernetes like, in hexadecimal and as part of a URL.
 func Forms(v string) []string {
-	forms := []string{v, base64.StdEncoding.EncodeToString([]byte(v))}
+	raw := []byte(v)
+	forms := []string{
+		v, base64.StdEncoding.EncodeToString(raw), base64.RawURLEncoding.EncodeToString(raw),
+		hex.EncodeToString(raw), strings.ToUpper(hex.EncodeToString(raw)), url.QueryEscape(v), url.PathEscape(v),
+	}
 	var b strings.Builder
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)

@@ -1,17 +1,26 @@
-// Command testvault builds the Vault that tests, demo and benchmarks talk to, unless it is there already, and prints its
-// path. make vault calls it, so that the minutes of a first build pass where progress can be seen: go test shows nothing
-// of a test that is still running.
+// Command testvault builds the Vault that tests, demo and benchmarks talk to, and the plugins that some tests load into it,
+// unless they are there already, and prints Vault's path. make vault calls it, so that the minutes of a first build pass
+// where progress can be seen: go test shows nothing of a test that is still running.
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
+	"os/signal"
+	"syscall"
 
 	"github.com/agenticverz/vaultexec/internal/vaulttest"
 )
 
 func main() {
-	path, err := vaulttest.Binary()
+	// So that an interrupted build leaves nothing behind.
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	path, err := vaulttest.BinaryContext(ctx)
+	if err == nil {
+		err = vaulttest.BuildPlugins(ctx)
+	}
+	stop()
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "testvault: %v\n", err)
 		os.Exit(1)

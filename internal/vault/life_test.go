@@ -1,0 +1,125 @@
+package vault
+
+import (
+	"testing"
+	"time"
+
+	"github.com/agenticverz/vaultexec/internal/fault"
+)
+
+// D40: what a token needs and when, for every kind of token.
+func TestNextNeed(t *testing.T) {
+	at := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	base := grant{token: Text{"x"}, own: true, known: true, at: at}
+	with := func(change func(*grant)) *grant {
+		g := base
+		change(&g)
+		return &g
+	}
+	for _, c := range []struct {
+		name     string
+		g        *grant
+		want     need
+		from, to time.Duration // after at, for spread 1 and 0
+	}{
+		{"root", with(func(g *grant) {}), needNothing, 0, 0},
+		{"renewable", with(func(g *grant) { g.life, g.renewable = time.Hour, true }), needRenewal, 36 * time.Minute, 40 * time.Minute},
+		{"at its longest life", with(func(g *grant) { g.life = time.Hour }), needLogin, 45 * time.Minute, 50 * time.Minute},
+		{"batch", with(func(g *grant) { g.life, g.kind = time.Hour, "batch" }), needLogin, 45 * time.Minute, 50 * time.Minute},
+		{"very short", with(func(g *grant) { g.life, g.renewable = time.Second, true }), needRenewal, 600 * time.Millisecond, 666667 * time.Microsecond},
+		{"handed in", with(func(g *grant) { g.own, g.known = false, false }), needLookup, 0, 0},
+		{"handed in, not to be looked up", with(func(g *grant) { g.own, g.known, g.looked = false, false, true }), needNothing, 0, 0},
+		{"handed in, renewable", with(func(g *grant) { g.own, g.life, g.renewable = false, 90*time.Second, true }), needRenewal, 54 * time.Second, time.Minute},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			for spread, after := range map[float64]time.Duration{0: c.to, 1: c.from} {
+				n, when := c.g.next(spread)
+				if n != c.want {
+					t.Fatalf("needs %v, want %v", n, c.want)
+				}
+				if n == needNothing || n == needLookup {
+					continue
+				}
+				if d := when.Sub(at) - after; d < -time.Millisecond || d > time.Millisecond {
+					t.Errorf("spread %v: after %v, want %v", spread, when.Sub(at), after)
+				}
+			}
+		})
+	}
+}
+
+// D40: a renewal that gives less life than the login did has met the longest life: a login comes before the end.
+func TestRenewed(t *testing.T) {
+	at := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	g := grant{token: Text{"x"}, own: true, known: true, at: at, life: 5 * time.Second, full: 5 * time.Second, renewable: true}
+	for _, c := range []struct {
+		name     string
+		duration int
+		able     bool
+		want     need
+	}{
+		{"full", 5, true, needRenewal},
+		{"nearly full", 4, true, needLogin},
+		{"periodic, longer than before", 60, true, needRenewal},
+		{"the last bit", 3, true, needLogin},
+		{"the last second", 1, true, needLogin},
+		{"no longer renewable", 5, false, needLogin},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			later := at.Add(3 * time.Second)
+			r := g.renewed(&Auth{LeaseDuration: c.duration, Renewable: c.able}, later)
+			n, when := r.next(0)
+			if n != c.want {
+				t.Errorf("needs %v, want %v", n, c.want)
+			}
+			if end := later.Add(time.Duration(c.duration) * time.Second); when.After(end) {
+				t.Errorf("at %v, after the end", when)
+			}
+		})
+	}
+}
+
+func TestRefusalDelays(t *testing.T) {
+	want := []time.Duration{1, 2, 4, 8, 15, 15, 15}
+	for i, w := range want {
+		if d := refusalDelay(i + 1); d != w*time.Minute {
+			t.Errorf("after %d: %v, want %v minutes", i+1, d, w)
+		}
+	}
+	var r refusals
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	a := &attempt{path: "auth/approle/login", body: map[string]string{"secret_id": "x"}}
+	if r.check(a, "", now) != nil {
+		t.Error("the first login has to wait")
+	}
+	r.note(a, &fault.Error{Why: "no"}, now)
+	err := r.check(a, "cannot log in", now.Add(59*time.Second))
+	if f := fault.Of(err); !fault.Is(err, fault.Refused) || f.RetryAfter != time.Second {
+		t.Errorf("got %v, %v", err, f.RetryAfter)
+	}
+	if r.check(a, "", now.Add(time.Minute)) != nil {
+		t.Error("a minute is not enough")
+	}
+	other := &attempt{path: a.path, body: map[string]string{"secret_id": "y"}}
+	if r.check(other, "", now) != nil {
+		t.Error("other credentials have to wait")
+	}
+}
+
+func TestIgnoresNamespaces(t *testing.T) {
+	yes, no := true, false
+	for _, c := range []struct {
+		info ServerInfo
+		want bool
+	}{
+		{ServerInfo{Version: "1.21.0", enterprise: &no}, true},
+		{ServerInfo{Version: "1.21.0+ent", enterprise: &yes}, false},
+		{ServerInfo{Version: "1.14.2"}, true},
+		{ServerInfo{Version: "1.14.2+ent"}, false},
+		{ServerInfo{Version: "2.5.5"}, false}, // OpenBao
+	} {
+		if got := c.info.IgnoresNamespaces(); got != c.want {
+			t.Errorf("%+v: %v", c.info, got)
+		}
+	}
+}

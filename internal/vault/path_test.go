@@ -1,0 +1,144 @@
+package vault
+
+import (
+	"path"
+	"strings"
+	"testing"
+
+	"github.com/agenticverz/vaultexec/internal/fault"
+)
+
+func TestParsePath(t *testing.T) {
+	for in, want := range map[string]Path{
+		"app-prod":                     {Mount: "m", Name: "app-prod"},
+		"app-prod@3":                   {Mount: "m", Name: "app-prod", Version: 3},
+		"a/b/c@12":                     {Mount: "m", Name: "a/b/c", Version: 12},
+		"/agenticverz/app-prod":        {Mount: "agenticverz", Name: "app-prod"},
+		"/agenticverz/app-prod@2":      {Mount: "agenticverz", Name: "app-prod", Version: 2},
+		"/team/kv/app":                 {Name: "team/kv/app"}, // only the server knows where the mount ends
+		"/team/kv/app@7":               {Name: "team/kv/app", Version: 7},
+		"x@0":                          {Mount: "m", Name: "x@0"}, // no version: @[1-9][0-9]*
+		"x@01":                         {Mount: "m", Name: "x@01"},
+		"x@":                           {Mount: "m", Name: "x@"},
+		"x@3a":                         {Mount: "m", Name: "x@3a"},
+		"x@3@4":                        {Mount: "m", Name: "x@3", Version: 4},
+		"x%403":                        {Mount: "m", Name: "x@3"},
+		"x%403@4":                      {Mount: "m", Name: "x@3", Version: 4},
+		"a%23b":                        {Mount: "m", Name: "a#b"},
+		"a%2540":                       {Mount: "m", Name: "a%40"}, // unescaped once
+		"a%2Cb%2cc":                    {Mount: "m", Name: "a,b,c"},
+		"100%":                         {Mount: "m", Name: "100%"},
+		"a%41":                         {Mount: "m", Name: "a%41"},
+		" blank ":                      {Mount: "m", Name: " blank "},
+		"ключ/ü":                       {Mount: "m", Name: "ключ/ü"},
+		"...":                          {Mount: "m", Name: "..."},
+		"data/app":                     {Mount: "m", Name: "data/app"},
+		"q?version=1&x":                {Mount: "m", Name: "q?version=1&x"},
+		"@5":                           {},
+		"":                             {},
+		"/":                            {},
+		"/only":                        {},
+		"//a":                          {},
+		"a//b":                         {},
+		"a/":                           {},
+		"a/../b":                       {},
+		"./a":                          {},
+		"a/.":                          {},
+		"%2E%2E/a":                     {Mount: "m", Name: "%2E%2E/a"}, // stays what it is; Vault gets it escaped
+		"a\nb":                         {},
+		"a\x7f":                        {},
+		"a#b":                          {},
+		"a@99999999999999999999999999": {},
+	} {
+		got, err := ParsePath(in, "m")
+		if (want == Path{}) {
+			if f := fault.Of(err); err == nil || f.Kind != fault.Usage || f.Why == "" {
+				t.Errorf("ParsePath(%q) = %+v, %v; want a usage error", in, got, err)
+			}
+			continue
+		}
+		if err != nil || got != want {
+			t.Errorf("ParsePath(%q) = %+v, %v; want %+v", in, got, err, want)
+		}
+	}
+}
+
+func TestParseKeyRef(t *testing.T) {
+	for in, want := range map[string]struct {
+		path Path
+		key  string
+	}{
+		"database#PASSWORD":   {Path{Mount: "m", Name: "database"}, "PASSWORD"},
+		"database@4#PASSWORD": {Path{Mount: "m", Name: "database", Version: 4}, "PASSWORD"},
+		"/x/y/z@4#a.b-c":      {Path{Name: "x/y/z", Version: 4}, "a.b-c"},
+		"a#b#c@3":             {Path{Mount: "m", Name: "a"}, "b#c@3"},
+		"a%23b#c%23d%25":      {Path{Mount: "m", Name: "a#b"}, "c#d%"},
+		"a#with blank":        {Path{Mount: "m", Name: "a"}, "with blank"},
+		"a":                   {},
+		"a#":                  {},
+		"#KEY":                {},
+		"a#K\nEY":             {},
+		"a/../b#KEY":          {},
+	} {
+		p, key, err := ParseKeyRef(in, "m")
+		if want.key == "" {
+			if !fault.Is(err, fault.Usage) {
+				t.Errorf("ParseKeyRef(%q) = %+v, %q, %v; want a usage error", in, p, key, err)
+			}
+			continue
+		}
+		if err != nil || p != want.path || key != want.key {
+			t.Errorf("ParseKeyRef(%q) = %+v, %q, %v; want %+v", in, p, key, err, want)
+		}
+	}
+}
+
+func TestParseMount(t *testing.T) {
+	for in, want := range map[string]string{"secret": "secret", "team/kv": "team/kv", "/team/kv/": "team/kv", "": "", "/": "", "a//b": "", "..": "", "a/../b": ""} {
+		got, err := ParseMount(in)
+		if got != want || (err != nil) != (want == "") {
+			t.Errorf("ParseMount(%q) = %q, %v; want %q", in, got, err, want)
+		}
+	}
+}
+
+// FuzzParsePath: whatever is accepted names exactly one secret below a mount, in the eyes of vault/api's path.Join too.
+func FuzzParsePath(f *testing.F) {
+	for _, seed := range []string{"app-prod", "app-prod@3", "/agenticverz/app-prod", "/team/kv/app@12", "../../sys/raw/x", "a//b", "x%403", "a%23b%25", "@1", "/", "a#KEY", "a@1#KEY#x", "q?x", "a\x00b", "\xff/\xfe", "%2e%2e/%2f", "...", "x@18446744073709551616"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		for _, mount := range []string{"m", "team/kv"} {
+			p, err := ParsePath(s, mount)
+			ref, key, refErr := ParseKeyRef(s, mount)
+			if refErr == nil && (key == "" || strings.ContainsFunc(key, isControl)) {
+				t.Errorf("%q: key %q", s, key)
+			}
+			if err == nil && refErr == nil {
+				t.Errorf("%q is both a path and a key of one", s)
+			}
+			if err != nil {
+				if fault.Of(err).Kind != fault.Usage || p != (Path{}) {
+					t.Errorf("%q: %+v with %v", s, p, err)
+				}
+				if refErr != nil {
+					continue
+				}
+				p = ref
+			}
+			if p.Version < 0 || p.Name == "" {
+				t.Errorf("%q: %+v", s, p)
+			}
+			full := p.Name
+			if p.Mount != "" {
+				full = p.Mount + "/" + p.Name
+			}
+			if clean := path.Join("/v1", full); clean != "/v1/"+full {
+				t.Errorf("%q would be sent as %q", s, clean)
+			}
+			if strings.ContainsFunc(full, isControl) {
+				t.Errorf("%q: a control character is left", s)
+			}
+		}
+	})
+}

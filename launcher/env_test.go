@@ -1,0 +1,245 @@
+package launcher
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/agenticverz/vaultexec/internal/fault"
+	"github.com/agenticverz/vaultexec/internal/vault"
+)
+
+// secretOf makes what fetch gives for one --path, from JSON.
+func secretOf(t testing.TB, name, data string) fetched {
+	t.Helper()
+	var values map[string]vault.Value
+	if err := json.Unmarshal([]byte(data), &values); err != nil {
+		t.Fatalf("%s: %v", data, err)
+	}
+	p := vault.Path{Mount: "m", Name: name}
+	return fetched{source: Source{Path: p}, secret: &vault.Secret{Path: p, Version: 3, Values: values}}
+}
+
+func keyOf(t testing.TB, variable, key string, f fetched) fetched {
+	t.Helper()
+	f.source.Name, f.source.Key = variable, key
+	return f
+}
+
+func TestBuildEnv(t *testing.T) {
+	app := secretOf(t, "app", `{"B":"b","a":"a","LIST":[1]}`)
+	db := secretOf(t, "db", `{"B":"other","D":""}`)
+	absent := fetched{source: Source{Path: vault.Path{Mount: "m", Name: "gone"}, Optional: true}}
+	inherited := []string{"PATH=/bin", "B=old", "VAULT_TOKEN=t", "X=1", "X=2", "NOEQ", "NOEQ=yes", "HOME=/h", "BAO_TOKEN", "VAULTEXEC_JWT=j"}
+	for _, c := range []struct {
+		name  string
+		got   []fetched
+		rules EnvRules
+		want  []string // the environment
+		strip []string
+	}{
+		{"plain", []fetched{app}, EnvRules{}, []string{"PATH=/bin", "X=1", "NOEQ", "NOEQ=yes", "HOME=/h", "B=b", "LIST=[1]", "a=a"}, []string{"BAO_TOKEN", "VAULTEXEC_JWT", "VAULT_TOKEN"}},
+		{"keep existing", []fetched{app}, EnvRules{KeepExisting: true, KeepToken: true}, []string{"PATH=/bin", "B=old", "VAULT_TOKEN=t", "X=1", "NOEQ", "NOEQ=yes", "HOME=/h", "BAO_TOKEN", "VAULTEXEC_JWT=j", "LIST=[1]", "a=a"}, nil},
+		{"clean", []fetched{db}, EnvRules{CleanEnv: true, Pass: []string{"X"}}, []string{"PATH=/bin", "X=1", "HOME=/h", "B=other", "D="}, nil},
+		{"a passed credential is stripped all the same", nil, EnvRules{CleanEnv: true, Pass: []string{"VAULT_*"}}, []string{"PATH=/bin", "HOME=/h"}, []string{"VAULT_TOKEN"}},
+		{"first", []fetched{app, db}, EnvRules{CleanEnv: true, OnCollision: CollisionFirst}, []string{"PATH=/bin", "HOME=/h", "B=b", "D=", "LIST=[1]", "a=a"}, nil},
+		{"last", []fetched{app, db}, EnvRules{CleanEnv: true, OnCollision: CollisionLast}, []string{"PATH=/bin", "HOME=/h", "B=other", "D=", "LIST=[1]", "a=a"}, nil},
+		{"prefix, capitals, filter", []fetched{app, absent, keyOf(t, "one", "B", db)}, EnvRules{CleanEnv: true, Prefix: "P_", Upcase: true, Only: []string{"[a-zA-Z]"}, Exclude: []string{"B"}}, []string{"PATH=/bin", "HOME=/h", "P_A=a", "one=other"}, nil},
+		{"the same secret twice", []fetched{app, app}, EnvRules{CleanEnv: true}, []string{"PATH=/bin", "HOME=/h", "B=b", "LIST=[1]", "a=a"}, nil},
+		{"a credential from Vault is the command's", []fetched{secretOf(t, "tok", `{"VAULT_TOKEN":"mine"}`)}, EnvRules{CleanEnv: true, Pass: []string{"VAULT_TOKEN"}}, []string{"PATH=/bin", "HOME=/h", "VAULT_TOKEN=mine"}, []string{"VAULT_TOKEN"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			before := slices.Clone(inherited)
+			env, err := buildEnv(c.got, c.rules, inherited)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := env.Strings(); !slices.Equal(got, c.want) {
+				t.Errorf("\n got %q\nwant %q", got, c.want)
+			}
+			if !slices.Equal(env.Stripped, c.strip) {
+				t.Errorf("stripped %q, want %q", env.Stripped, c.strip)
+			}
+			if !slices.Equal(before, inherited) {
+				t.Error("the inherited environment was changed")
+			}
+			again, err := buildEnv(c.got, c.rules, inherited)
+			if err != nil || !env.Equal(again) {
+				t.Error("the same input gives another environment")
+			}
+		})
+	}
+}
+
+func TestBuildEnvFaults(t *testing.T) {
+	got := []fetched{
+		secretOf(t, "bad", `{"a-b":"1","1x":"1","":"1","LD_X":"1","NULL":null,"NUL":"a\u0000","OK":"1"}`),
+		secretOf(t, "twin", `{"OK":"1"}`),
+		keyOf(t, "MISSING", "KO", secretOf(t, "twin", `{"OK":"1"}`)),
+		secretOf(t, "long", `{"L":"`+strings.Repeat("x", maxArgStrlen-2)+`"}`),
+	}
+	env, err := buildEnv(got, EnvRules{}, nil)
+	if env != nil {
+		t.Error("an environment comes with the failures")
+	}
+	text := ""
+	for _, f := range fault.All(err) {
+		text += f.Error() + "\n"
+	}
+	for _, want := range []string{
+		`cannot use m/bad@3#a-b: "a-b" is not a variable name`, `m/bad@3#1x: "1x" is`, `m/bad@3#: "" is not`, `m/bad@3#LD_X: LD_X changes which code runs`,
+		"m/bad@3#NULL: the value is null", "m/bad@3#NUL: the value holds a NUL byte", "cannot set OK: both m/bad@3#OK and m/twin@3#OK give it",
+		"cannot use m/twin@3#KO: no such key", "m/long@3#L: L would be 131073 bytes, and the kernel takes 131072",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%q is missing in\n%s", want, text)
+		}
+	}
+	if n := len(fault.All(err)); n != 9 {
+		t.Errorf("%d failures, want 9", n)
+	}
+}
+
+func TestDangerousNames(t *testing.T) {
+	for _, n := range []string{"LD_PRELOAD", "LD_AUDIT", "LD_X", "DYLD_INSERT_LIBRARIES", "PATH", "IFS", "BASH_ENV", "NODE_OPTIONS", "PYTHONPATH", "PERL5OPT", "RUBYOPT", "JAVA_TOOL_OPTIONS", "GIT_SSH_COMMAND", "GIT_CONFIG_COUNT", "GCONV_PATH", "GLIBC_TUNABLES", "HOME", "SHELL"} {
+		if !IsDangerous(n, nil) {
+			t.Errorf("%s is not refused", n)
+		}
+		if IsDangerous(n, []string{"X", n}) || IsDangerous(n, []string{"*"}) {
+			t.Errorf("%s cannot be allowed", n)
+		}
+	}
+	for _, n := range []string{"ENV", "API_KEY", "LD", "XLD_PRELOAD", "ld_preload", "PATHS", "DATABASE_URL", "PORT", "TZ"} {
+		if IsDangerous(n, nil) {
+			t.Errorf("%s is refused", n)
+		}
+	}
+	for _, g := range DangerousNames {
+		if strings.ContainsAny(g, "?[]\\") || strings.TrimRight(g, "*") == "" {
+			t.Errorf("%q is no name or prefix", g)
+		}
+	}
+}
+
+// TestCheckSize: what passes is taken by the kernel, and what is refused is close to what the kernel refuses (D38).
+func TestCheckSize(t *testing.T) {
+	const stack = 1 << 20 // a quarter is 256 KiB
+	argv := []string{"/bin/true", strings.Repeat("a", 1000)}
+	at := func(size int) *Env {
+		env := &Env{inherit: []string{"SMALL=1"}}
+		for i := 0; size > 0; i++ {
+			n := min(size, 100000)
+			env.Vars = append(env.Vars, Variable{Name: fmt.Sprintf("V%d", i), Value: vault.NewText(strings.Repeat("x", n)), Origin: "m/p#k"})
+			size -= n
+		}
+		return env
+	}
+	low, high := 0, 1<<20 // the largest that passes
+	for high-low > 1 {
+		mid := (low + high) / 2
+		if checkSize(at(mid), argv, stack) == nil {
+			low = mid
+		} else {
+			high = mid
+		}
+	}
+	start := func(size int) error {
+		// sh is started under this process's limit, and the limit that it sets holds for its own exec.
+		cmd := exec.Command("/bin/sh", "-c", `ulimit -s 1024; exec "$0" "$@"`, argv[0], argv[1])
+		cmd.Env = at(size).Strings()
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+		return nil
+	}
+	if err := start(low); err != nil {
+		t.Errorf("%d bytes pass the check and not the kernel: %v", low, err)
+	}
+	if err := start(low + 16384); err == nil {
+		t.Errorf("%d bytes fail the check, and 16 KiB more pass the kernel", low)
+	}
+	f := fault.Of(checkSize(at(low+1), argv, stack))
+	if f.Kind != fault.Value || !strings.Contains(f.Hint, "V0 (m/p#k, 100000 bytes), V1 (m/p#k, 100000 bytes), V2 (m/p#k, ") || strings.Contains(f.Error()+f.Hint, "xxx") {
+		t.Errorf("%v; %s", f, f.Hint)
+	}
+}
+
+// FuzzBuildEnv: whatever Vault and the caller hold, either there is an environment that execve takes, each name in it once,
+// or there are failures that show no value.
+func FuzzBuildEnv(f *testing.F) {
+	f.Add("KEY", "value", "other", "value2", "KEY=old\x00VAULT_TOKEN=t\x00X", "", false, false)
+	f.Add("a-b", "v", "LD_PRELOAD", "x", "=odd\x00==\x00\x00A=1\x00A=2", "P_", true, true)
+	f.Add("", "", "NUL", "a\x00b", "PATH=/bin", "1", false, true)
+	f.Add("ключ", "\xff", "key", "v", "key=1\x00KEY=2", "", true, false)
+	f.Fuzz(func(t *testing.T, k1, v1, k2, v2, inherited, prefix string, upcase, keep bool) {
+		const canary = "canary-that-is-never-printed-"
+		v1, v2 = canary+v1, canary+v2
+		encode := func(k, v string) string {
+			b, _ := json.Marshal(map[string]string{k: v})
+			return string(b)
+		}
+		env, err := buildEnv(
+			[]fetched{secretOf(t, "one", encode(k1, v1)), secretOf(t, "two", encode(k2, v2))},
+			EnvRules{Prefix: prefix, Upcase: upcase, KeepExisting: keep, OnCollision: CollisionLast},
+			strings.Split(inherited, "\x00"),
+		)
+		if err != nil {
+			for _, f := range fault.All(err) {
+				if strings.Contains(f.Error()+f.Hint, canary) || f.Kind.Code() != 123 {
+					t.Errorf("%d %v; %s", f.Kind.Code(), f, f.Hint)
+				}
+			}
+			return
+		}
+		seen := map[string]bool{}
+		for _, kv := range env.Strings() {
+			name, _, ok := strings.Cut(kv, "=")
+			if strings.IndexByte(kv, 0) >= 0 || ok && seen[name] || ok && slices.Contains(credentialNames, name) && !strings.Contains(kv, canary) {
+				t.Errorf("%q in %q", kv, env.Strings())
+			}
+			seen[name] = seen[name] || ok
+		}
+		for _, v := range env.Vars {
+			if !IsName(v.Name) || IsDangerous(v.Name, nil) || !seen[v.Name] {
+				t.Errorf("variable %q", v.Name)
+			}
+		}
+		if strings.Contains(fmt.Sprintf("%v %+v %#v", env.Vars, env.Vars, env.Vars), canary) {
+			t.Error("a value is printed")
+		}
+	})
+}
+
+// FuzzScriptInterpreter: what we read from a #! line is what the kernel would run.
+func FuzzScriptInterpreter(f *testing.F) {
+	for _, s := range []string{"#!/bin/sh\n", "#! /bin/sh -e\n", "#!\n", "#!  \t/bin/sh\r\n", "#!/bin/sh", "#!/usr/bin/env python3\n"} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, head []byte) {
+		if len(head) < 2 {
+			return
+		}
+		interp := scriptInterpreter(head)
+		if strings.ContainsAny(interp, " \t\n\x00") {
+			t.Errorf("%q has the interpreter %q", head, interp)
+		}
+	})
+}
+
+// FuzzElfInterpreter never panics, whatever a file begins with.
+func FuzzElfInterpreter(f *testing.F) {
+	if b, err := os.ReadFile("/bin/sh"); err == nil {
+		f.Add(b[:min(len(b), 4096)])
+	}
+	f.Add([]byte("\x7fELF\x01\x02" + strings.Repeat("\xff", 250)))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if len(b) >= 4 {
+			_ = elfInterpreter(strings.NewReader(string(b)), b[:min(len(b), 256)])
+		}
+	})
+}

@@ -1,0 +1,452 @@
+package launcher
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/agenticverz/vaultexec/internal/fault"
+	"github.com/agenticverz/vaultexec/internal/vault"
+)
+
+// FileSpec is one --file: a secret that is handed over as a file and not as a variable. NAME_FILE holds the path; NAME
+// itself is not set, also not with a value of vaultexec's own environment: programs that know both refuse to have both.
+type FileSpec struct {
+	Name   string
+	Path   string // absolute; "" for a sealed file in memory
+	Base64 bool   // the secret is the base64 of what the file holds
+}
+
+// Variable is the name of the variable that holds the path.
+func (f *FileSpec) Variable() string { return f.Name + "_FILE" }
+
+// place is what the variable holds, as far as it is known before the start.
+func (f *FileSpec) place() string {
+	if f.Path != "" {
+		return f.Path
+	}
+	return memoryPath(0)
+}
+
+// memoryPath names a descriptor of whoever opens the path. The number is known only when the file is made.
+func memoryPath(fd int) string { return fmt.Sprintf("/proc/self/fd/%d", fd) }
+
+// ParseFile reads NAME[:base64][=PATH]. The path is made absolute: the command may change its folder.
+func ParseFile(text string) (FileSpec, error) {
+	bad := func(why, hint string) (FileSpec, error) {
+		return FileSpec{}, &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot use %q", text), Why: why, Hint: hint}
+	}
+	name, path, hasPath := strings.Cut(text, "=")
+	name, coding, coded := strings.Cut(name, ":")
+	switch {
+	case !IsName(name):
+		return bad(fmt.Sprintf("%q is not a variable name", name), "write it as NAME, NAME=PATH, NAME:base64 or NAME:base64=PATH")
+	case coded && coding != "base64":
+		return bad(fmt.Sprintf("%q is not a coding", coding), "the only one is base64: NAME:base64")
+	case hasPath && (path == "" || strings.HasSuffix(path, "/") || strings.IndexByte(path, 0) >= 0):
+		return bad("its path names no file", "write it as TLS_KEY=/run/app/tls.key")
+	}
+	f := FileSpec{Name: name, Base64: coded}
+	if hasPath {
+		var err error
+		if f.Path, err = filepath.Abs(path); err != nil {
+			return bad("the current folder is gone", "write an absolute path")
+		}
+	}
+	return f, nil
+}
+
+// Files lists the secrets that are handed over as files, sorted by name.
+func (e *Env) Files() []Variable {
+	var files []Variable
+	for _, v := range e.Vars {
+		if v.File != nil {
+			files = append(files, v)
+		}
+	}
+	return files
+}
+
+// sameFiles reports whether the files of two environments hold the same.
+func sameFiles(a, b []Variable) bool {
+	return slices.EqualFunc(a, b, func(a, b Variable) bool {
+		return a.Name == b.Name && a.unused() == b.unused() && (a.unused() || a.Value == b.Value)
+	})
+}
+
+// file returns the --file of a name, or nil.
+func (r *EnvRules) file(name string) *FileSpec {
+	if i := slices.IndexFunc(r.Files, func(f FileSpec) bool { return f.Name == name }); i >= 0 {
+		return &r.Files[i]
+	}
+	return nil
+}
+
+// putFile adds a secret that becomes a file: any length, any bytes.
+func (b *envBuilder) putFile(g fetched, key string, f *FileSpec, text vault.Text) {
+	if v := f.Variable(); matchesAny(DangerousNames, v) && !matchesAny(b.rules.AllowNames, v) {
+		b.fail(fault.Value, g, key, fmt.Sprintf("%s changes which code runs", v), fmt.Sprintf("rename it with --env, or allow it with --allow-name %s", v))
+		return
+	}
+	if f.Base64 {
+		content, ok := decodeBase64(text.Reveal())
+		if !ok {
+			b.fail(fault.Value, g, key, "the value is not base64", fmt.Sprintf("write --file %s without :base64 to hand it over as it is", f.Name))
+			return
+		}
+		text = content
+	}
+	b.insert(Variable{Name: f.Name, Value: text, Origin: origin(g, key), File: f})
+}
+
+// decodeBase64 reads either alphabet, with or without padding, in one line or many.
+func decodeBase64(s string) (vault.Text, bool) {
+	s = strings.Map(func(r rune) rune {
+		switch r {
+		case ' ', '\t', '\r', '\n':
+			return -1
+		case '-':
+			return '+'
+		case '_':
+			return '/'
+		}
+		return r
+	}, s)
+	if n := len(s); n%4 == 0 { // padding that does not fill up a group of four is a damaged value
+		s = strings.TrimSuffix(strings.TrimSuffix(s, "="), "=")
+	}
+	out, err := base64.RawStdEncoding.DecodeString(s)
+	return vault.NewText(string(out)), err == nil
+}
+
+// checkFiles finds a --file that no secret gives, and a name that a file and a secret both want. An optional path that has
+// nothing is forgiven its files, too: that it has nothing was said.
+func (b *envBuilder) checkFiles(got []fetched) {
+	forgiven := slices.ContainsFunc(got, func(g fetched) bool { return g.secret == nil && g.source.Optional })
+	for i := range b.rules.Files {
+		f := &b.rules.Files[i]
+		if _, ok := b.byName[f.Name]; !ok {
+			if !forgiven && len(b.faults) == 0 {
+				b.faults = append(b.faults, &fault.Error{Kind: fault.Value, What: "cannot make the file of --file " + f.Name, Why: "no secret gives " + f.Name,
+					Hint: "--dry-run without --file shows the names; --env " + f.Name + "=PATH#KEY gives it one"})
+			}
+			continue
+		}
+		if j, ok := b.byName[f.Variable()]; ok {
+			b.faults = append(b.faults, &fault.Error{Kind: fault.Value, What: "cannot set " + f.Variable(), Why: fmt.Sprintf("both --file %s and %s give it", f.Name, b.vars[j].Origin),
+				Hint: "leave one out with --exclude, or rename one with --env NAME=PATH#KEY or --prefix"})
+		}
+	}
+}
+
+// files hands secrets over as files. Those with a path are written when a child is started and when a change is acted on
+// while it runs, and removed at the end, if they are still the ones that were written. A process that is ended by SIGKILL
+// leaves them: nobody is there to remove them then, and the next start replaces them.
+type files struct {
+	allowDisk bool
+	written   map[string]fileID // by path
+	staged    []stagedFile      // written beside their place, not yet in it
+	stagedFor *Env
+}
+
+// stagedFile is a complete file under another name in the folder where it belongs.
+type stagedFile struct {
+	path string
+	temp string
+	id   fileID
+}
+
+// fileID tells whether a path still names the file that was written there.
+type fileID struct{ dev, ino uint64 }
+
+func identify(st *unix.Stat_t) fileID { return fileID{uint64(st.Dev), uint64(st.Ino)} }
+
+func newFiles(allowDisk bool) *files {
+	return &files{allowDisk: allowDisk, written: map[string]fileID{}}
+}
+
+// handOver puts the files of env in their places and returns the environment that names them. The files in memory are open
+// and inherited from here on: the caller starts a child at once and calls done. Nobody else forks meanwhile, it is the main
+// goroutine alone that does.
+func (f *files) handOver(env *Env) (environ []string, done func(), err error) {
+	if err := f.place(env); err != nil {
+		return nil, nil, err
+	}
+	environ, fds, err := memoryFiles(env)
+	done = func() {
+		for _, fd := range fds {
+			unix.Close(fd)
+		}
+	}
+	if err != nil {
+		done()
+		return nil, nil, err
+	}
+	for _, fd := range fds {
+		if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, 0); err != nil {
+			done()
+			return nil, nil, fileFault("memory", err)
+		}
+	}
+	return environ, done, nil
+}
+
+// memoryFiles makes the files in memory and returns the environment that names their descriptors, which are close-on-exec.
+func memoryFiles(env *Env) (environ []string, fds []int, err error) {
+	paths := map[string]string{}
+	for _, v := range env.Files() {
+		if v.File.Path != "" || v.unused() {
+			continue
+		}
+		fd, err := sealedFile(v.Name, v.Value.Reveal())
+		if err != nil {
+			return nil, fds, fileFault("in memory for "+v.Name, err)
+		}
+		fds = append(fds, fd)
+		paths[v.Name] = memoryPath(fd)
+	}
+	return env.strings(paths), fds, nil
+}
+
+// stage writes the files of env beside their places: what can fail fails here, while the running child still has the old
+// ones.
+func (f *files) stage(env *Env) error {
+	if f.stagedFor == env {
+		return nil
+	}
+	f.discard()
+	for _, v := range env.Files() {
+		if v.File.Path == "" {
+			continue
+		}
+		s, err := f.write(v.File.Path, v.Value.Reveal())
+		if err != nil {
+			f.discard()
+			return fileFault(fmt.Sprintf("%q", v.File.Path), err)
+		}
+		f.staged = append(f.staged, s)
+	}
+	f.stagedFor = env
+	return nil
+}
+
+// place makes the files of env current: each is replaced in one step, so that a reader finds the old or the new one and
+// never a part of it. What env has no longer is removed.
+func (f *files) place(env *Env) error {
+	if err := f.stage(env); err != nil {
+		return err
+	}
+	defer f.discard()
+	current := map[string]bool{}
+	for i, s := range f.staged {
+		if err := os.Rename(s.temp, s.path); err != nil {
+			f.staged = f.staged[i:]
+			return fileFault(fmt.Sprintf("%q", s.path), err)
+		}
+		f.written[s.path] = s.id
+		current[s.path] = true
+	}
+	f.staged = nil
+	for path := range f.written {
+		if !current[path] {
+			f.remove(path)
+		}
+	}
+	return nil
+}
+
+// write makes a complete file with a name of its own in the folder of path.
+func (f *files) write(path, content string) (stagedFile, error) {
+	if err := f.check(path); err != nil {
+		return stagedFile{}, err
+	}
+	s := stagedFile{path: path}
+	file, err := createBeside(path)
+	if err != nil {
+		return stagedFile{}, err
+	}
+	s.temp = file.Name()
+	_, err = file.WriteString(content)
+	if err == nil { // the umask can only have taken bits away
+		err = file.Chmod(0o400)
+	}
+	var st unix.Stat_t
+	if err == nil {
+		err = unix.Fstat(int(file.Fd()), &st)
+		s.id = identify(&st)
+	}
+	if e := file.Close(); err == nil {
+		err = e
+	}
+	if err != nil {
+		_ = os.Remove(s.temp)
+	}
+	return s, err
+}
+
+// createBeside opens a new file in the folder of path. O_EXCL does not follow a link that somebody has put there.
+func createBeside(path string) (*os.File, error) {
+	dir, base := filepath.Split(path)
+	for range 100 {
+		name := filepath.Join(dir, "."+base+".vaultexec-"+randomName())
+		file, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o400)
+		if !errors.Is(err, os.ErrExist) {
+			return file, err
+		}
+	}
+	return nil, unix.EEXIST
+}
+
+// check looks at the place of a file before anything is written there.
+func (f *files) check(path string) error {
+	dir := filepath.Dir(path)
+	if !f.allowDisk {
+		memory, err := inMemory(dir)
+		if err != nil {
+			return err
+		}
+		if !memory {
+			return errOnDisk
+		}
+	} else if _, err := os.Stat(dir); err != nil {
+		return err
+	}
+	var st unix.Stat_t
+	switch err := unix.Lstat(path, &st); {
+	case err == unix.ENOENT:
+		return nil
+	case err != nil:
+		return err
+	case st.Mode&unix.S_IFMT != unix.S_IFREG:
+		return errNotRegular
+	case int(st.Uid) != os.Geteuid():
+		return errNotOurs
+	}
+	return nil
+}
+
+// What check finds wrong. The kernel's own errors are passed on as they are.
+var (
+	errOnDisk     = errors.New("its folder is not on a memory file system")
+	errNotRegular = errors.New("something is there that is not a regular file")
+	errNotOurs    = errors.New("there is a file of another user")
+)
+
+// fileFault says that a file cannot be written.
+func fileFault(where string, err error) *fault.Error {
+	var e *fault.Error
+	if errors.As(err, &e) {
+		return e
+	}
+	e = &fault.Error{Kind: fault.Usage, What: "cannot write the file " + where, Why: vault.Errno(err), Err: err}
+	var errno unix.Errno
+	if errors.As(err, &errno) { // without the name of the temporary file
+		e.Why = errno.Error()
+	}
+	switch {
+	case errors.Is(err, errOnDisk):
+		e.Why = errOnDisk.Error()
+		e.Hint = "a disk keeps what was written there: choose a path below /run or /dev/shm, or allow it with --allow-disk"
+	case errors.Is(err, errNotRegular), errors.Is(err, errNotOurs):
+		e.Why = err.Error()
+		e.Hint = "choose another path; only an earlier file of the same user is replaced"
+	case errors.Is(err, unix.ENOENT):
+		e.Hint = "its folder must exist"
+	}
+	return e
+}
+
+// CheckFilePlaces finds out before Vault is asked which files could not be written.
+func CheckFilePlaces(specs []FileSpec, allowDisk bool) error {
+	f := newFiles(allowDisk)
+	var faults []*fault.Error
+	for _, s := range specs {
+		if s.Path == "" {
+			continue
+		}
+		if err := f.check(s.Path); err != nil {
+			faults = append(faults, fileFault(fmt.Sprintf("%q", s.Path), err))
+		} else if err := unix.Access(filepath.Dir(s.Path), unix.W_OK|unix.X_OK); err != nil {
+			faults = append(faults, fileFault(fmt.Sprintf("%q", s.Path), err))
+		}
+	}
+	return fault.Join(faults)
+}
+
+// discard removes what was written and will not be used.
+func (f *files) discard() {
+	for _, s := range f.staged {
+		_ = os.Remove(s.temp)
+	}
+	f.staged, f.stagedFor = nil, nil
+}
+
+// remove removes a file, unless somebody else has put another in its place.
+func (f *files) remove(path string) {
+	var st unix.Stat_t
+	if err := unix.Lstat(path, &st); err == nil && identify(&st) == f.written[path] {
+		_ = os.Remove(path)
+	}
+	delete(f.written, path)
+}
+
+// removeAll is the end.
+func (f *files) removeAll() {
+	f.discard()
+	for path := range f.written {
+		f.remove(path)
+	}
+}
+
+// ready is the last step before a change is acted on: the new files are written beside the old ones. --on-change signal can
+// bring a change to the running command only in files with a path: its environment and its files in memory stay what they
+// are for as long as it lives. When something else has changed, too, the command is restarted in place of being signalled:
+// it would run on with a mixture of old and new, and nobody would notice before the old value ends.
+func (s *supervisor) ready() {
+	if s.machine.state != hooking {
+		s.happened(evHooked{ok: true})
+		return
+	}
+	ev := evHooked{ok: true}
+	if s.Watching.OnChange.Do == ReactSignal {
+		if names := changedBesideFiles(s.runs.env, s.next.env); len(names) > 0 {
+			s.Log.Warn("a signal cannot bring this change to the command, it is restarted: only a --file NAME=PATH can change under it", "names", strings.Join(names, ", "))
+			ev.restart = true
+		}
+	}
+	if err := s.files.stage(s.next.env); err != nil {
+		s.Log.Warn("the change is postponed: "+err.Error(), "hint", fault.Of(err).Hint)
+		ev.ok = false
+	}
+	s.happened(ev)
+}
+
+// rewrite puts the files of env in their places while the command runs, and reports whether that worked.
+func (s *supervisor) rewrite(env *Env) bool {
+	err := s.files.place(env)
+	if err != nil {
+		s.Log.Warn("the files are not replaced: "+err.Error(), "hint", fault.Of(err).Hint)
+	}
+	return err == nil
+}
+
+// changedBesideFiles lists the names that differ and are no --file NAME=PATH.
+func changedBesideFiles(from, to *Env) []string {
+	deliverable := func(name string) bool {
+		for _, e := range []*Env{from, to} {
+			for _, v := range e.Vars {
+				if v.Name == name && !v.unused() && (v.File == nil || v.File.Path == "") {
+					return false
+				}
+			}
+		}
+		return true
+	}
+	return slices.DeleteFunc(changedNames(from, to), func(n string) bool { return deliverable(strings.TrimLeft(n, "+-")) })
+}

@@ -1,0 +1,65 @@
+package launcher
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+
+	"golang.org/x/sys/unix"
+)
+
+// sealedFile makes a file in memory that holds content and that nobody can change: read-only by its mode, which also holds
+// for who opens /proc/PID/fd/N, and sealed. It is close-on-exec, at the lowest free descriptor, and its offset is 0.
+// (memfd_create(2), fcntl(2) F_ADD_SEALS. MFD_NOEXEC_SEAL is of Linux 6.3; older kernels say EINVAL. The mode comes before
+// the seals, because with that flag a later change of the x bits is refused.)
+func sealedFile(name, content string) (int, error) {
+	const flags = unix.MFD_CLOEXEC | unix.MFD_ALLOW_SEALING
+	fd, err := unix.MemfdCreate(name, flags|unix.MFD_NOEXEC_SEAL)
+	if err == unix.EINVAL {
+		fd, err = unix.MemfdCreate(name, flags)
+	}
+	if err != nil {
+		return -1, err
+	}
+	err = func() error {
+		for b := []byte(content); len(b) > 0; {
+			n, err := unix.Write(fd, b)
+			if err != nil && err != unix.EINTR {
+				return err
+			}
+			b = b[max(n, 0):]
+		}
+		if err := unix.Fchmod(fd, 0o400); err != nil {
+			return err
+		}
+		if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_SEAL|unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_WRITE); err != nil {
+			return err
+		}
+		_, err := unix.Seek(fd, 0, unix.SEEK_SET)
+		return err
+	}()
+	if err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}
+
+// inMemory reports whether a folder is on a file system that lives in memory (statfs(2)). What is there may still be
+// swapped out, like all memory.
+func inMemory(dir string) (bool, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return false, err
+	}
+	switch uint32(st.Type) {
+	case unix.TMPFS_MAGIC, unix.RAMFS_MAGIC:
+		return true, nil
+	}
+	return false, nil
+}
+
+func randomName() string {
+	b := make([]byte, 6)
+	_, _ = rand.Read(b) // never fails since Go 1.24
+	return hex.EncodeToString(b)
+}

@@ -1,0 +1,263 @@
+package processtest
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/agenticverz/vaultexec/internal/ptytest"
+	"github.com/agenticverz/vaultexec/internal/vaulttest"
+	"github.com/agenticverz/vaultexec/internal/wait"
+)
+
+// D18: of 400 orphans, half of which end later, no zombie is left after a second, and the status of the command is not lost.
+func TestOrphans(t *testing.T) {
+	t.Parallel()
+	check := func(t T, argv []string) {
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatalf("%v", err)
+		}
+		p := start(t, argv, func(c *exec.Cmd) { c.Stdin = r })
+		_ = r.Close()
+		defer w.Close()
+		p.out.await(1)
+		var made time.Time
+		// All have ended, that is: none is alive. They are found by their session.
+		until(t, "the orphans to end", func() bool {
+			for _, m := range ptytest.All() {
+				if m.Session == p.pid && m.State != "Z" && (m.Name == "sleep" || m.Name == "true") {
+					return false
+				}
+			}
+			return true
+		})
+		made = time.Now()
+		left := 0
+		wait.For(min(time.Second, t.Limit()), func() bool {
+			left = 0
+			for _, m := range ptytest.All() {
+				if m.Session == p.pid && m.State == "Z" {
+					left++
+				}
+			}
+			return left == 0
+		})
+		if left > 0 {
+			t.Fatalf("%d zombies after %v", left, time.Since(made))
+		}
+		_, _ = io.WriteString(w, "end\n")
+		p.wantEnd("77")
+		if s := p.err.String(); s != "" {
+			t.Fatalf("it says %q", s)
+		}
+	}
+	t.Run("subreaper", func(t *testing.T) {
+		t.Parallel()
+		check(actual{t}, supervise(t).cmd(probe(t), "orphans", "200", "77"))
+	})
+	t.Run("PID 1", func(t *testing.T) {
+		t.Parallel()
+		needsNamespaces(t)
+		check(actual{t}, asPID1(vaultexec(t).cmd(probe(t), "orphans", "200", "77")...))
+	})
+	mustFail(t, "naive PID 1", func(c T) {
+		needsNamespaces(t)
+		check(c, asPID1(naive(c).cmd(probe(c), "orphans", "200", "77")...))
+	})
+}
+
+// In supervise mode orphans become vaultexec's, not only as PID 1; in replace mode the command must not inherit that.
+func TestSubreaper(t *testing.T) {
+	t.Parallel()
+	check := func(t T, v launcher) {
+		p := start(t, v.cmd("sh", "-c", "(setsid sleep 77 &); sleep 78"))
+		parent, orphan := 0, 0
+		t.Cleanup(func() { _ = unix.Kill(orphan, unix.SIGKILL) })
+		until(t, "an orphan that has a parent again", func() bool {
+			for _, m := range ptytest.All() {
+				b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/environ", m.PID))
+				if m.Name == "sleep" && m.PID == m.Session && strings.Contains(string(b), p.cmd.Env[1]+"\x00") {
+					orphan, parent = m.PID, m.Parent
+				}
+			}
+			return parent == p.pid
+		})
+	}
+	t.Run("supervise", func(t *testing.T) { t.Parallel(); check(actual{t}, supervise(t)) })
+	mustFail(t, "replace", func(t T) { check(t, vaultexec(t)) })
+	mustFail(t, "naive", func(t T) { check(t, naive(t)) })
+}
+
+// D18: a thousand orphans that end at once while the command ends: its status is not mixed up.
+func TestStatusAmongOrphans(t *testing.T) {
+	t.Parallel()
+	needsNamespaces(t)
+	for name, argv := range map[string][]string{"subreaper": supervise(t), "PID 1": asPID1(vaultexec(t)...)} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			for range 3 {
+				p := start(actual{t}, append(append([]string{}, argv...), "sh", "-c", "i=0; while [ $i -lt 300 ]; do (true &); i=$((i+1)); done; exit 37"))
+				p.wantEnd("37")
+			}
+		})
+	}
+}
+
+// Being PID 1 alone chooses supervise mode, --replace the plain exec all the same.
+func TestModeAsPID1(t *testing.T) {
+	t.Parallel()
+	needsNamespaces(t)
+	for _, c := range []struct{ option, want string }{{"", "vaultexec"}, {"--replace", "cat"}, {"--init", "vaultexec"}} {
+		var options []string
+		if c.option != "" {
+			options = []string{c.option}
+		}
+		p := start(actual{t}, asPID1(vaultexec(t, options...).cmd("cat", "/proc/1/comm")...))
+		p.wantEnd("0")
+		if got := p.out.all(); len(got) != 1 || got[0] != c.want {
+			t.Errorf("with %q process 1 is %v, want %s", c.option, got, c.want)
+		}
+	}
+}
+
+// As PID 1 SIGTERM reaches the command, which the kernel would have kept from it, and kill -9 from outside ends all of it.
+func TestStopPID1(t *testing.T) {
+	t.Parallel()
+	needsNamespaces(t)
+	check := func(t T, argv []string) {
+		p := start(t, argv)
+		var inner int
+		until(t, "sleep to run", func() bool {
+			inner = 0
+			for _, m := range ptytest.All() {
+				if m.Session == p.pid && m.Name == "sleep" {
+					inner = m.PID
+				}
+			}
+			return inner != 0
+		})
+		first := childAny(t, p.pid)
+		if err := unix.Kill(first, unix.SIGTERM); err != nil {
+			t.Fatalf("%v", err)
+		}
+		p.wantEnd("143")
+	}
+	t.Run("supervise", func(t *testing.T) { check(actual{t}, asPID1(vaultexec(t).cmd("sleep", "77")...)) })
+	mustFail(t, "replace", func(t T) { check(t, asPID1(vaultexec(t, "--replace").cmd("sleep", "77")...)) })
+}
+
+// childAny returns the one child of pid.
+func childAny(t T, pid int) int {
+	t.Helper()
+	for _, m := range ptytest.All() {
+		if m.Parent == pid {
+			return m.PID
+		}
+	}
+	t.Fatalf("%d has no child", pid)
+	return 0
+}
+
+// D19: vaultexec ends with the command even if somebody in another session keeps its output open.
+func TestOutputKeptOpen(t *testing.T) {
+	t.Parallel()
+	check := func(t T, v launcher) {
+		begun := time.Now()
+		cmd := exec.Command(v[0], v.cmd("sh", "-c", "setsid sleep 5 & exit 3")[1:]...)
+		cmd.Env = environ(t)
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatalf("%v", err)
+		}
+		defer r.Close()
+		cmd.Stdout, cmd.Stderr = w, w
+		_ = cmd.Run()
+		_ = w.Close()
+		if got := ending(cmd.ProcessState); got != "3" {
+			t.Fatalf("ended with %s", got)
+		}
+		if d := time.Since(begun); d > 4*time.Second {
+			t.Fatalf("ended after %v", d)
+		}
+	}
+	check(actual{t}, supervise(t))
+}
+
+// Costs: issue 3. Of the release's build, without Vault: memory of the waiting parent, and no wake-up of its own.
+func TestCost(t *testing.T) {
+	t.Parallel()
+	v := launcher{vaulttest.BuildStatic(t, "."), "--supervise", "--"}
+	p := start(actual{t}, v.cmd("sleep", "77"))
+	childOf(actual{t}, p.pid)
+	status := func(field string) int { return statusField(t, p.pid, field) }
+	until(actual{t}, "quiet", func() bool { // the collector gives its memory back in the background
+		return status("RssAnon") <= 4<<10
+	})
+	rss, anon, threads := status("VmRSS"), status("RssAnon"), status("Threads")
+	t.Logf("resident %d KiB, anonymous %d KiB, %d threads", rss, anon, threads)
+	if rss > 12<<10 {
+		t.Errorf("%d KiB resident, at most 12 MiB promised", rss)
+	}
+	// Context switches of all threads. The Go runtime has one burst a minute of its own; two windows cannot both have it.
+	quiet := func() int {
+		before := switches(t, p.pid)
+		end := time.NewTimer(3 * time.Second)
+		<-end.C
+		return switches(t, p.pid) - before
+	}
+	n := quiet()
+	if n > 0 {
+		n = min(n, quiet())
+	}
+	if n > 0 {
+		t.Errorf("%d context switches in three idle seconds", n)
+	}
+}
+
+// statusField reads a number from /proc/PID/status.
+func statusField(t *testing.T, pid int, field string) int {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.SplitSeq(string(b), "\n") {
+		if rest, ok := strings.CutPrefix(line, field+":"); ok {
+			n, err := strconv.Atoi(strings.Fields(rest)[0])
+			if err != nil {
+				t.Fatal(err)
+			}
+			return n
+		}
+	}
+	t.Fatalf("no %s in /proc/%d/status", field, pid)
+	return 0
+}
+
+func switches(t *testing.T, pid int) int {
+	t.Helper()
+	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
+	n := 0
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			continue
+		}
+		for line := range strings.SplitSeq(string(b), "\n") {
+			if name, rest, ok := strings.Cut(line, ":"); ok && strings.HasSuffix(name, "ctxt_switches") {
+				k, _ := strconv.Atoi(strings.TrimSpace(rest))
+				n += k
+			}
+		}
+	}
+	return n
+}

@@ -1,0 +1,23 @@
+#!/bin/sh
+# gofmt, go vet and staticcheck, as make lint runs them. GO and STATICCHECK come from the Makefile.
+set -eu
+go=${GO:-go}
+
+unformatted=$(gofmt -l .)
+if [ -n "$unformatted" ]; then
+	echo "lint: not formatted (run gofmt -w):"
+	echo "$unformatted"
+	exit 1
+fi
+"$go" vet ./...
+# The other system that is promised to work compiles, tests included.
+GOOS=darwin GOARCH=arm64 CGO_ENABLED=0 "$go" vet ./...
+# Pinned, and run from the module cache: a linter has no place in the product's go.mod.
+"$go" run "$STATICCHECK" ./...
+if command -v shellcheck >/dev/null; then
+	shellcheck .ci/run tools/*.sh
+elif [ "${CI-}" = true ]; then
+	echo "lint: shellcheck is missing"
+	exit 1
+fi
+echo "lint: ok"

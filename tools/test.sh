@@ -1,0 +1,43 @@
+#!/bin/sh
+# Unit tests, scripts and process tests with the race detector, as make test runs them.
+set -eu
+go=${GO:-go}
+
+# Tests that need one of these are left out where it is missing, and fail with CI=true. Servers lie beside PATH on Debian.
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+for dir in /usr/lib/postgresql/*/bin; do
+	PATH=$PATH:$dir
+done
+there() { command -v "$1" >/dev/null; }
+missing=
+for program in bash busybox dumb-init gunicorn less nginx node podman postgres redis-server runc slapd socat strace \
+	tini uvicorn vim; do
+	there "$program" || { [ "$program" = vim ] && there vim.tiny; } || missing="$missing $program"
+done
+if [ -n "$missing" ]; then
+	echo "test: not installed, so that tests with them are left out:$missing"
+fi
+
+race=-race
+if ! command -v "$("$go" env CC)" >/dev/null; then
+	# The race detector needs cgo, and cgo a C compiler.
+	echo "test: no C compiler ($("$go" env CC)), so that the tests run without the race detector"
+	[ "${CI-}" != true ] || exit 1
+	race=
+fi
+
+VAULTEXEC_SKIPPED=$(mktemp)
+export VAULTEXEC_SKIPPED
+trap 'rm -f "$VAULTEXEC_SKIPPED"' EXIT
+
+status=0
+# Not from the cache: what is tested is a machine with processes and servers, not only the code.
+CGO_ENABLED=${race:+1} "$go" test ${race:+"$race"} -count=1 -timeout 25m ./... || status=$?
+
+if [ -s "$VAULTEXEC_SKIPPED" ]; then
+	echo "test: $(sort -u "$VAULTEXEC_SKIPPED" | wc -l) tests were left out:"
+	sort -u "$VAULTEXEC_SKIPPED" | sed 's/^/  /'
+elif [ "$status" -eq 0 ]; then
+	echo "test: ok, none left out for want of a program"
+fi
+exit "$status"
