@@ -35,7 +35,7 @@ for f in /proc/$$/fd/*; do echo "fd ${f##*/} $(readlink $f) $(sed -n 's/^flags:\
 echo "stdin: $(cat)"
 `
 
-// volatile are the lines of /proc/PID/status that differ between any two processes; SigQ counts those of the whole user.
+// volatile are the lines of /proc/PID/status that differ between any two processes; SigQ counts for the whole user.
 var volatile = regexp.MustCompile(`(?m)^(State|SigQ|Pid|PPid|Tgid|NSpid|NStgid|NSpgid|NSsid|Ngid|Vm\w+|Rss\w+|HugetlbPages|nonvoluntary_ctxt_switches|voluntary_ctxt_switches|Cpus_allowed\w*|Mems_allowed\w*):.*\n|^pid .*\n`)
 
 // same takes out what differs between any two runs, the shell's own pipe included.
@@ -65,7 +65,7 @@ func forkExec(t *testing.T, path, dir string, argv, env []string, files []uintpt
 	}
 }
 
-// descriptors makes a table of descriptors: 0 is from, 1 and 2 are out, and the numbers named are open files of their own.
+// files makes a table of descriptors: 0 is from, 1 and 2 are out, and the numbers named are open files of their own.
 func descriptors(t *testing.T, from, out *os.File, numbers ...int) []uintptr {
 	t.Helper()
 	table := make([]uintptr, 3, 256)
