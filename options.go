@@ -1,6 +1,7 @@
 package main
 
 import (
+	"flag"
 	"fmt"
 	"slices"
 	"strconv"
@@ -152,11 +153,27 @@ func newGiven() *given { return &given{values: map[string][]givenValue{}} }
 
 func (g *given) has(name string) bool { return len(g.values[name]) > 0 }
 
+// parserFlag is one option in the parser's list. The parser's own flags look for aliases in each name with a regular
+// expression, for every pair of flags: 1.4 ms at each start.
+type parserFlag struct{ flagValue }
+
+// Apply implements cli.Flag.
+func (f parserFlag) Apply(set *flag.FlagSet) error {
+	set.Var(f.flagValue, f.opt.name, "")
+	return nil
+}
+
+// Names implements cli.Flag.
+func (f parserFlag) Names() []string { return []string{f.opt.name} }
+
+// IsSet implements cli.Flag; nobody asks the parser.
+func (f parserFlag) IsSet() bool { return f.given.has(f.opt.name) }
+
 // flags makes the parser's flags of the options.
 func (g *given) flags(opts []option) []cli.Flag {
 	flags := make([]cli.Flag, len(opts))
 	for i, o := range opts {
-		flags[i] = &cli.GenericFlag{Name: o.name, Value: flagValue{g, o}}
+		flags[i] = parserFlag{flagValue{g, o}}
 	}
 	return flags
 }

@@ -35,8 +35,8 @@ for f in /proc/$$/fd/*; do echo "fd ${f##*/} $(readlink $f) $(sed -n 's/^flags:\
 echo "stdin: $(cat)"
 `
 
-// volatile are the lines of /proc/PID/status that differ between any two processes.
-var volatile = regexp.MustCompile(`(?m)^(State|Pid|PPid|Tgid|NSpid|NStgid|NSpgid|NSsid|Ngid|Vm\w+|Rss\w+|HugetlbPages|nonvoluntary_ctxt_switches|voluntary_ctxt_switches|Cpus_allowed\w*|Mems_allowed\w*):.*\n|^pid .*\n`)
+// volatile are the lines of /proc/PID/status that differ between any two processes; SigQ counts for the whole user.
+var volatile = regexp.MustCompile(`(?m)^(State|SigQ|Pid|PPid|Tgid|NSpid|NStgid|NSpgid|NSsid|Ngid|Vm\w+|Rss\w+|HugetlbPages|nonvoluntary_ctxt_switches|voluntary_ctxt_switches|Cpus_allowed\w*|Mems_allowed\w*):.*\n|^pid .*\n`)
 
 // same takes out what differs between any two runs, the shell's own pipe included.
 func same(text string) string {

@@ -2,7 +2,6 @@ package launcher
 
 import (
 	"context"
-	"os/signal"
 	"time"
 
 	"github.com/agenticverz/vaultexec/internal/fault"
@@ -42,7 +41,7 @@ type PathReport struct {
 // given back before it returns: who prints the report may be ended by a reader that goes away.
 func Inspect(o Options) (*Report, error) {
 	l := &launch{Options: o, signals: catchDeadly()}
-	defer signal.Stop(l.signals.ch)
+	defer l.signals.release()
 	return watched(l, func(ctx context.Context) (*Report, error) {
 		r, err := l.inspect(ctx)
 		l.Session.Revoke(ctx)

@@ -168,11 +168,8 @@ func firstLook(interval time.Duration, random func(time.Duration) time.Duration)
 	return random(interval) + 1
 }
 
-// maxMissFactor and maxMiss bound the pause between two looks while Vault is away.
-const (
-	maxMissFactor = 8
-	maxMiss       = 5 * time.Minute
-)
+// maxMiss bounds the pause between two looks while Vault is away.
+const maxMiss = 5 * time.Minute
 
 // nextLook is the pause before the next look: the interval ± 10 %, and after looks that failed twice as long for each, up to
 // eight intervals or five minutes.

@@ -8,11 +8,13 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/agenticverz/vaultexec/internal/needs"
 	"github.com/agenticverz/vaultexec/internal/ptytest"
+	"github.com/agenticverz/vaultexec/internal/wait"
 )
 
 // Every case here is one that some launcher, or some first design of this one, gets wrong (process-facts: a child in a group
@@ -583,6 +585,86 @@ func TestStartFailsInForeground(t *testing.T) {
 			p.Type(ptytest.CtrlC)
 			p.ExpectStatus(130)
 		})
+	}
+}
+
+// A stopped job that is killed: by SIGTERM, which the shell follows up with SIGCONT, and by SIGKILL, which takes vaultexec from
+// its stopped command; the kernel resumes and hangs up such a group. D21.
+func TestKillStoppedJob(t *testing.T) {
+	t.Parallel()
+	p := shell(actual{t}, supervise(t))
+	for _, c := range []struct{ kill, says string }{{"kill %1", "Terminated"}, {"kill -9 %1", "Killed"}, {"kill -HUP %1", "Hangup"}} {
+		p.Run("$V sleep 77")
+		p.AwaitState("sleep", "S")
+		p.Type(ptytest.CtrlZ)
+		p.Expect("Stopped")
+		p.ExpectPrompt()
+		p.Run(c.kill)
+		p.AwaitGone("sleep")
+		p.AwaitGone("vaultexec")
+		p.Run("true")
+		p.Expect(c.says)
+		p.ExpectPrompt()
+	}
+}
+
+// Ctrl-Z at any moment of a start stops the job or is too early for it, and afterwards everything works. A stop before the
+// command exists is vaultexec's own.
+func TestCtrlZAtAnyMoment(t *testing.T) {
+	t.Parallel()
+	p := shell(actual{t}, supervise(t))
+	for i := range 30 {
+		p.Run("$V sleep 77 # " + fmt.Sprint(i))
+		p.Await("the job to have the terminal", func([]ptytest.Process) bool { return p.Foreground() != p.Leads })
+		moment := time.NewTimer(time.Duration(i) * time.Millisecond)
+		<-moment.C
+		p.Type(ptytest.CtrlZ)
+		stopped := func() bool {
+			return slices.ContainsFunc(p.Processes(), func(m ptytest.Process) bool { return m.Name == "vaultexec" && m.State == "T" })
+		}
+		if !wait.For(200*time.Millisecond, stopped) {
+			p.AwaitState("sleep", "S")
+			p.Type(ptytest.CtrlZ)
+		}
+		p.Expect("Stopped")
+		p.ExpectPrompt()
+		p.Run("fg")
+		p.AwaitState("sleep", "S")
+		awaitLaunchers(p, supervise(t), "S")
+		p.Await("sleep to have the terminal", func(list []ptytest.Process) bool {
+			return slices.ContainsFunc(list, func(m ptytest.Process) bool { return m.Name == "sleep" && m.Group == p.Foreground() })
+		})
+		p.Type(ptytest.CtrlC)
+		p.ExpectStatus(130)
+		p.AwaitGone("sleep")
+	}
+}
+
+// D16: after a restart because a secret changed the new command has the terminal, if the old one had it. The old one's modes do
+// not stay.
+func TestRestartOnTerminal(t *testing.T) {
+	t.Parallel()
+	w := newWatched(t)
+	p := shell(actual{t}, w.launcher, w.env...)
+	modes := p.Modes()
+	p.Run(`$V sh -c 'stty -echo; echo ready; while read x; do echo "$GENERATION $x"; done'`)
+	for i := 1; i <= 4; i++ {
+		p.Expect("ready")
+		p.Run("word")
+		p.Expect(fmt.Sprintf("%d word", i))
+		w.change(t, i+1)
+		w.refresh(t, p.AwaitState("vaultexec", "S")[0])
+	}
+	p.Expect("ready")
+	p.Type(ptytest.CtrlZ) // job control works for the new one
+	p.Expect("Stopped")
+	p.ExpectPrompt()
+	p.Run("fg")
+	p.AwaitState("sh", "S")
+	p.Type(ptytest.CtrlC)
+	p.ExpectStatus(130)
+	if p.Modes() != modes {
+		t.Fatalf("the terminal's modes are not what they were\n%s", p)
 	}
 }
 

@@ -84,9 +84,11 @@ func (p *process) signal(sig syscall.Signal) {
 	}
 }
 
-// kill ends the process at once and waits until it is gone.
+// kill ends the process at once, with its group: Vault's plugins would outlive it. It waits until the process is gone.
 func (p *process) kill() {
-	p.signal(syscall.SIGKILL)
+	if !p.exited() {
+		_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
+	}
 	<-p.done
 }
 

@@ -27,7 +27,9 @@ var commands = map[string]func(args []string) int{
 	"activated": func([]string) int {
 		return activated()
 	},
-	"pid1": pid1,
+	"pid1":   pid1,
+	"listen": listen,
+	"linger": linger,
 }
 
 func main() {
@@ -166,7 +168,51 @@ func activated() int {
 	return 0
 }
 
-// pid1 SECONDS is the command of a container test: it reports on standard output who is process 1, leaves orphans behind,
+// listen ADDRESS LOG takes a port, hands it to a helper as well, writes a line into LOG, "bound" or what was in the way, and
+// waits. The helper keeps the port for a while after SIGTERM, in the same process group.
+func listen(args []string) int {
+	log, err := os.OpenFile(args[1], os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		fail(err)
+	}
+	l, err := net.Listen("tcp", args[0])
+	if err != nil {
+		fmt.Fprintln(log, err)
+		return 1
+	}
+	f, err := l.(*net.TCPListener).File()
+	if err != nil {
+		fail(err)
+	}
+	self, _ := os.Executable()
+	helper := exec.Command(self, "linger")
+	helper.ExtraFiles = []*os.File{f}
+	ready, err := helper.StdoutPipe()
+	if err == nil {
+		err = helper.Start()
+	}
+	if err != nil {
+		fail(err)
+	}
+	_, _ = ready.Read(make([]byte, 1))
+	fmt.Fprintln(log, "bound")
+	ch := make(chan os.Signal, 1)
+	signal.Notify(ch, unix.SIGTERM)
+	<-ch
+	return 0
+}
+
+// linger ends a while after its first SIGTERM.
+func linger([]string) int {
+	ch := make(chan os.Signal, 1)
+	signal.Notify(ch, unix.SIGTERM)
+	fmt.Println("ready")
+	<-ch
+	time.Sleep(15 * time.Millisecond)
+	return 0
+}
+
+// pid1 is the command of a container test: it reports on standard output who is process 1, leaves orphans behind,
 // counts the zombies after a second, and then waits for SIGTERM, after which it exits with 42.
 func pid1([]string) int {
 	ch := make(chan os.Signal, 1)

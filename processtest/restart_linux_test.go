@@ -1,0 +1,107 @@
+package processtest
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/agenticverz/vaultexec/internal/vaulttest"
+)
+
+// watched is vaultexec that restarts its command at once when it is told that a secret has changed.
+type watched struct {
+	launcher launcher
+	env      []string
+	srv      *vaulttest.Server
+	mount    string
+}
+
+// newWatched makes a secret with the variable GENERATION=1.
+func newWatched(t *testing.T, options ...string) *watched {
+	t.Helper()
+	srv := vaulttest.Dev(t)
+	scope := srv.Scope(t)
+	w := &watched{srv: srv, mount: scope.Mount(2)}
+	w.change(t, 1)
+	token := srv.Token(t, vaulttest.TokenOpts{Policies: []string{scope.ReadPolicy(w.mount, "app-prod")}, NoDefault: true})
+	w.env = []string{"VAULT_ADDR=" + srv.Addr, "VAULT_TOKEN=" + token}
+	w.launcher = vaultexec(t, append([]string{"--mount", w.mount, "--path", "app-prod", "--watch", "--interval", "1h", "--refresh-signal", "USR1",
+		"--settle", "0", "--min-uptime", "0", "--probation", "0", "--log-level", "warn"}, options...)...)
+	return w
+}
+
+func (w *watched) change(t *testing.T, generation int) {
+	t.Helper()
+	w.srv.PutKV(t, w.mount, "app-prod", map[string]any{"GENERATION": fmt.Sprint(generation)})
+}
+
+// refresh makes vaultexec look.
+func (w *watched) refresh(t *testing.T, pid int) {
+	t.Helper()
+	if err := unix.Kill(pid, unix.SIGUSR1); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// D20: the new command is started when nothing of the old one's group is left: a port that it shared with a helper can be bound
+// again, a hundred times.
+func TestPortIsFreeAfterRestart(t *testing.T) {
+	t.Parallel()
+	w := newWatched(t)
+	log := newLines(actual{t})
+	p := start(actual{t}, w.launcher.cmd(probe(t), "listen", "127.0.0.1:"+freePort(actual{t}), log.path()), func(c *exec.Cmd) { c.Env = append(c.Env, w.env...) })
+	n := 100
+	if testing.Short() || vaulttest.Race {
+		n = 25
+	}
+	for i := 1; i <= n; i++ {
+		if got := log.await(i); got[len(got)-1] != "bound" {
+			t.Fatalf("start %d: %s", i, got[len(got)-1])
+		}
+		w.change(t, i+1)
+		w.refresh(t, p.pid)
+	}
+	log.await(n + 1)
+	p.signal(unix.SIGTERM)
+	p.wantEnd("0")
+	p.nothingLeft()
+	if strings.Contains(log.String(), "in use") || p.err.String() != "" {
+		t.Errorf("%s%s", log, p.err)
+	}
+}
+
+// A SIGTERM at any moment of a restart ends the command and vaultexec, and starts no other.
+func TestTermAtAnyMomentOfRestart(t *testing.T) {
+	t.Parallel()
+	w := newWatched(t)
+	for i := range 30 {
+		dir := t.TempDir()
+		p := start(actual{t}, w.launcher.cmd("sh", "-c", `trap 'exit 0' TERM; : >"$1/$$"; while :; do sleep 0.01; done`, "sh", dir), func(c *exec.Cmd) { c.Env = append(c.Env, w.env...) })
+		started := func() int {
+			files, _ := filepath.Glob(filepath.Join(dir, "*"))
+			return len(files)
+		}
+		until(actual{t}, "the command", func() bool { return started() == 1 })
+		w.change(t, 1000+i)
+		w.refresh(t, p.pid)
+		// A moment that depends on what happens, not on the clock: after so many looks at /proc.
+		for range i * 4 {
+			_ = alive(p.pid)
+			_, _ = os.ReadDir("/proc/self/fd")
+		}
+		p.signal(unix.SIGTERM)
+		if end := p.ended(); end != "0" && end != "signal TERM" { // between two children it is vaultexec that the signal ends
+			t.Fatalf("ended with %s\n%s", end, p.err)
+		}
+		n := started()
+		p.nothingLeft()
+		if started() != n {
+			t.Fatalf("another was started after the end")
+		}
+	}
+}
