@@ -283,7 +283,7 @@ func commandHint(word string) string {
 	for _, c := range adminCommands {
 		names = append(names, c.name)
 	}
-	near := vault.Nearest(word, append(names, "run", "help"))
+	near := vault.Nearest(word, append(names, "run", "check", "help"))
 	if near == "" || near[0] != word[0] {
 		return ""
 	}

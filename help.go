@@ -36,6 +36,7 @@ var topics = map[string]func() string{
 
 const exitCodes = `Exit codes of vaultexec itself; a command that was started gives its own.
 
+    2  vaultexec status: Vault is sealed or not initialized
   120  Vault was away for longer than --wait: unreachable, sealed, overloaded;
        or it cannot be talked to like this: TLS refused, wrong protocol
   121  login refused, a policy denies, the token is not valid

@@ -135,13 +135,16 @@ func setupScript(env *testscript.Env, srv *vaulttest.Server, kv int, bin string)
 		env.Setenv(name, value)
 	}
 	env.Values[scriptKey{}] = s
-	env.Defer(func() {
-		for _, j := range s.jobs {
-			_ = syscall.Kill(-j.cmd.Process.Pid, syscall.SIGKILL)
-			<-j.done
-		}
-	})
+	env.Defer(s.stopJobs)
 	return nil
+}
+
+// stopJobs ends what a script has started and not finished.
+func (s *script) stopJobs() {
+	for _, j := range s.jobs {
+		_ = syscall.Kill(-j.cmd.Process.Pid, syscall.SIGKILL)
+		<-j.done
+	}
 }
 
 func scriptCondition(cond string, kv int) (bool, error) {

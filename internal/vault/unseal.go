@@ -167,7 +167,11 @@ func (u *Unsealing) feed(ctx context.Context, i int) (refused bool, err error) {
 	if !u.foreign {
 		u.failed = append(u.failed, set)
 	}
-	u.Note(fmt.Sprintf("refused: one of %s is wrong; Vault tells only when it has %d, and starts again at 0", u.labels(set), before.Threshold))
+	which := "one of " + u.labels(set)
+	if len(set) == 1 && !u.foreign {
+		which = u.labels(set)
+	}
+	u.Note(fmt.Sprintf("refused: %s is wrong; Vault tells only when it has %d, and starts again at 0", which, before.Threshold))
 	u.fed, u.foreign, u.status.Progress = nil, false, 0
 	return true, nil
 }

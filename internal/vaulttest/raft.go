@@ -90,6 +90,48 @@ func Raft(t TB, o RaftOpts) *Server {
 	return s
 }
 
+// Configured starts a server for this test with a configuration file that config writes: with an address on 127.0.0.1 at
+// port and the cluster's at the port after it, and data below dir. ca is the CA of its certificate, nil without TLS. It is not
+// initialised.
+func Configured(t TB, ca *CA, config func(dir string, port int) string) *Server {
+	t.Helper()
+	bin, err := Binary()
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	dir, err := tempDir("configured")
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	s := &Server{bin: bin, dir: dir, client: newClient(nil)}
+	t.Cleanup(s.Stop)
+	scheme := "http"
+	if ca != nil {
+		conf, err := trust(ca.File)
+		if err != nil {
+			t.Fatalf("%v", err)
+		}
+		scheme, s.CACert, s.client = "https", ca.File, newClient(conf)
+	}
+	err = withPort(func(port int) error {
+		s.port, s.Addr = port, scheme+"://127.0.0.1:"+strconv.Itoa(port)
+		conf := filepath.Join(dir, "vault.hcl")
+		if err := os.WriteFile(conf, []byte(config(dir, port)), 0o600); err != nil {
+			return fmt.Errorf("cannot write the configuration: %w", err)
+		}
+		s.args = []string{"server", "-config=" + conf}
+		return s.start()
+	})
+	if err != nil {
+		t.Fatalf("cannot start Vault: %v", err)
+	}
+	s.register()
+	if err := s.await("an answer", func(int) bool { return true }); err != nil {
+		t.Fatalf("%v", err)
+	}
+	return s
+}
+
 // Join starts another node for the cluster of a server without TLS. It is sealed, and joins when it is unsealed with that
 // server's key shares.
 func Join(t TB, leader *Server) *Server {

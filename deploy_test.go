@@ -1,0 +1,374 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"go.yaml.in/yaml/v3"
+
+	"github.com/agenticverz/vaultexec/internal/dotenv"
+	"github.com/agenticverz/vaultexec/internal/needs"
+	"github.com/agenticverz/vaultexec/internal/vaulttest"
+)
+
+// deployed reads a file of deploy/, with what stands for this machine's paths and ports replaced. Everything that is to be
+// replaced must be there: a file that was edited is not tested with what it no longer says.
+func deployed(t vaulttest.TB, name string, replace ...string) string {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join("deploy", name))
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	for i := 0; i < len(replace); i += 2 {
+		if !strings.Contains(string(b), replace[i]) {
+			t.Fatalf("deploy/%s does not say %q", name, replace[i])
+		}
+	}
+	return strings.NewReplacer(replace...).Replace(string(b))
+}
+
+// production starts a server with deploy/vault.hcl.
+func production(t vaulttest.TB) *vaulttest.Server {
+	t.Helper()
+	ca := vaulttest.NewCA(t, "story CA")
+	cert := ca.Server(t, vaulttest.CertOpts{})
+	return vaulttest.Configured(t, ca, func(dir string, port int) string {
+		data := filepath.Join(dir, "data")
+		if err := os.MkdirAll(data, 0o700); err != nil {
+			t.Fatalf("%v", err)
+		}
+		return deployed(t, "vault.hcl", "/var/lib/vault", data,
+			"0.0.0.0:8200", fmt.Sprint("127.0.0.1:", port), "0.0.0.0:8201", fmt.Sprint("127.0.0.1:", port+1),
+			"https://127.0.0.1:8200", fmt.Sprint("https://127.0.0.1:", port), "https://127.0.0.1:8201", fmt.Sprint("https://127.0.0.1:", port+1),
+			"/etc/vault.d/tls/cert.pem", cert.CertFile, "/etc/vault.d/tls/key.pem", cert.KeyFile)
+	})
+}
+
+// cleanLog fails for a setting that the server does not know.
+func cleanLog(t *testing.T, srv *vaulttest.Server) {
+	t.Helper()
+	for _, text := range []string{"unknown", "unsupported", "deprecated"} {
+		if strings.Contains(srv.Log(), text) {
+			t.Errorf("the server complains about its configuration:\n%s", srv.Log())
+		}
+	}
+}
+
+func TestDeployVaultBoots(t *testing.T) {
+	t.Parallel()
+	t.Run("production", func(t *testing.T) {
+		t.Parallel()
+		srv := production(t)
+		srv.Init(t, 5, 3)
+		srv.Unseal(t)
+		cleanLog(t, srv)
+		// Telemetry is open, as the file says, and speaks Prometheus.
+		if status, _ := srv.DoAs(t, "", "GET", "sys/metrics?format=prometheus", nil); status != http.StatusOK {
+			t.Errorf("no metrics: status %d", status)
+		}
+	})
+	t.Run("development", func(t *testing.T) {
+		t.Parallel()
+		srv := vaulttest.Configured(t, nil, func(dir string, port int) string {
+			if err := os.MkdirAll(filepath.Join(dir, "data"), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			return deployed(t, "vault-dev.hcl", "127.0.0.1:8200", fmt.Sprint("127.0.0.1:", port), "127.0.0.1:8201", fmt.Sprint("127.0.0.1:", port+1))
+		})
+		srv.Init(t, 1, 1)
+		srv.Unseal(t)
+		cleanLog(t, srv)
+	})
+}
+
+// TestStory runs testdata/story.
+func TestStory(t *testing.T) {
+	t.Parallel()
+	vaultBinary, err := vaulttest.Binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	bin := t.TempDir()
+	for name, path := range map[string]string{"vault": vaultBinary, "vaultexec": vaulttest.Build(t, ".")} {
+		if err := os.Symlink(path, filepath.Join(bin, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	deploy, err := filepath.Abs("deploy")
+	if err != nil {
+		t.Fatal(err)
+	}
+	commands := map[string]func(*testscript.TestScript, bool, []string){
+		"server": positive(cmdServer), "learn": positive(cmdLearn), "learn-env": positive(cmdLearnEnv), "operator-token": positive(cmdOperatorToken),
+	}
+	for name, f := range scriptCommands {
+		if !strings.HasPrefix(name, "vault") {
+			commands[name] = f
+		}
+	}
+	testscript.RunT(redacted{t}, testscript.Params{
+		Dir: filepath.Join("testdata", "story"), Cmds: commands, RequireUniqueNames: true,
+		Setup: func(env *testscript.Env) error {
+			srv := production(&setupTB{env: env})
+			s := &script{t: env.T(), name: "TestStory", srv: srv, jobs: map[string]*job{}}
+			env.Values[scriptKey{}] = s
+			env.Defer(s.stopJobs)
+			home := filepath.Join(env.WorkDir, ".home")
+			for name, value := range map[string]string{
+				"PATH": bin + string(filepath.ListSeparator) + env.Getenv("PATH"), "HOME": home, "GORACE": vaulttest.Gorace,
+				"VAULT_ADDR": srv.Addr, "VAULT_CACERT": srv.CACert, "VAULTEXEC_MOUNT": "agenticverz",
+				"DEPLOY": deploy, "AUDIT_FILE": filepath.Join(env.WorkDir, "audit.log"),
+			} {
+				env.Setenv(name, value)
+			}
+			return os.Mkdir(home, 0o700)
+		},
+	})
+}
+
+// cmdServer kills and restarts the server, or puts a new one in its place.
+func cmdServer(ts *testscript.TestScript, s *script, args []string) {
+	usage(ts, len(args) == 1, "server kill|restart|new")
+	switch args[0] {
+	case "kill":
+		s.srv.Kill()
+	case "restart":
+		s.srv.Restart(scriptTB{ts})
+	case "new":
+		s.srv = production(scriptTB{ts})
+		ts.Setenv("VAULT_ADDR", s.srv.Addr)
+		ts.Setenv("VAULT_CACERT", s.srv.CACert)
+	default:
+		ts.Fatalf("server kill|restart|new")
+	}
+}
+
+var learnable = regexp.MustCompile(`[A-Za-z0-9+/=._-]{30,}`)
+
+// cmdLearn makes the secrets in a file known to secretfree.
+func cmdLearn(ts *testscript.TestScript, s *script, args []string) {
+	usage(ts, len(args) == 1, "learn FILE")
+	s.know(learnable.FindAllString(ts.ReadFile(args[0]), -1))
+}
+
+// cmdLearnEnv does the same for the values of a .env file.
+func cmdLearnEnv(ts *testscript.TestScript, s *script, args []string) {
+	usage(ts, len(args) == 1, "learn-env FILE")
+	vars, err := dotenv.Parse(ts.ReadFile(args[0]), dotenv.Options{})
+	ts.Check(err)
+	for _, v := range vars {
+		s.know([]string{v})
+	}
+}
+
+func (s *script) know(secrets []string) {
+	s.canary = append(s.canary, secrets...)
+	vaulttest.Secret(secrets...)
+}
+
+// cmdOperatorToken logs in as the operator, as the Vault CLI would.
+func cmdOperatorToken(ts *testscript.TestScript, s *script, args []string) {
+	usage(ts, len(args) == 1, "operator-token VARIABLE")
+	out, err := s.srv.TryMust("POST", "auth/approle/login", map[string]string{
+		"role_id": ts.ReadFile("credentials/operator-role-id"), "secret_id": ts.ReadFile("credentials/operator-secret-id"),
+	})
+	ts.Check(err)
+	auth, _ := out["auth"].(map[string]any)
+	token, _ := auth["client_token"].(string)
+	s.know([]string{token})
+	ts.Setenv(args[0], token)
+}
+
+// A second run finishes what a first one began, wherever that was cut short; and OpenBao's refusal of audit devices by API is
+// no failure.
+func TestBootstrapIsFinishedBySecondRun(t *testing.T) {
+	t.Parallel()
+	vaultBinary, err := vaulttest.Binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := production(t)
+	dir, bin := t.TempDir(), t.TempDir()
+	// The command that FAIL begins fails; OpenBao's refusal is played.
+	wrapper := fmt.Sprintf(`#!/bin/sh
+if [ -n "$FAIL" ]; then
+	case "$*" in "$FAIL"*) exit 9 ;; esac
+fi
+case "$*" in
+'audit enable'*) echo 'audit devices must be managed by configuration' >&2; exit 2 ;;
+version) echo 'OpenBao v2.5.5'; exit 0 ;;
+esac
+exec '%s' "$@"
+`, vaultBinary)
+	if err := os.WriteFile(filepath.Join(bin, "vault"), []byte(wrapper), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	bootstrap, _ := filepath.Abs("deploy/bootstrap")
+	run := func(fail string) (string, error) {
+		cmd := exec.Command(bootstrap)
+		cmd.Dir = dir
+		cmd.Env = []string{"PATH=" + bin + ":" + filepath.Dir(vaulttest.Build(t, ".")) + ":" + os.Getenv("PATH"), "HOME=" + dir, "GORACE=" + vaulttest.Gorace,
+			"VAULT_ADDR=" + srv.Addr, "VAULT_CACERT=" + srv.CACert, "FAIL=" + fail}
+		out, err := cmd.CombinedOutput()
+		return string(out), err
+	}
+	for _, point := range []string{"operator init -key", "secrets enable", "auth enable", "policy write rotator", "write -f -field=secret_id auth/approle/role/operator", "token revoke"} {
+		if out, err := run(point); err == nil {
+			t.Errorf("it did not notice the failure of %q:\n%s", point, out)
+		}
+	}
+	out, err := run("")
+	if err != nil || !strings.Contains(out, "OpenBao takes audit devices from its configuration file only") || !strings.Contains(out, "the root token is revoked") {
+		t.Errorf("%v\n%s", err, vaulttest.Redact(out))
+	}
+	if out, err = run(""); err != nil || !strings.Contains(out, "everything was done before") {
+		t.Errorf("%v\n%s", err, vaulttest.Redact(out))
+	}
+	files, _ := filepath.Glob(filepath.Join(dir, "credentials", "*-id"))
+	if len(files) != 6 {
+		t.Errorf("credentials: %v", files)
+	}
+	for _, f := range files {
+		if b, err := os.ReadFile(f); err != nil || len(b) < 30 {
+			t.Errorf("%s is empty", f)
+		}
+	}
+}
+
+func TestDeployScripts(t *testing.T) {
+	shellcheck := needs.Program(t, "shellcheck")
+	if out, err := exec.Command(shellcheck, "deploy/bootstrap", "deploy/backup", "deploy/restore").CombinedOutput(); err != nil {
+		t.Errorf("%s", out)
+	}
+}
+
+// Every option and variable that a file of deploy/ or a page of docs/ names is one that there is.
+func TestDeployNamesExist(t *testing.T) {
+	known := []string{"VAULTEXEC_SECRET_ID", "VAULTEXEC_WRAPPED_SECRET_ID", "VAULTEXEC_JWT", "VAULTEXEC_PASSWORD", "VAULTEXEC_WRAPPED_TOKEN"}
+	var optionsThere []string
+	tables := [][]option{options, checkOptions()}
+	for _, c := range adminCommands {
+		tables = append(tables, c.options())
+	}
+	for _, table := range tables {
+		for _, o := range table {
+			known = append(known, o.env...)
+			optionsThere = append(optionsThere, "--"+o.name)
+		}
+	}
+	files, _ := filepath.Glob("deploy/*")
+	pages, _ := filepath.Glob("docs/operations.md")
+	for _, file := range append(files, pages...) {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			continue // policies/
+		}
+		for _, name := range regexp.MustCompile(`\bVAULTEXEC_[A-Z_]+\b`).FindAllString(string(b), -1) {
+			if !slices.Contains(known, name) {
+				t.Errorf("%s names %s, which there is not", file, name)
+			}
+		}
+		for _, line := range regexp.MustCompile(`vaultexec"?( unseal| rotate| import| get| list| status| check)?( --?[a-z].*)`).FindAllString(string(b), -1) {
+			line, _, _ = strings.Cut(line, " -- ")
+			for _, name := range regexp.MustCompile(`--[a-z-]+`).FindAllString(line, -1) {
+				if !slices.Contains(optionsThere, name) {
+					t.Errorf("%s: no option %s in %q", file, name, line)
+				}
+			}
+		}
+	}
+}
+
+// The manifests parse, and say what they are for.
+func TestDeployManifests(t *testing.T) {
+	type object = map[string]any
+	at := func(v any, keys ...any) any {
+		for _, k := range keys {
+			switch k := k.(type) {
+			case string:
+				m, _ := v.(object)
+				v = m[k]
+			case int:
+				l, _ := v.([]any)
+				if k >= len(l) {
+					return nil
+				}
+				v = l[k]
+			}
+		}
+		return v
+	}
+	documents := func(name string) []any {
+		dec := yaml.NewDecoder(strings.NewReader(deployed(t, name)))
+		dec.KnownFields(true)
+		var docs []any
+		for {
+			var d object
+			err := dec.Decode(&d)
+			if err == io.EOF {
+				return docs
+			}
+			if err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			docs = append(docs, d)
+		}
+	}
+	compose := documents("compose.yaml")[0]
+	if image, _ := at(compose, "services", "vault", "image").(string); !regexp.MustCompile(`^hashicorp/vault:\d+\.\d+\.\d+$`).MatchString(image) {
+		t.Errorf("the image of Vault is not pinned: %q", image)
+	}
+	if f, _ := at(compose, "services", "app", "build", "dockerfile").(string); f == "" || !exists(f) {
+		t.Errorf("the app is built from %q, which there is not", f)
+	}
+	if at(compose, "services", "vault", "ports", 0) != "127.0.0.1:8200:8200" {
+		t.Error("Vault is offered to other machines")
+	}
+	if docker, err := exec.LookPath("docker"); err == nil && exec.Command(docker, "compose", "version").Run() == nil {
+		cmd := exec.Command(docker, "compose", "-f", "deploy/compose.yaml", "config", "-q")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("docker compose config: %s", out)
+		}
+	}
+	kube := documents("kubernetes.yaml")
+	if len(kube) != 2 || at(kube[1], "kind") != "Deployment" {
+		t.Fatalf("%d documents", len(kube))
+	}
+	pod := at(kube[1], "spec", "template", "spec")
+	if at(pod, "containers", 0, "terminationMessagePolicy") != "FallbackToLogsOnError" {
+		t.Error("kubectl describe would not show why vaultexec gave up")
+	}
+	if at(pod, "serviceAccountName") != at(kube[0], "metadata", "name") {
+		t.Error("the pod has another service account")
+	}
+	unit := deployed(t, "app.service")
+	for _, want := range []string{"KillMode=mixed", "NotifyAccess=all", "RestartPreventExitStatus=121 122 123 125 126 127", "LoadCredential="} {
+		if !strings.Contains(unit, "\n"+want) {
+			t.Errorf("the unit lacks %s", want)
+		}
+	}
+	if analyze, err := exec.LookPath("systemd-analyze"); err == nil {
+		file := filepath.Join(t.TempDir(), "app.service")
+		text := strings.ReplaceAll(unit, "/usr/local/bin/vaultexec", "/bin/true")
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if out, err := exec.Command(analyze, "verify", file).CombinedOutput(); err != nil || strings.Contains(string(out), "app.service:") {
+			t.Errorf("systemd-analyze verify: %v %s", err, out)
+		}
+	}
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
