@@ -2,7 +2,6 @@ package launcher
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -207,12 +206,4 @@ func leases(got []fetched) []vault.Lease {
 		}
 	}
 	return ls
-}
-
-// describe names what was read, for one log line: "agenticverz/app-prod version 3".
-func describe(s *vault.Secret) string {
-	if s.Version > 0 {
-		return fmt.Sprintf("%s version %d", vault.Path{Mount: s.Path.Mount, Name: s.Path.Name}, s.Version)
-	}
-	return s.Path.String()
 }
