@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -471,12 +472,16 @@ func TestUvicornThroughRotations(t *testing.T) {
 	<-w.done
 }
 
+// freePort is below the range from which the kernel takes the ports of outgoing connections.
 func freePort(t *testing.T) string {
 	t.Helper()
-	s := httptest.NewServer(nil)
-	defer s.Close()
-	u, _ := url.Parse(s.URL)
-	return u.Port()
+	port := 0
+	wait.Until(t, limit, "a free port", func() bool {
+		port = 10000 + rand.IntN(8000)
+		l, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(port))
+		return err == nil && l.Close() == nil
+	})
+	return strconv.Itoa(port)
 }
 
 // Memory and descriptors stay flat. VAULTEXEC_SOAK=10m runs it for so long at --interval 1s; else a hundred looks do.

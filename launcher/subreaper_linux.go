@@ -50,10 +50,12 @@ func readProcess(pid int) (process, bool) {
 		return process{}, false
 	}
 	f := strings.Fields(text[end+1:])
-	if len(f) < 4 {
+	if len(f) < 18 {
 		return process{}, false
 	}
-	p := process{pid: pid, name: text[open+1 : end], dead: f[0] == "Z" || f[0] == "X"}
+	// A leader whose other threads have not ended yet is shown as a zombie, too, and the process still has its descriptors:
+	// a port that it listens on cannot be bound. num_threads tells.
+	p := process{pid: pid, name: text[open+1 : end], dead: f[0] == "X" || f[0] == "Z" && (f[17] == "0" || f[17] == "1")}
 	p.parent, _ = strconv.Atoi(f[1])
 	p.group, _ = strconv.Atoi(f[2])
 	p.session, _ = strconv.Atoi(f[3])

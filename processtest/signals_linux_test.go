@@ -270,7 +270,8 @@ func TestSignalGroup(t *testing.T) {
 		first, second := newLines(t), newLines(t)
 		p := start(t, v.cmd("sh", "-c", `"$1" signals "$3" & exec "$1" signals "$2"`, "sh", probe(t), first.path(), second.path()))
 		first.number("ready")
-		second.number("ready")
+		helper := second.number("ready")
+		t.Cleanup(func() { _ = unix.Kill(helper, unix.SIGKILL) }) // the control fails before it is ended
 		p.signal(unix.SIGUSR1)
 		first.await(2)
 		second.await(2)
