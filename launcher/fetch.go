@@ -2,9 +2,9 @@ package launcher
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"sync"
+	"time"
 
 	"github.com/agenticverz/vaultexec/internal/fault"
 	"github.com/agenticverz/vaultexec/internal/vault"
@@ -135,7 +135,12 @@ func (f *fetcher) one(ctx context.Context, r *read) {
 // forgivable says what --optional-path forgives: that there is nothing, never that it may not be read.
 func forgivable(err error) bool { return fault.Is(err, fault.Missing, fault.Deleted) }
 
-// fetchAgain reads everything but what is kept, once and without waiting. What it saw comes with a failure, too.
+// quickTries is how often a read beside a running command is tried in short order: behind a balancer one dead node in three
+// would otherwise fail every round of it.
+const quickTries = 3
+
+// fetchAgain reads everything but what is kept, without waiting for a Vault that is away. What it saw comes with a failure,
+// too.
 func (f *fetcher) fetchAgain(ctx context.Context, keep map[vault.Path]*vault.Secret) ([]fetched, error) {
 	f.again = true
 	reads := plan(f.sources)
@@ -145,7 +150,22 @@ func (f *fetcher) fetchAgain(ctx context.Context, keep map[vault.Path]*vault.Sec
 		}
 	}
 	err := f.round(ctx, reads)
+	for n := 1; n < quickTries && fault.Is(err, fault.Away) && f.pause(ctx, n); n++ {
+		err = f.round(ctx, reads)
+	}
 	return f.collect(reads), err
+}
+
+// pause lets a moment pass before try n is repeated, and reports whether ctx goes on.
+func (f *fetcher) pause(ctx context.Context, n int) bool {
+	t := time.NewTimer(time.Duration(n) * 50 * time.Millisecond)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 // collect pairs the sources with their secrets.
@@ -186,12 +206,4 @@ func leases(got []fetched) []vault.Lease {
 		}
 	}
 	return ls
-}
-
-// describe names what was read, for one log line: "agenticverz/app-prod version 3".
-func describe(s *vault.Secret) string {
-	if s.Version > 0 {
-		return fmt.Sprintf("%s version %d", vault.Path{Mount: s.Path.Mount, Name: s.Path.Name}, s.Version)
-	}
-	return s.Path.String()
 }

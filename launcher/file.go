@@ -1,7 +1,9 @@
 package launcher
 
 import (
+	"crypto/rand"
 	"encoding/base64"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
@@ -301,6 +303,12 @@ func createBeside(path string) (*os.File, error) {
 		}
 	}
 	return nil, unix.EEXIST
+}
+
+func randomName() string {
+	b := make([]byte, 6)
+	_, _ = rand.Read(b) // never fails since Go 1.24
+	return hex.EncodeToString(b)
 }
 
 // check looks at the place of a file before anything is written there.

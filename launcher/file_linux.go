@@ -1,11 +1,6 @@
 package launcher
 
-import (
-	"crypto/rand"
-	"encoding/hex"
-
-	"golang.org/x/sys/unix"
-)
+import "golang.org/x/sys/unix"
 
 // sealedFile makes a file in memory that holds content and that nobody can change: read-only by its mode, which also holds
 // for who opens /proc/PID/fd/N, and sealed. It is close-on-exec, at the lowest free descriptor, and its offset is 0.
@@ -56,10 +51,4 @@ func inMemory(dir string) (bool, error) {
 		return true, nil
 	}
 	return false, nil
-}
-
-func randomName() string {
-	b := make([]byte, 6)
-	_, _ = rand.Read(b) // never fails since Go 1.24
-	return hex.EncodeToString(b)
 }

@@ -522,7 +522,6 @@ type fate struct {
 	hook     bool
 	reading  bool
 	id       int
-	lastTry  string
 	starts   []time.Time
 	reverted bool
 	term     bool

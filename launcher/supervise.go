@@ -78,7 +78,9 @@ func (l *launch) supervise(p program, env *Env, got []fetched) error {
 	s.tty = openTerminal()
 	signal.Notify(s.chld, unix.SIGCHLD)
 	s.signals.catchAll()
-	runtime.GOMAXPROCS(1) // from here on it mostly sleeps: fewer threads
+	// From here on it mostly sleeps: fewer threads, and a heap that is collected at 1 MiB and not at 4.
+	runtime.GOMAXPROCS(1)
+	debug.SetGCPercent(25)
 	s.do(s.start())
 	finish := s.attend(p, got)
 	debug.FreeOSMemory()

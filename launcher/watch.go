@@ -55,6 +55,7 @@ type watcher struct {
 	acted        states
 	noMeta       map[vault.Path]vault.Text // the token that may not read the metadata of a path
 	again        bool                      // a read failed in passing: look and read again
+	owed         bool                      // no read has got through since: all is not well yet
 	misses       int                       // looks and reads that failed in a row
 	pause        time.Duration             // that the server asked for
 	troubleSince time.Time                 // zero while there is none
@@ -194,12 +195,21 @@ func (w *watcher) lookAll(ctx context.Context) {
 			sights = append(sights, sight{path: r.path})
 		}
 	}
-	var wg sync.WaitGroup
 	var mu sync.Mutex // for noMeta
-	for i := range sights {
-		wg.Go(func() { sights[i].marker, sights[i].err = w.lookAt(ctx, sights[i].path, &mu) })
+	look := func(which func(sight) bool) (failed bool) {
+		var wg sync.WaitGroup
+		for i := range sights {
+			if which(sights[i]) {
+				wg.Go(func() { sights[i].marker, sights[i].err = w.lookAt(ctx, sights[i].path, &mu) })
+			}
+		}
+		wg.Wait()
+		return slices.ContainsFunc(sights, func(s sight) bool { return fault.Is(s.err, fault.Away) })
 	}
-	wg.Wait()
+	// One failure is not yet trouble: behind a balancer it may be the one dead node of three.
+	if look(func(sight) bool { return true }) && w.misses == 0 && ctx.Err() == nil {
+		look(func(s sight) bool { return fault.Is(s.err, fault.Away) })
+	}
 	if ctx.Err() != nil {
 		return
 	}
@@ -222,7 +232,7 @@ func (w *watcher) lookAll(ctx context.Context) {
 		w.seen[s.path] = s.marker
 	}
 	again := w.again && trouble == nil
-	if trouble != nil || !again { // otherwise the read tells whether all is well
+	if trouble != nil || !w.owed { // otherwise the read tells whether all is well
 		w.note(trouble)
 	}
 	if news || again {
@@ -320,7 +330,7 @@ func (w *watcher) read(ctx context.Context, number int) {
 	}
 	switch {
 	case stale: // nothing is ever built from the past
-		result.env, result.moving, w.again = nil, true, true
+		result.env, result.moving, w.again, w.owed = nil, true, true, true
 	case err == nil:
 		maps.Copy(w.acted, found)
 		for _, g := range got {
@@ -328,7 +338,7 @@ func (w *watcher) read(ctx context.Context, number int) {
 				w.holdLease(g.source.Path, g.secret.Lease, time.Now())
 			}
 		}
-		w.got, result.id, w.again = got, identity(found), false
+		w.got, result.id, w.again, w.owed = got, identity(found), false, false
 		w.note(nil)
 		w.usable()
 	default:
@@ -349,10 +359,11 @@ func (w *watcher) failed(err error, found states) {
 		answered = answered || isWritten || f.Kind == fault.Denied
 	}
 	if !answered {
-		w.again = true
+		w.again, w.owed = true, true
 		w.note(err)
 		return
 	}
+	w.owed = false
 	w.unusable(err, w.acted.text(found))
 	if written {
 		w.again = false
