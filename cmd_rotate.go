@@ -97,7 +97,7 @@ func (a *app) rotate(ctx context.Context, s *settings, words []string) error {
 		out, err := c.Apply(ctx, edit, engine)
 		r := rotateReportOf(out, key)
 		if err != nil && out.Version == 0 {
-			return advise(ctx, c, s, p, err)
+			return adviseRotate(ctx, c, s, p, err)
 		}
 		a.reportRotate(s, r)
 		return err
@@ -113,7 +113,7 @@ func mayRotate(st vault.State, key string, create bool) error {
 	case st.Gone != nil:
 		return &fault.Error{Kind: fault.Deleted, What: what, Why: fmt.Sprintf("the latest version is %s", st.Gone), Hint: "bring it back with `vault kv undelete`, or start anew with --create: its other keys stay gone"}
 	case !st.Exists:
-		return &fault.Error{Kind: fault.Missing, What: what, Why: "no such secret", Hint: "--create makes a new one"}
+		return &fault.Error{Kind: fault.Missing, What: what, Why: whyNoSecret}
 	case st.Keys != nil && !slices.Contains(st.Keys, key):
 		e := &fault.Error{Kind: fault.Missing, What: what, Why: "the secret has no such key", Hint: "--create makes a new one"}
 		if near := vault.Nearest(key, st.Keys); near != "" {
@@ -122,6 +122,17 @@ func mayRotate(st vault.State, key string, create bool) error {
 		return e
 	}
 	return nil
+}
+
+const whyNoSecret = "no such secret"
+
+// adviseRotate looks for the name that was meant, and says what to do when there is none.
+func adviseRotate(ctx context.Context, c *vault.Client, s *settings, p vault.Path, err error) error {
+	err = advise(ctx, c, s, p, err)
+	if f := fault.Of(err); f.Why == whyNoSecret {
+		f.Hint = strings.TrimPrefix(f.Hint+"; --create makes a new one", "; ")
+	}
+	return err
 }
 
 func rotateReportOf(out vault.Written, key string) rotateReport {
@@ -147,7 +158,7 @@ func (a *app) rotateDry(ctx context.Context, c *vault.Client, s *settings, edit 
 		err = edit.Check(st)
 	}
 	if err != nil {
-		return advise(ctx, c, s, edit.Path, err)
+		return adviseRotate(ctx, c, s, edit.Path, err)
 	}
 	r := rotateReportOf(vault.Written{Before: st}, key)
 	r.DryRun = true

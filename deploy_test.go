@@ -204,8 +204,7 @@ if [ -n "$FAIL" ]; then
 	case "$*" in "$FAIL"*) exit 9 ;; esac
 fi
 case "$*" in
-'audit enable'*) echo 'audit devices must be managed by configuration' >&2; exit 2 ;;
-version) echo 'OpenBao v2.5.5'; exit 0 ;;
+'audit enable'*) echo 'cannot enable audit device via API; use declarative, config-based audit device management instead' >&2; exit 2 ;;
 esac
 exec '%s' "$@"
 `, vaultBinary)
