@@ -353,7 +353,10 @@ func TestNotDumpable(t *testing.T) {
 	}
 	r.proxy.Clear()
 	cmd = begin("--", "sleep", "60")
-	wait.Until(t, 30*time.Second, "the command to be its own user's", func() bool { return owner(cmd.Process.Pid) == uid })
+	wait.Until(t, 30*time.Second, "the command to be its own user's", func() bool {
+		comm, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", cmd.Process.Pid)) // before vaultexec's first statement it is its user's, too
+		return string(comm) == "sleep\n" && owner(cmd.Process.Pid) == uid
+	})
 	if !readable(cmd.Process.Pid) {
 		t.Error("the command is not readable by its own user")
 	}

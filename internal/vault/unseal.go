@@ -15,7 +15,7 @@ const (
 	// joinLimit bounds the wait for a raft node that has taken its last share: it calls itself sealed until it has joined.
 	joinLimit = 10 * time.Second
 	// initLimit bounds the wait for a raft node that has nothing yet, in case that it is being told by its cluster.
-	initLimit = 5 * time.Second
+	initLimit = 30 * time.Second
 	// maxCombinations bounds how often shares are tried in other combinations: enough for 6 of 12.
 	maxCombinations = 1000
 )
