@@ -10,6 +10,7 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -439,7 +440,7 @@ func TestUvicornThroughRotations(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(w.dir, "rotated.py"), []byte(app), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	const rotations = 5
+	const rotations = 20
 	port := freePort(t)
 	w.put("one", "N=0")
 	w.launch("--path", "one", "--watch", "--interval", "200ms", "--settle", "100ms", "--min-uptime", "100ms", "--log-format", "json",
@@ -530,4 +531,52 @@ func resident(t *testing.T, pid int) int {
 		}
 	}
 	return 0
+}
+
+// D29: two hundred watchers that start at the same time do not look at the same time.
+func TestWatchersSpread(t *testing.T) {
+	if testing.Short() {
+		t.Skip("two hundred processes")
+	}
+	w := newWatched(t, 2)
+	bin := vaulttest.BuildStatic(t, ".")
+	w.fresh("one", "A")
+	const watchers, interval = 200, 10 * time.Second
+	var all []*exec.Cmd
+	t.Cleanup(func() {
+		for _, c := range all {
+			_ = c.Process.Signal(syscall.SIGTERM)
+		}
+		for _, c := range all {
+			_ = c.Wait()
+		}
+	})
+	for range watchers {
+		c := exec.Command(bin, "--mount", w.mount, "--path", "one", "--watch", "--interval", interval.String(), "--", "sleep", "100000")
+		c.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + w.dir, "VAULT_ADDR=" + w.proxy.Addr, "VAULT_TOKEN=" + w.token}
+		if err := vaulttest.StartTied(c); err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, c)
+	}
+	looks := func() (at []time.Time) {
+		for _, r := range w.proxy.Requests() {
+			if strings.Contains(r.Path, "/metadata/") {
+				at = append(at, r.At)
+			}
+		}
+		return at
+	}
+	wait.Until(t, 2*time.Minute, "three rounds of looks", func() bool { return len(looks()) >= 3*watchers })
+	at := looks()[watchers : 3*watchers] // the first round is that of the start
+	var parts [10]int
+	for _, a := range at {
+		parts[a.UnixNano()%int64(interval)*10/int64(interval)]++
+	}
+	for i, n := range parts {
+		if n < 10 || n > 90 { // about 40; a busy machine moves some
+			t.Errorf("%d of %d looks in part %d of the interval: %v", n, len(at), i, parts)
+		}
+	}
+	t.Logf("looks in tenths of the interval: %v", parts)
 }

@@ -40,6 +40,9 @@ func raise(sig syscall.Signal) {
 
 func unblock(syscall.Signal) {}
 
+// isBlocked keeps the stub away: there is no /proc here.
+func isBlocked(syscall.Signal) bool { return true }
+
 // withBlocked ignores sig meanwhile, which a child started just then would inherit; none is.
 func withBlocked(sig syscall.Signal, f func()) {
 	signal.Ignore(sig)

@@ -56,6 +56,13 @@ func withBlocked(sig syscall.Signal, f func()) {
 	changeMask(unix.SIG_UNBLOCK, sig)
 }
 
+// isBlocked reports whether sig is blocked on this thread, which must be locked.
+func isBlocked(sig syscall.Signal) bool {
+	var none, old unix.Sigset_t
+	_ = unix.PthreadSigmask(unix.SIG_BLOCK, &none, &old)
+	return old.Val[(sig-1)/64]&(1<<((sig-1)%64)) != 0
+}
+
 func changeMask(how int, sig syscall.Signal) {
 	var set unix.Sigset_t
 	set.Val[(sig-1)/64] |= 1 << ((sig - 1) % 64)

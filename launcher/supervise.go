@@ -311,9 +311,7 @@ func (s *supervisor) fork() error {
 	front := false
 	if s.tty != nil {
 		s.tty.look()
-		if front = s.tty.own && s.tty.foreground; front {
-			sys.Foreground, sys.Ctty = true, s.tty.fd
-		}
+		front = s.tty.own && s.tty.foreground
 	}
 	next := s.runs.env
 	if s.next != nil {
@@ -324,20 +322,47 @@ func (s *supervisor) fork() error {
 		return err
 	}
 	defer done()
-	path, argv := s.program.path, s.program.argv
-	if namesThisProcess(env) {
-		path, argv = "/proc/self/exe", append([]string{stubName, path}, argv...)
-	}
-	pid, err := syscall.ForkExec(path, argv, &syscall.ProcAttr{Env: env, Files: []uintptr{0, 1, 2}, Sys: sys})
+	attr := &syscall.ProcAttr{Env: env, Files: []uintptr{0, 1, 2}, Sys: sys}
+	pid, err := s.forkExec(attr)
 	if err != nil {
-		if front { // the group that was to have the terminal does not exist
-			s.takeTerminal()
-		}
 		return err
 	}
 	s.pid, s.left, s.stopped, s.selfStopped = pid, 0, false, false
+	// A command that asks for the terminal before it has it is stopped by SIGTTIN or SIGTTOU, and goes on at once (childStopped).
+	if front {
+		s.tty.give(s.tty.group, pid)
+	}
 	return nil
 }
+
+// forkExec starts the program, by way of the stub where something has to be done in the child's own process. Go forks with
+// CLONE_VFORK: this thread waits uninterruptibly until the child has exec'ed. A Ctrl-Z in that moment would stop the child, whose
+// signals are at their default already, and with it vaultexec, and nobody could resume them. So SIGTSTP is blocked meanwhile
+// where there is a terminal, and the stub unblocks it: a stop of the stub is seen and treated like one of the command.
+func (s *supervisor) forkExec(attr *syscall.ProcAttr) (pid int, err error) {
+	path, argv := s.program.path, s.program.argv
+	name := ""
+	if namesThisProcess(attr.Env) {
+		name = stubName
+	}
+	guard := s.tty != nil && !isBlocked(unix.SIGTSTP) && executable(selfExe) == nil
+	if guard {
+		name = terminalStubName
+	}
+	if name != "" {
+		path, argv = selfExe, append([]string{name, path}, argv...)
+	}
+	start := func() { pid, err = syscall.ForkExec(path, argv, attr) }
+	if guard {
+		withBlocked(unix.SIGTSTP, start)
+	} else {
+		start()
+	}
+	return pid, err
+}
+
+// selfExe is this program, also after its file was replaced.
+const selfExe = "/proc/self/exe"
 
 // sharedGroup reports whether the child stays in vaultexec's group.
 func (s *supervisor) sharedGroup() bool { return s.tty != nil && !s.tty.own }
@@ -524,7 +549,7 @@ func (s *supervisor) childStopped(sig syscall.Signal) {
 	}
 	// A child that was stopped because it asked for the terminal goes on if it can have it. That is so after `fg` of a job that
 	// runs: the shell gives the terminal to the group that it knows, and has no reason to send SIGCONT.
-	if s.tty.own && (sig == unix.SIGTTIN || sig == unix.SIGTTOU) && s.tty.give(s.tty.group, s.pid) {
+	if s.tty.own && (sig == unix.SIGTTIN || sig == unix.SIGTTOU) && (s.tty.inFront() == s.pid || s.tty.give(s.tty.group, s.pid)) {
 		s.signalChild(unix.SIGCONT, true)
 		return
 	}
@@ -576,6 +601,9 @@ func (s *supervisor) outcome() error {
 // the command. Only a process itself knows its ID before it runs; socket activation compares them (sd_listen_fds(3)).
 const stubName = "vaultexec: starting the command"
 
+// terminalStubName is argv[0] of the stub that also unblocks SIGTSTP.
+const terminalStubName = stubName + " in a terminal"
+
 // pidVariables name the process that they are meant for.
 var pidVariables = []string{"LISTEN_PID", "WATCHDOG_PID"}
 
@@ -592,10 +620,15 @@ func namesThisProcess(env []string) bool {
 }
 
 // IsStub reports whether vaultexec was started by itself as the stub.
-func IsStub(args []string) bool { return len(args) > 2 && args[0] == stubName }
+func IsStub(args []string) bool {
+	return len(args) > 2 && (args[0] == stubName || args[0] == terminalStubName)
+}
 
 // RunStub becomes the command args[1] with the arguments after it. It returns only if that failed.
 func RunStub(args, environ []string) error {
+	if args[0] == terminalStubName {
+		unblock(unix.SIGTSTP)
+	}
 	parent, self := fmt.Sprint(os.Getppid()), fmt.Sprint(os.Getpid())
 	env := make([]string, len(environ))
 	for i, kv := range environ {
