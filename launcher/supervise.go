@@ -50,6 +50,7 @@ type supervisor struct {
 	pid  int // of the child; 0 while there is none
 	left int // group of the child that ended last, while it is being cleared
 
+	forkedAt    time.Time
 	stopped     bool // the child is stopped
 	selfStopped bool // vaultexec has stopped itself and waits for SIGCONT
 	deniedTold  bool
@@ -61,6 +62,7 @@ type supervisor struct {
 const (
 	groupPoll  = 10 * time.Millisecond // while a group is being cleared
 	startRetry = 10 * time.Second      // for ETXTBSY, EAGAIN and ENOMEM
+	forkMoment = 10 * time.Millisecond // in which a signal from before the fork is received; no program has a handler so soon
 )
 
 // supervise runs the command as a child until it has ended. It returns *Exited, *Killed or the failure to start.
@@ -327,7 +329,7 @@ func (s *supervisor) fork() error {
 	if err != nil {
 		return err
 	}
-	s.pid, s.left, s.stopped, s.selfStopped = pid, 0, false, false
+	s.pid, s.left, s.stopped, s.selfStopped, s.forkedAt = pid, 0, false, false, time.Now()
 	// A command that asks for the terminal before it has it is stopped by SIGTTIN or SIGTTOU, and goes on at once (childStopped).
 	if front {
 		s.tty.give(s.tty.group, pid)
@@ -400,7 +402,9 @@ func (s *supervisor) forward(sig syscall.Signal) {
 	if s.sharedGroup() {
 		changed := sig == unix.SIGWINCH && s.tty.sizeChanged(time.Now())
 		front := s.tty.inFront()
-		if terminalSent(sig, s.tty.foreground, front == s.tty.group, changed, front < 0) {
+		// One that ends things and came just before the fork reached nobody but vaultexec.
+		early := isDeadly(sig) && time.Since(s.forkedAt) < forkMoment
+		if !early && terminalSent(sig, s.tty.foreground, front == s.tty.group, changed, front < 0) {
 			return
 		}
 	}
