@@ -5,9 +5,12 @@ STATICCHECK ?= honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 .PHONY: build test lint vault bench demo install clean
 
+# Without the parser of Markdown that urfave/cli has for its own documentation: 0.4 ms at every start.
+TAGS        ?= urfave_cli_no_docs
+
 # One static binary without debug information; it runs in an image made FROM scratch.
 build:
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w" -o vaultexec .
+	CGO_ENABLED=0 $(GO) build -trimpath -tags "$(TAGS)" -ldflags "-s -w" -o vaultexec .
 
 # Everything that must hold before a change goes in. The Vault comes first, where its progress can be seen: go test shows
 # nothing of a test that still runs.
