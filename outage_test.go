@@ -580,3 +580,47 @@ func TestWatchersSpread(t *testing.T) {
 	}
 	t.Logf("looks in tenths of the interval: %v", parts)
 }
+
+// D40, C9: a login whose tokens live 5 s, and 20 s at most: they are renewed and replaced while the command runs undisturbed, a
+// rotation in between arrives, and at the end no token of ours is left. VAULTEXEC_SOAK makes it last as long as it says.
+func TestTokensEndWhileWatching(t *testing.T) {
+	t.Parallel()
+	w := newWatched(t, 2)
+	auth, role, roleID, secretID := w.scope.AppRole(w.policy)
+	w.srv.Must(t, "POST", "auth/"+auth+"/role/"+role, map[string]any{"token_ttl": "5s", "token_max_ttl": "20s"})
+	file := filepath.Join(w.dir, "secret-id")
+	if err := os.WriteFile(file, []byte(secretID), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	logins := func() int {
+		return w.proxy.Count(func(r vaulttest.Request) bool { return r.Path == "auth/"+auth+"/login" })
+	}
+	want := 3
+	if d, err := time.ParseDuration(os.Getenv("VAULTEXEC_SOAK")); err == nil {
+		want = max(want, int(d/(20*time.Second)))
+	}
+	w.waitAfter(w.fresh("one", "A"), func() {
+		w.start("--path", "one", "--auth", "approle", "--auth-mount", auth, "--role-id", roleID, "--secret-id-file", file)
+	})
+	before := w.last()
+	wait.Until(t, time.Duration(want)*time.Minute, "further logins", func() bool { return logins() >= want })
+	w.onlyChild(before)
+	w.waitA(w.fresh("one", "A"))
+	w.wantStarts(2)
+	w.wantLines(0, logBegan)
+	w.stop()
+	// What Vault still knows of that login.
+	_, out := w.srv.Do(t, "LIST", "auth/token/accessors", nil)
+	data, _ := out["data"].(map[string]any)
+	keys, _ := data["keys"].([]any)
+	for _, k := range keys {
+		status, found := w.srv.Do(t, "POST", "auth/token/lookup-accessor", map[string]any{"accessor": k})
+		token, _ := found["data"].(map[string]any)
+		if status == http.StatusOK && token["path"] == "auth/"+auth+"/login" {
+			t.Error("a token of ours is left")
+		}
+	}
+	if len(keys) == 0 {
+		t.Error("the look at Vault's tokens is blind")
+	}
+}
