@@ -3,7 +3,7 @@ PREFIX      ?= /usr/local
 DESTDIR     ?=
 STATICCHECK ?= honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build test lint vault bench demo install clean
+.PHONY: build test lint vault bench session demo install clean
 
 # Without the parser of Markdown that urfave/cli has for its own documentation: 0.4 ms at every start.
 TAGS        ?= urfave_cli_no_docs
@@ -27,6 +27,10 @@ vault:
 # BENCHFLAGS=-check ends with an error when a bar is missed.
 bench: vault
 	@$(GO) run ./tools/bench $(BENCHFLAGS)
+
+# The terminal session of the README, recorded anew.
+session: vault
+	@$(GO) run ./tools/session docs/session.svg
 
 # Not go run: a SIGTERM would end go and leave the demo running.
 demo:
