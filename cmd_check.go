@@ -217,7 +217,7 @@ func secretText(s *vault.Secret) string {
 		text += fmt.Sprintf(", version %d", s.Version)
 	}
 	if d, ok := age(s); ok {
-		text += fmt.Sprintf(", written %s ago (%s)", roughly(d), s.CreatedTime)
+		text += fmt.Sprintf(", written %s ago (%s)", roughly(d), shortTime(s.CreatedTime))
 	}
 	return text
 }
