@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -169,6 +170,38 @@ func TestOutageOfTheToken(t *testing.T) {
 	w.waitA(v)
 	w.wantStarts(3)
 	w.stop()
+}
+
+// D8: a token helper that hangs when it is asked again keeps vaultexec neither from ending with its command nor from anything
+// else.
+func TestHangingTokenHelper(t *testing.T) {
+	t.Parallel()
+	w := newWatched(t, 2)
+	helper := filepath.Join(w.dir, "helper")
+	script := fmt.Sprintf("#!/bin/sh\n[ ! -e %[1]s/hang ] || { echo $$ >%[1]s/hangs; exec sleep 100000 2>/dev/null; }\ncat %[1]s/token\n", w.dir)
+	for name, text := range map[string]string{helper: script, filepath.Join(w.dir, "token"): w.token, filepath.Join(w.dir, ".vault"): fmt.Sprintf("token_helper = %q\n", helper)} {
+		if err := os.WriteFile(name, []byte(text), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	token := w.token
+	w.token = ""
+	w.waitAfter(w.fresh("one", "A"), func() { w.start("--path", "one") })
+	if err := os.WriteFile(filepath.Join(w.dir, "hang"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w.srv.Must(t, "POST", "auth/token/revoke", map[string]string{"token": token})
+	pid := 0
+	w.until("the helper", func() bool {
+		text, _ := os.ReadFile(filepath.Join(w.dir, "hangs"))
+		pid, _ = strconv.Atoi(strings.TrimSpace(string(text)))
+		return pid != 0 && strings.HasSuffix(string(text), "\n")
+	})
+	t.Cleanup(func() { _ = syscall.Kill(pid, syscall.SIGKILL) })
+	w.stop()
+	if !alive(pid) {
+		t.Error("the helper did not hang: nothing was proven")
+	}
 }
 
 // C4: a value that makes the command fail at once leaves the service running on the old one, and is not tried again; a good
@@ -330,6 +363,42 @@ func TestHook(t *testing.T) {
 	w.stop()
 }
 
+// A file that cannot be put in its place leaves the change as it was: it is tried again, and the signal comes when it is there.
+func TestSignalWaitsForTheFile(t *testing.T) {
+	t.Parallel()
+	w := newWatched(t, 2)
+	dir, err := os.MkdirTemp("/dev/shm", "vaultexec-test-")
+	if err != nil {
+		t.Skip("no /dev/shm")
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	file := filepath.Join(dir, "a")
+	first := w.fresh("one", "A")
+	script := `trap 'printf "start %s|%s||\n" $$ "$(cat "$A_FILE")" >>"$RECORD"' HUP
+printf 'start %s|%s||\n' $$ "$(cat "$A_FILE")" >>"$RECORD"; while :; do sleep 0.02; done`
+	w.waitAfter(first, func() {
+		w.start(append([]string{"--path", "one", "--file", "A=" + file, "--on-change", "signal:HUP"}, shell(script)...)...)
+	})
+	// The file of somebody else's that is no file, in its place.
+	if err := os.Rename(file, file+".aside"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(file, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	v := w.fresh("one", "A")
+	w.waitLog("the change is postponed", 1)
+	w.wantStarts(1)
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	w.waitA(v)
+	if w.last().pid != w.starts()[0].pid {
+		t.Error("restarted in place of being signalled")
+	}
+	w.stop()
+}
+
 // A SIGTERM while the hook runs ends the hook and the command, and starts nothing.
 func TestTermDuringTheHook(t *testing.T) {
 	t.Parallel()
@@ -428,7 +497,7 @@ func balance(t *testing.T, nodes []*vaulttest.Server) string {
 	return s.URL
 }
 
-// uvicorn under steady load through rotations. How many requests fail is reported, not judged.
+// uvicorn under steady load through 20 rotations. How many requests fail is reported, not judged.
 func TestUvicornThroughRotations(t *testing.T) {
 	uvicorn := needs.Program(t, "uvicorn")
 	t.Parallel()
@@ -440,7 +509,7 @@ func TestUvicornThroughRotations(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(w.dir, "rotated.py"), []byte(app), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	const rotations = 20
+	const rotations, pause = 20, 10 * time.Millisecond // a hundred requests a second, whether they are answered or not
 	port := freePort(t)
 	w.put("one", "N=0")
 	w.launch("--path", "one", "--watch", "--interval", "200ms", "--settle", "100ms", "--min-uptime", "100ms", "--log-format", "json",
@@ -455,20 +524,37 @@ func TestUvicornThroughRotations(t *testing.T) {
 		return string(b)
 	}
 	w.until("uvicorn", func() bool { return get() == "0" })
-	requests, failed := 0, 0
+	var requests, failed atomic.Int64
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		var load sync.WaitGroup
+		defer load.Wait()
+		tick := time.NewTicker(pause)
+		defer tick.Stop()
+		for {
+			select {
+			case <-stop:
+				return
+			case <-tick.C:
+				load.Go(func() {
+					requests.Add(1)
+					if get() == "" {
+						failed.Add(1)
+					}
+				})
+			}
+		}
+	}()
 	for i := range rotations {
 		n := fmt.Sprint(i + 1)
 		w.put("one", "N="+n)
-		w.until("rotation "+n, func() bool {
-			body := get()
-			requests++
-			if body == "" {
-				failed++
-			}
-			return body == n
-		})
+		w.until("rotation "+n, func() bool { return get() == n })
 	}
-	t.Logf("%d rotations, %d requests one after another, %d failed", rotations, requests, failed)
+	close(stop)
+	<-stopped
+	t.Logf("%d rotations, %d requests, %d failed: %v without an answer each time", rotations, requests.Load(), failed.Load(),
+		(time.Duration(failed.Load()) * pause / rotations).Round(pause))
 	w.signal(syscall.SIGTERM)
 	<-w.done
 }
