@@ -42,6 +42,9 @@ type Config struct {
 	Headers       string        // JSON object of additional headers
 	Timeout       time.Duration // of one request, connecting included; 0 means 10 s
 	UserAgent     string
+
+	// TestOnlyDial connects in place of the network.
+	TestOnlyDial func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
 // DefaultAddress is where the Vault CLI looks, too.
@@ -90,6 +93,9 @@ func New(cfg Config) (*Client, error) {
 			return nil, &fault.Error{Kind: fault.Usage, What: "cannot use VAULT_PROXY_ADDR", Why: "not a URL such as http://proxy:3128"}
 		}
 		transport.Proxy = http.ProxyURL(proxy)
+	}
+	if cfg.TestOnlyDial != nil {
+		transport.DialContext = cfg.TestOnlyDial
 	}
 	httpClient := &http.Client{
 		Transport:     transport,
