@@ -152,6 +152,14 @@ func TestUnsealCluster(t *testing.T) {
 		return e.code == 0 && strings.Contains(e.out, "standby, the leader is http")
 	})
 	unsealer(t, first, "", args...).check(t, "again", 0, joining.Addr+": already unsealed")
+	// A node that does not answer keeps nobody waiting for the others.
+	dead := nodes.All[1]
+	dead.Kill()
+	e = unsealer(t, first, "", "--json", "--wait", "0", "--address", dead.Addr, "--address", joining.Addr)
+	e.check(t, "a dead node", 120, "connection refused")
+	if !strings.HasPrefix(e.out, fmt.Sprintf(`{"nodes":[{"address":%q`, joining.Addr)) {
+		t.Errorf("the dead node comes first: %s", e.out)
+	}
 }
 
 // Over clear text to another machine the shares do not go.
