@@ -434,7 +434,7 @@ func (s *supervisor) ready() {
 		put = s.files.place
 	}
 	if err := put(s.next.env); err != nil {
-		s.Log.Warn("the change is postponed: "+err.Error(), "hint", fault.Of(err).Hint)
+		s.Log.Warn("the change is postponed: "+err.Error(), hinted(err)...)
 		ev.ok = false
 	}
 	s.happened(ev)
@@ -443,7 +443,7 @@ func (s *supervisor) ready() {
 // rewrite puts the files of env in their places while the command runs.
 func (s *supervisor) rewrite(env *Env) {
 	if err := s.files.place(env); err != nil {
-		s.Log.Warn("the files are not replaced: "+err.Error(), "hint", fault.Of(err).Hint)
+		s.Log.Warn("the files are not replaced: "+err.Error(), hinted(err)...)
 	}
 }
 

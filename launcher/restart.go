@@ -429,7 +429,7 @@ func (m *machine) hooked(ev evHooked, now time.Time) []action {
 			d = min(firstRetry<<m.retries, lastRetry)
 		}
 		m.retries++
-		return append([]action{actDrop}, m.wait(now.Add(d), "the hook")...)
+		return append([]action{actDrop}, m.wait(now.Add(d), "another try")...)
 	}
 	reaction := m.onChange
 	if ev.restart {

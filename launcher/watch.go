@@ -430,7 +430,7 @@ func (w *watcher) unusable(err error, changes string) {
 	for _, f := range fault.All(err) {
 		now[f.What] = f.Why
 		if w.refused[f.What] != f.Why {
-			w.log.Warn("the change is not used, the command keeps running with what it has: "+f.Error(), "paths", changes, "hint", f.Hint)
+			w.log.Warn("the change is not used, the command keeps running with what it has: "+f.Error(), append([]any{"paths", changes}, hinted(f)...)...)
 		}
 	}
 	if len(w.refused) == 0 {

@@ -173,6 +173,10 @@ func checkAddress(address string) (*url.URL, error) {
 	default:
 		fine = false
 	}
+	if p := strings.TrimSuffix(u.Path, "/"); u.Scheme != "unix" && strings.HasSuffix(p, "/v1") {
+		// Vault would look for the mount "v1" there, and deny it.
+		return nil, &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot use %q as the address of Vault", u.Redacted()), Why: "it ends in /v1, which every request begins with anyway", Hint: "leave /v1 out"}
+	}
 	if !fine || u.RawQuery != "" || u.Fragment != "" {
 		return nil, &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot use %q as the address of Vault", u.Redacted()), Why: "not of the form http://HOST[:PORT], https://HOST[:PORT] or unix:///SOCKET", Hint: "correct --address, VAULT_ADDR or VAULT_AGENT_ADDR"}
 	}
