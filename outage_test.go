@@ -39,7 +39,7 @@ func (w *watched) onlyChild(before started) {
 	}
 }
 
-// D6, D7, D9: whatever stands between vaultexec and Vault does, there is one warning, the command runs on, and a rotation
+// D6, D7, D9, C2: whatever stands between vaultexec and Vault does, there is one warning, the command runs on, and a rotation
 // made meanwhile arrives when it is over.
 func TestOutageInBetween(t *testing.T) {
 	t.Parallel()
@@ -71,6 +71,12 @@ func TestOutageInBetween(t *testing.T) {
 			w.waitA(v)
 			w.wantStarts(2)
 			w.wantLines(1, logBegan)
+			w.wantLines(1, logOver)
+			began, over := w.lines(logBegan)[0], w.lines(logOver)[0]
+			after, err := time.ParseDuration(over.str("after")) // how old what the command has may be
+			if began.str("level") != "WARN" || over.str("level") != "INFO" || err != nil || after <= 0 || !strings.Contains(began.str("msg"), w.mount+"/one: ") {
+				t.Errorf("the lines of the outage: %v, %v", began, over)
+			}
 			w.stop()
 		})
 	}

@@ -80,8 +80,8 @@ func TestTermAtAnyMomentOfRestart(t *testing.T) {
 	t.Parallel()
 	w := newWatched(t)
 	n := 200
-	if testing.Short() {
-		n = 30
+	if testing.Short() || vaulttest.Race {
+		n = 60
 	}
 	whole := 0 // looks into the folder that a whole restart takes
 	outcomes := map[string]int{}
