@@ -110,12 +110,19 @@ func TestTermAtAnyMomentOfRestart(t *testing.T) {
 		if end != "0" && end != "signal TERM" { // between two children it is vaultexec that the signal ends
 			t.Fatalf("ended with %s\n%s", end, p.err)
 		}
-		n := started()
+		begun := started()
 		p.nothingLeft()
-		if started() != n {
+		if started() != begun {
 			t.Fatalf("another was started after the end")
 		}
-		outcomes[fmt.Sprintf("%d started, %s", n, end)]++
+		outcomes[fmt.Sprintf("%d started, %s", begun, end)]++
+		switch { // the machine is not always as busy as it was the first time: a third of the signals comes after the restart
+		case i == 0:
+		case begun == 1:
+			whole += whole/20 + 1
+		default:
+			whole -= whole / 10
+		}
 	}
 	t.Logf("%v", outcomes)
 	if outcomes["1 started, 0"] < n/10 || outcomes["2 started, 0"]+outcomes["2 started, signal TERM"] < n/20 {
