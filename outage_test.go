@@ -175,6 +175,13 @@ func TestOutageOfTheToken(t *testing.T) {
 	w.srv.Policy(t, w.policy, w.rules(true))
 	w.waitA(v)
 	w.wantStarts(3)
+	// The metadata is looked at again, and not the data for ever.
+	w.looks(2, 1)
+	w.proxy.Forget()
+	w.looks(3, 1)
+	if n := w.proxy.Count(func(r vaulttest.Request) bool { return !strings.Contains(r.Path, "/metadata/") }); n > 0 {
+		t.Errorf("%d looks at something else than the metadata", n)
+	}
 	w.stop()
 }
 
