@@ -89,6 +89,82 @@ func (w *watched) waitAfter(v string, start func()) {
 	w.waitA(v)
 }
 
+// relay hands connections on to where it was last told.
+type relay struct {
+	addr  string
+	mu    sync.Mutex
+	to    string
+	conns []net.Conn
+}
+
+func newRelay(t *testing.T, to string) *relay {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &relay{addr: l.Addr().String(), to: to}
+	t.Cleanup(func() { _ = l.Close(); r.point("") })
+	go func() {
+		for {
+			near, err := l.Accept()
+			if err != nil {
+				return
+			}
+			r.mu.Lock()
+			far, err := net.Dial("tcp", r.to)
+			r.conns = append(r.conns, near)
+			r.mu.Unlock()
+			if err != nil {
+				_ = near.Close()
+				continue
+			}
+			go func() { _, _ = io.Copy(far, near); _ = far.Close() }()
+			go func() { _, _ = io.Copy(near, far); _ = near.Close() }()
+		}
+	}()
+	return r
+}
+
+// point cuts all connections; the next ones go elsewhere.
+func (r *relay) point(to string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.to = to
+	for _, c := range r.conns {
+		_ = c.Close()
+	}
+	r.conns = nil
+}
+
+// D6: a server that shows a certificate of another authority for a while, as after a botched renewal: TLS trouble is tried again
+// beside a command, though not before it.
+func TestOutageOfTheCertificate(t *testing.T) {
+	t.Parallel()
+	w := newWatched(t, 2)
+	ca := vaulttest.NewCA(t, "the one")
+	host := func(p *vaulttest.Proxy) string { return strings.TrimPrefix(p.Addr, "https://") }
+	good := host(vaulttest.NewTLSProxy(t, w.srv, ca.Server(t, vaulttest.CertOpts{})))
+	bad := host(vaulttest.NewTLSProxy(t, w.srv, vaulttest.NewCA(t, "another").Server(t, vaulttest.CertOpts{})))
+	r := newRelay(t, good)
+	w.proxy = &vaulttest.Proxy{Addr: "https://" + r.addr}
+	w.env = append(w.env, "VAULT_CACERT="+ca.File)
+	w.waitAfter(w.fresh("one", "A"), func() { w.start("--path", "one") })
+	before := w.last()
+	r.point(bad)
+	w.waitLog(logBegan, 1)
+	v := w.fresh("one", "A")
+	w.waitLog("still cannot look at the secrets", 2)
+	w.waitLog("signed by an unknown authority", 1)
+	w.onlyChild(before)
+	r.point(good)
+	w.waitA(v)
+	w.waitLog(logOver, 1)
+	w.wantStarts(2)
+	w.wantLines(1, logBegan)
+	w.stop()
+}
+
 // D9: while Vault is away it is asked less often, not more.
 func TestOutageCost(t *testing.T) {
 	t.Parallel()
