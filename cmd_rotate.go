@@ -223,7 +223,7 @@ func (a *app) newValue(s *settings, words []string) (vault.Text, error) {
 	case len(words) > 0 && file != "":
 		return vault.Text{}, fault.Usagef("the value is given twice: on the command line and by --from-file")
 	case file != "":
-		b, err := os.ReadFile(file)
+		b, err := readUpTo(file, maxValue+2) // more than a value and its line break
 		if err != nil {
 			return vault.Text{}, &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot read --from-file %q", file), Why: vault.Errno(err)}
 		}
@@ -236,7 +236,7 @@ func (a *app) newValue(s *settings, words []string) (vault.Text, error) {
 			}
 			return checkValue(line, false, "the value")
 		}
-		b, err := io.ReadAll(io.LimitReader(a.terminal.in, maxValue+1))
+		b, err := io.ReadAll(io.LimitReader(a.terminal.in, maxValue+2))
 		if err != nil {
 			return vault.Text{}, &fault.Error{Kind: fault.Usage, What: "cannot read the value from standard input", Why: vault.Errno(err)}
 		}
@@ -254,6 +254,16 @@ func (a *app) literalDash() bool { return len(a.command) > 0 && a.command[len(a.
 
 // maxValue is the most that Vault takes for one string.
 const maxValue = 1 << 20
+
+// readUpTo reads the beginning of a file, which may be one without an end.
+func readUpTo(file string, most int64) ([]byte, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }()
+	return io.ReadAll(io.LimitReader(f, most))
+}
 
 // checkValue refuses what Vault would change or no variable could hold. The value itself is in no text.
 func checkValue(v string, trim bool, what string) (vault.Text, error) {

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/agenticverz/vaultexec/internal/fault"
 	"github.com/agenticverz/vaultexec/internal/vault"
 	"github.com/agenticverz/vaultexec/launcher"
@@ -72,7 +74,7 @@ func (a *app) launchOptions(s *settings) launcher.Options {
 	o.Rules.Files, o.AllowDisk = files(s), s.bool("allow-disk")
 	o.Mode, o.Supervision = mode(s), supervision(s)
 	if s.bool("watch") {
-		o.Watching = watching(s)
+		o.Watching = watching(s, a.environ)
 	}
 	o.Sources = a.sources(s, o.Rules.AllowNames)
 	checkFiles(s, &o)
@@ -108,16 +110,26 @@ func signalOption(s *settings, v setting, text string) launcher.Signal {
 	return sig
 }
 
-func watching(s *settings) launcher.Watching {
+func watching(s *settings, environ []string) launcher.Watching {
+	known := len(s.faults)
 	w := launcher.Watching{
 		Interval: s.duration("interval"), Settle: s.duration("settle"), Splay: s.duration("splay"), MinUptime: s.duration("min-uptime"),
 		Probation: s.duration("probation"), Rollback: !s.bool("no-rollback"), Hook: s.str("on-change-hook"), OnChange: onChange(s),
 	}
-	if w.Interval < 100*time.Millisecond {
+	if w.Interval < 100*time.Millisecond && len(s.faults) == known {
 		s.bad(s.one("interval"), "shorter than 100ms", "every look is one request for each path")
 	}
 	if v := s.one("refresh-signal"); v.text != "" {
 		w.Refresh = signalOption(s, v, v.text)
+		switch sig := w.Refresh; {
+		case sig == unix.SIGTERM, sig == unix.SIGPIPE, sig != 0 && !launcher.IsCaught(sig):
+			s.bad(v, "that signal has another meaning, or cannot be caught", "take HUP, USR1 or USR2")
+		}
+	}
+	if w.Hook != "" {
+		if err := launcher.CheckHook(w.Hook, environ); err != nil {
+			s.bad(s.one("on-change-hook"), fault.Of(err).Why, fault.Of(err).Hint)
+		}
 	}
 	return w
 }

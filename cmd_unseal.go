@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync"
 
 	"github.com/agenticverz/vaultexec/internal/fault"
 	"github.com/agenticverz/vaultexec/internal/vault"
@@ -75,7 +76,7 @@ func (a *app) unseal(ctx context.Context, s *settings, _ []string) error {
 	}
 	var failed []*fault.Error
 	reports := []unsealReport{}
-	for _, c := range clients {
+	for _, c := range answeringFirst(ctx, clients) {
 		u := &vault.Unsealing{Client: c, Shares: shares, More: more, Note: func(text string) { a.unsealNote(s, c, text) }}
 		done, err := u.Run(ctx, a.patience(s))
 		st := u.Status()
@@ -102,6 +103,31 @@ func (a *app) unseal(ctx context.Context, s *settings, _ []string) error {
 		}{reports})
 	}
 	return fault.Join(failed)
+}
+
+// answeringFirst puts the nodes that do not answer at the end: they are waited for when the others are unsealed already.
+func answeringFirst(ctx context.Context, clients []*vault.Client) []*vault.Client {
+	if len(clients) < 2 {
+		return clients
+	}
+	away := make([]bool, len(clients))
+	var wg sync.WaitGroup
+	for i, c := range clients {
+		wg.Go(func() {
+			_, err := c.Seal(ctx)
+			away[i] = err != nil
+		})
+	}
+	wg.Wait()
+	var first, last []*vault.Client
+	for i, c := range clients {
+		if away[i] {
+			last = append(last, c)
+			continue
+		}
+		first = append(first, c)
+	}
+	return append(first, last...)
 }
 
 func (a *app) unsealNote(s *settings, c *vault.Client, text string) {

@@ -212,8 +212,8 @@ func (a *app) tokenLogin(s *settings, in inputs, conf *vault.LoginConfig) {
 	case in.wrappedToken.given():
 		conf.WrappedToken = in.wrappedToken.source()
 	default:
-		conf.Token = func(context.Context) (vault.Text, error) {
-			return vault.StoredToken(a.getenv("HOME"), a.getenv("VAULT_CONFIG_PATH"), a.environ)
+		conf.Token = func(ctx context.Context) (vault.Text, error) {
+			return vault.StoredToken(ctx, a.getenv("HOME"), a.getenv("VAULT_CONFIG_PATH"), a.environ)
 		}
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -38,7 +39,7 @@ func (w *watched) onlyChild(before started) {
 	}
 }
 
-// D6, D7, D9: whatever stands between vaultexec and Vault does, there is one warning, the command runs on, and a rotation
+// D6, D7, D9, C2: whatever stands between vaultexec and Vault does, there is one warning, the command runs on, and a rotation
 // made meanwhile arrives when it is over.
 func TestOutageInBetween(t *testing.T) {
 	t.Parallel()
@@ -70,6 +71,12 @@ func TestOutageInBetween(t *testing.T) {
 			w.waitA(v)
 			w.wantStarts(2)
 			w.wantLines(1, logBegan)
+			w.wantLines(1, logOver)
+			began, over := w.lines(logBegan)[0], w.lines(logOver)[0]
+			after, err := time.ParseDuration(over.str("after")) // how old what the command has may be
+			if began.str("level") != "WARN" || over.str("level") != "INFO" || err != nil || after <= 0 || !strings.Contains(began.str("msg"), w.mount+"/one: ") {
+				t.Errorf("the lines of the outage: %v, %v", began, over)
+			}
 			w.stop()
 		})
 	}
@@ -80,6 +87,82 @@ func (w *watched) waitAfter(v string, start func()) {
 	w.t.Helper()
 	start()
 	w.waitA(v)
+}
+
+// relay hands connections on to where it was last told.
+type relay struct {
+	addr  string
+	mu    sync.Mutex
+	to    string
+	conns []net.Conn
+}
+
+func newRelay(t *testing.T, to string) *relay {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &relay{addr: l.Addr().String(), to: to}
+	t.Cleanup(func() { _ = l.Close(); r.point("") })
+	go func() {
+		for {
+			near, err := l.Accept()
+			if err != nil {
+				return
+			}
+			r.mu.Lock()
+			far, err := net.Dial("tcp", r.to)
+			r.conns = append(r.conns, near)
+			r.mu.Unlock()
+			if err != nil {
+				_ = near.Close()
+				continue
+			}
+			go func() { _, _ = io.Copy(far, near); _ = far.Close() }()
+			go func() { _, _ = io.Copy(near, far); _ = near.Close() }()
+		}
+	}()
+	return r
+}
+
+// point cuts all connections; the next ones go elsewhere.
+func (r *relay) point(to string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.to = to
+	for _, c := range r.conns {
+		_ = c.Close()
+	}
+	r.conns = nil
+}
+
+// D6: a server that shows a certificate of another authority for a while, as after a botched renewal: TLS trouble is tried again
+// beside a command, though not before it.
+func TestOutageOfTheCertificate(t *testing.T) {
+	t.Parallel()
+	w := newWatched(t, 2)
+	ca := vaulttest.NewCA(t, "the one")
+	host := func(p *vaulttest.Proxy) string { return strings.TrimPrefix(p.Addr, "https://") }
+	good := host(vaulttest.NewTLSProxy(t, w.srv, ca.Server(t, vaulttest.CertOpts{})))
+	bad := host(vaulttest.NewTLSProxy(t, w.srv, vaulttest.NewCA(t, "another").Server(t, vaulttest.CertOpts{})))
+	r := newRelay(t, good)
+	w.proxy = &vaulttest.Proxy{Addr: "https://" + r.addr}
+	w.env = append(w.env, "VAULT_CACERT="+ca.File)
+	w.waitAfter(w.fresh("one", "A"), func() { w.start("--path", "one") })
+	before := w.last()
+	r.point(bad)
+	w.waitLog(logBegan, 1)
+	v := w.fresh("one", "A")
+	w.waitLog("still cannot look at the secrets", 2)
+	w.waitLog("signed by an unknown authority", 1)
+	w.onlyChild(before)
+	r.point(good)
+	w.waitA(v)
+	w.waitLog(logOver, 1)
+	w.wantStarts(2)
+	w.wantLines(1, logBegan)
+	w.stop()
 }
 
 // D9: while Vault is away it is asked less often, not more.
@@ -168,7 +251,46 @@ func TestOutageOfTheToken(t *testing.T) {
 	w.srv.Policy(t, w.policy, w.rules(true))
 	w.waitA(v)
 	w.wantStarts(3)
+	// The metadata is looked at again, and not the data for ever.
+	w.looks(2, 1)
+	w.proxy.Forget()
+	w.looks(3, 1)
+	if n := w.proxy.Count(func(r vaulttest.Request) bool { return !strings.Contains(r.Path, "/metadata/") }); n > 0 {
+		t.Errorf("%d looks at something else than the metadata", n)
+	}
 	w.stop()
+}
+
+// D8: a token helper that hangs when it is asked again keeps vaultexec neither from ending with its command nor from anything
+// else.
+func TestHangingTokenHelper(t *testing.T) {
+	t.Parallel()
+	w := newWatched(t, 2)
+	helper := filepath.Join(w.dir, "helper")
+	script := fmt.Sprintf("#!/bin/sh\n[ ! -e %[1]s/hang ] || { echo $$ >%[1]s/hangs; exec sleep 100000 2>/dev/null; }\ncat %[1]s/token\n", w.dir)
+	for name, text := range map[string]string{helper: script, filepath.Join(w.dir, "token"): w.token, filepath.Join(w.dir, ".vault"): fmt.Sprintf("token_helper = %q\n", helper)} {
+		if err := os.WriteFile(name, []byte(text), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	token := w.token
+	w.token = ""
+	w.waitAfter(w.fresh("one", "A"), func() { w.start("--path", "one") })
+	if err := os.WriteFile(filepath.Join(w.dir, "hang"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w.srv.Must(t, "POST", "auth/token/revoke", map[string]string{"token": token})
+	pid := 0
+	w.until("the helper", func() bool {
+		text, _ := os.ReadFile(filepath.Join(w.dir, "hangs"))
+		pid, _ = strconv.Atoi(strings.TrimSpace(string(text)))
+		return pid != 0 && strings.HasSuffix(string(text), "\n")
+	})
+	t.Cleanup(func() { _ = syscall.Kill(pid, syscall.SIGKILL) })
+	w.stop()
+	if !alive(pid) {
+		t.Error("the helper did not hang: nothing was proven")
+	}
 }
 
 // C4: a value that makes the command fail at once leaves the service running on the old one, and is not tried again; a good
@@ -330,6 +452,42 @@ func TestHook(t *testing.T) {
 	w.stop()
 }
 
+// A file that cannot be put in its place leaves the change as it was: it is tried again, and the signal comes when it is there.
+func TestSignalWaitsForTheFile(t *testing.T) {
+	t.Parallel()
+	w := newWatched(t, 2)
+	dir, err := os.MkdirTemp("/dev/shm", "vaultexec-test-")
+	if err != nil {
+		t.Skip("no /dev/shm")
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	file := filepath.Join(dir, "a")
+	first := w.fresh("one", "A")
+	script := `trap 'printf "start %s|%s||\n" $$ "$(cat "$A_FILE")" >>"$RECORD"' HUP
+printf 'start %s|%s||\n' $$ "$(cat "$A_FILE")" >>"$RECORD"; while :; do sleep 0.02; done`
+	w.waitAfter(first, func() {
+		w.start(append([]string{"--path", "one", "--file", "A=" + file, "--on-change", "signal:HUP"}, shell(script)...)...)
+	})
+	// The file of somebody else's that is no file, in its place.
+	if err := os.Rename(file, file+".aside"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(file, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	v := w.fresh("one", "A")
+	w.waitLog("the change is postponed", 1)
+	w.wantStarts(1)
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	w.waitA(v)
+	if w.last().pid != w.starts()[0].pid {
+		t.Error("restarted in place of being signalled")
+	}
+	w.stop()
+}
+
 // A SIGTERM while the hook runs ends the hook and the command, and starts nothing.
 func TestTermDuringTheHook(t *testing.T) {
 	t.Parallel()
@@ -428,7 +586,7 @@ func balance(t *testing.T, nodes []*vaulttest.Server) string {
 	return s.URL
 }
 
-// uvicorn under steady load through rotations. How many requests fail is reported, not judged.
+// uvicorn under steady load through 20 rotations. How many requests fail is reported, not judged.
 func TestUvicornThroughRotations(t *testing.T) {
 	uvicorn := needs.Program(t, "uvicorn")
 	t.Parallel()
@@ -440,7 +598,7 @@ func TestUvicornThroughRotations(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(w.dir, "rotated.py"), []byte(app), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	const rotations = 20
+	const rotations, pause = 20, 10 * time.Millisecond // a hundred requests a second, whether they are answered or not
 	port := freePort(t)
 	w.put("one", "N=0")
 	w.launch("--path", "one", "--watch", "--interval", "200ms", "--settle", "100ms", "--min-uptime", "100ms", "--log-format", "json",
@@ -455,20 +613,37 @@ func TestUvicornThroughRotations(t *testing.T) {
 		return string(b)
 	}
 	w.until("uvicorn", func() bool { return get() == "0" })
-	requests, failed := 0, 0
+	var requests, failed atomic.Int64
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		var load sync.WaitGroup
+		defer load.Wait()
+		tick := time.NewTicker(pause)
+		defer tick.Stop()
+		for {
+			select {
+			case <-stop:
+				return
+			case <-tick.C:
+				load.Go(func() {
+					requests.Add(1)
+					if get() == "" {
+						failed.Add(1)
+					}
+				})
+			}
+		}
+	}()
 	for i := range rotations {
 		n := fmt.Sprint(i + 1)
 		w.put("one", "N="+n)
-		w.until("rotation "+n, func() bool {
-			body := get()
-			requests++
-			if body == "" {
-				failed++
-			}
-			return body == n
-		})
+		w.until("rotation "+n, func() bool { return get() == n })
 	}
-	t.Logf("%d rotations, %d requests one after another, %d failed", rotations, requests, failed)
+	close(stop)
+	<-stopped
+	t.Logf("%d rotations, %d requests, %d failed: %v without an answer each time", rotations, requests.Load(), failed.Load(),
+		(time.Duration(failed.Load()) * pause / rotations).Round(pause))
 	w.signal(syscall.SIGTERM)
 	<-w.done
 }
@@ -597,15 +772,14 @@ func TestTokensEndWhileWatching(t *testing.T) {
 	logins := func() int {
 		return w.proxy.Count(func(r vaulttest.Request) bool { return r.Path == "auth/"+auth+"/login" })
 	}
-	want := 3
-	if d, err := time.ParseDuration(os.Getenv("VAULTEXEC_SOAK")); err == nil {
-		want = max(want, int(d/(20*time.Second)))
-	}
+	want, begin := 3, time.Now()
+	soak, _ := time.ParseDuration(os.Getenv("VAULTEXEC_SOAK")) // 0 without one
+	want = max(want, int(soak/(20*time.Second)))
 	w.waitAfter(w.fresh("one", "A"), func() {
 		w.start("--path", "one", "--auth", "approle", "--auth-mount", auth, "--role-id", roleID, "--secret-id-file", file)
 	})
 	before := w.last()
-	wait.Until(t, time.Duration(want)*time.Minute, "further logins", func() bool { return logins() >= want })
+	wait.Until(t, time.Duration(want)*time.Minute, "further logins", func() bool { return logins() >= want && time.Since(begin) >= soak })
 	w.onlyChild(before)
 	w.waitA(w.fresh("one", "A"))
 	w.wantStarts(2)

@@ -350,3 +350,49 @@ func TestInterrupted(t *testing.T) {
 		t.Errorf("ended with %s after %v", got, time.Since(start))
 	}
 }
+
+// Writers that never stop are given up after half a minute, with nothing lost and nothing written.
+func TestRaceThatIsNeverWon(t *testing.T) {
+	t.Parallel()
+	srv := vaulttest.Dev(t)
+	sc := srv.Scope(t)
+	mount := sc.Mount(2)
+	srv.PutKV(t, mount, "app", map[string]string{"A": vaulttest.Canary("A")})
+	policy := sc.Policy(fmt.Sprintf(`path %q { capabilities = ["read", "update"] }`, mount+"/data/*"))
+	token := srv.Token(t, vaulttest.TokenOpts{Policies: []string{policy}, NoDefault: true})
+	proxy := vaulttest.NewProxy(t, srv)
+	written := func(r *http.Request) bool { return r.Method == http.MethodPost }
+	proxy.On(written, vaulttest.Errors(http.StatusBadRequest, "check-and-set parameter did not match the current version"))
+	begin := time.Now()
+	e := invocation{args: []string{"rotate", "--mount", mount, "app", "A"}, env: []string{"VAULT_ADDR=" + proxy.Addr, "VAULT_TOKEN=" + token}}.run(t)
+	e.check(t, "a race that is never won", 123, "others kept changing it at the same time", "try again when they have finished")
+	if d := time.Since(begin); d < 30*time.Second {
+		t.Errorf("given up after %v", d)
+	}
+	if n := proxy.Count(func(r vaulttest.Request) bool { return r.Method == http.MethodPost }); n < 20 {
+		t.Errorf("%d tries", n)
+	}
+	if version, _ := secretAt(t, srv, mount, "app"); version != "1" {
+		t.Errorf("version %s", version)
+	}
+}
+
+// A token that is used up by the write: what was written is not written again with another one.
+func TestUsedUpTokenWritesOnce(t *testing.T) {
+	t.Parallel()
+	srv := vaulttest.Dev(t)
+	sc := srv.Scope(t)
+	mount := sc.Mount(2)
+	srv.PutKV(t, mount, "app", map[string]string{"A": vaulttest.Canary("A")})
+	auth, role, roleID, secretID := sc.AppRole(sc.Policy(fmt.Sprintf(`path %q { capabilities = ["read", "patch"] }`, mount+"/data/*")))
+	srv.Must(t, "POST", "auth/"+auth+"/role/"+role, map[string]any{"token_num_uses": 2}) // the look and the write
+	e := invocation{args: []string{"rotate", "--mount", mount, "--auth-mount", auth, "app", "A", "--json"},
+		env: []string{"VAULT_ADDR=" + srv.Addr, "VAULTEXEC_ROLE_ID=" + roleID, "VAULTEXEC_SECRET_ID=" + secretID}}.run(t)
+	e.check(t, "a token that is used up", 121, `"new_version":2`, `"verified":false`, "the token is not valid")
+	if strings.Count(e.out, "\n") != 1 {
+		t.Errorf("two reports:\n%s", e.out)
+	}
+	if version, _ := secretAt(t, srv, mount, "app"); version != "2" {
+		t.Errorf("version %s, want 2", version)
+	}
+}

@@ -5,10 +5,12 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/agenticverz/vaultexec/internal/vaulttest"
 	"github.com/agenticverz/vaultexec/internal/wait"
@@ -152,6 +154,14 @@ func TestUnsealCluster(t *testing.T) {
 		return e.code == 0 && strings.Contains(e.out, "standby, the leader is http")
 	})
 	unsealer(t, first, "", args...).check(t, "again", 0, joining.Addr+": already unsealed")
+	// A node that does not answer keeps nobody waiting for the others.
+	dead := nodes.All[1]
+	dead.Kill()
+	e = unsealer(t, first, "", "--json", "--wait", "0", "--address", dead.Addr, "--address", joining.Addr)
+	e.check(t, "a dead node", 120, "connection refused")
+	if !strings.HasPrefix(e.out, fmt.Sprintf(`{"nodes":[{"address":%q`, joining.Addr)) {
+		t.Errorf("the dead node comes first: %s", e.out)
+	}
 }
 
 // Over clear text to another machine the shares do not go.
@@ -160,4 +170,42 @@ func TestUnsealRefusesClearText(t *testing.T) {
 		check(t, "http", 125, "the shares would cross the network unencrypted", "--allow-http")
 	invocation{args: []string{"unseal", "--address", "http://vault.invalid:8200", "--allow-http", "--wait", "0"}, stdin: "x"}.run(t).
 		check(t, "http acknowledged", 120, "vault.invalid")
+}
+
+// The clock of a server that is an hour off, in either direction, and of one behind a proxy that takes the Date header out.
+func TestStatusShowsTheClock(t *testing.T) {
+	t.Parallel()
+	srv := vaulttest.Dev(t)
+	for date, want := range map[string]string{
+		time.Now().Add(time.Hour).UTC().Format(http.TimeFormat):  "clock        60 min ahead of here|clock        59 min ahead of here",
+		time.Now().Add(-time.Hour).UTC().Format(http.TimeFormat): "clock        60 min behind here",
+		"": "TLS          none",
+	} {
+		proxy := vaulttest.NewProxy(t, srv)
+		proxy.Set(func(_ *vaulttest.Proxy, w http.ResponseWriter, r *http.Request, next http.Handler) {
+			next.ServeHTTP(dated{w, date}, r)
+		})
+		e := invocation{args: []string{"status"}, env: []string{"VAULT_ADDR=" + proxy.Addr}}.run(t)
+		e.check(t, date, 0)
+		if first, second, _ := strings.Cut(want, "|"); !strings.Contains(e.out, first) && (second == "" || !strings.Contains(e.out, second)) {
+			t.Errorf("%q is not in\n%s", want, e.out)
+		}
+		if has := strings.Contains(e.out, "warning      the clocks differ"); has != (date != "") || date == "" && strings.Contains(e.out, "clock  ") {
+			t.Errorf("Date %q:\n%s", date, e.out)
+		}
+	}
+}
+
+// dated is an answer with another Date header, or with none.
+type dated struct {
+	http.ResponseWriter
+	date string
+}
+
+func (d dated) WriteHeader(status int) {
+	d.Header()["Date"] = nil
+	if d.date != "" {
+		d.Header().Set("Date", d.date)
+	}
+	d.ResponseWriter.WriteHeader(status)
 }

@@ -127,7 +127,7 @@ func (w *watched) launch(args ...string) {
 	w.cmd = exec.Command(w.bin, append([]string{"--mount", w.mount}, args...)...)
 	w.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + w.dir, "GORACE=" + vaulttest.Gorace,
 		"VAULT_ADDR=" + w.proxy.Addr, "RECORD=" + w.record()}, w.env...)
-	if !slices.ContainsFunc(args, func(a string) bool { return a == "--token-file" }) {
+	if w.token != "" && !slices.Contains(args, "--token-file") {
 		w.cmd.Env = append(w.cmd.Env, "VAULT_TOKEN="+w.token)
 	}
 	w.cmd.Stderr = out

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/agenticverz/vaultexec/internal/fault"
 	"github.com/agenticverz/vaultexec/internal/vault"
 )
 
@@ -83,6 +84,14 @@ func (s *supervisor) logAction(a action) {
 	case actLogLate:
 		s.Log.Info("the change is not acted on, a signal ends the command", "paths", seen(), "state", m.state.String())
 	}
+}
+
+// hinted is the hint of a failure for a line of the log, where there is one.
+func hinted(err error) []any {
+	if hint := fault.Of(err).Hint; hint != "" {
+		return []any{"hint", hint}
+	}
+	return nil
 }
 
 // duration rounds for a log.

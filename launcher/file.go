@@ -412,7 +412,8 @@ func (f *files) removeAll() {
 	}
 }
 
-// ready is the last step before a change is acted on: the new files are written beside the old ones. --on-change signal can
+// ready is the last step before a change is acted on: the new files are written beside the old ones, or in their places where
+// no restart follows. --on-change signal can
 // bring a change to the running command only in files with a path: its environment and its files in memory stay what they
 // are for as long as it lives. When something else has changed, too, the command is restarted in place of being signalled:
 // it would run on with a mixture of old and new, and nobody would notice before the old value ends.
@@ -428,20 +429,22 @@ func (s *supervisor) ready() {
 			ev.restart = true
 		}
 	}
-	if err := s.files.stage(s.next.env); err != nil {
-		s.Log.Warn("the change is postponed: "+err.Error(), "hint", fault.Of(err).Hint)
+	put := s.files.stage
+	if s.Watching.OnChange.Do == ReactSignal && !ev.restart { // the signal follows at once
+		put = s.files.place
+	}
+	if err := put(s.next.env); err != nil {
+		s.Log.Warn("the change is postponed: "+err.Error(), hinted(err)...)
 		ev.ok = false
 	}
 	s.happened(ev)
 }
 
-// rewrite puts the files of env in their places while the command runs, and reports whether that worked.
-func (s *supervisor) rewrite(env *Env) bool {
-	err := s.files.place(env)
-	if err != nil {
-		s.Log.Warn("the files are not replaced: "+err.Error(), "hint", fault.Of(err).Hint)
+// rewrite puts the files of env in their places while the command runs.
+func (s *supervisor) rewrite(env *Env) {
+	if err := s.files.place(env); err != nil {
+		s.Log.Warn("the files are not replaced: "+err.Error(), hinted(err)...)
 	}
-	return err == nil
 }
 
 // changedBesideFiles lists the names that differ and are no --file NAME=PATH.

@@ -54,6 +54,12 @@ func (s *supervisor) startHook() {
 	}
 }
 
+// CheckHook finds out before Vault is asked whether there is such a hook.
+func CheckHook(name string, environ []string) error {
+	_, err := findProgram([]string{name}, environ)
+	return err
+}
+
 func (s *supervisor) forkHook() error {
 	hook, err := findProgram([]string{s.Watching.Hook}, s.Environ)
 	if err != nil {

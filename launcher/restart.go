@@ -86,7 +86,7 @@ const (
 	actRead                    // read everything
 	actHook                    // run the hook and look the program up
 	actStop                    // send the stop signal to the child
-	actSignal                  // rewrite the files and send the signal of --on-change signal:NAME
+	actSignal                  // send the signal of --on-change signal:NAME, the files are written
 	actKill                    // SIGKILL to the group
 	actTermGroup               // SIGTERM to what is left of the group
 	actAbortHook               // end a hook that runs
@@ -429,7 +429,7 @@ func (m *machine) hooked(ev evHooked, now time.Time) []action {
 			d = min(firstRetry<<m.retries, lastRetry)
 		}
 		m.retries++
-		return append([]action{actDrop}, m.wait(now.Add(d), "the hook")...)
+		return append([]action{actDrop}, m.wait(now.Add(d), "another try")...)
 	}
 	reaction := m.onChange
 	if ev.restart {

@@ -64,14 +64,19 @@ func isDeadly(sig syscall.Signal) bool { return slices.Contains(deadly, sig) }
 // runtime's, and of SIGPROF and 32 to 34 os/signal delivers nothing (32 and 33 are the C library's).
 func (s *signals) catchAll() {
 	for sig := syscall.Signal(1); sig <= lastSignal; sig++ {
-		switch sig {
-		case unix.SIGKILL, unix.SIGSTOP, unix.SIGCHLD, unix.SIGURG, unix.SIGPROF, 32, 33, 34:
-		default:
-			if !slices.Contains(s.caught, sig) {
-				s.catch(sig)
-			}
+		if IsCaught(sig) && !slices.Contains(s.caught, sig) {
+			s.catch(sig)
 		}
 	}
+}
+
+// IsCaught reports whether vaultexec gets to see a signal at all while it supervises.
+func IsCaught(sig syscall.Signal) bool {
+	switch sig {
+	case unix.SIGKILL, unix.SIGSTOP, unix.SIGCHLD, unix.SIGURG, unix.SIGPROF, 32, 33, 34:
+		return false
+	}
+	return true
 }
 
 func (s *signals) catch(sigs ...syscall.Signal) {

@@ -62,16 +62,24 @@ func readProcess(pid int) (process, bool) {
 	return p, true
 }
 
-// liveMembers returns the processes of a group that are no zombies.
+// liveMembers returns the processes of a group that are no zombies. Where /proc does not show any member of it, there being
+// none in an image or one that is mounted with hidepid, the kernel's word counts: our own zombies are reaped in a moment.
 func liveMembers(group int) []process {
 	if err := unix.Kill(-group, 0); err == unix.ESRCH {
 		return nil
 	}
 	var live []process
+	shown := false
 	for _, p := range processes() {
-		if p.group == group && !p.dead {
-			live = append(live, p)
+		if p.group == group {
+			shown = true
+			if !p.dead {
+				live = append(live, p)
+			}
 		}
+	}
+	if !shown {
+		return []process{{pid: group, group: group, name: "process group"}}
 	}
 	return live
 }

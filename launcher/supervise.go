@@ -206,9 +206,6 @@ func (s *supervisor) do(acts []action) {
 				s.signalChild(unix.SIGCONT, true)
 			}
 		case actSignal:
-			if !s.rewrite(s.next.env) {
-				break
-			}
 			s.logDecision("secrets changed, signalling the command")
 			s.signalChild(s.Watching.OnChange.Signal, s.Supervision.SignalGroup)
 		case actKill:

@@ -253,26 +253,29 @@ func (w *watcher) lookAt(ctx context.Context, p vault.Path, mu *sync.Mutex) (vau
 		token, denied := w.noMeta[p]
 		denied = denied && token == w.session.Client.Token()
 		mu.Unlock()
-		if known && engine.KV == 2 && !denied {
+		refused := known && engine.KV == 2 && !denied
+		if refused {
 			var err error
 			m, err = w.session.Client.Look(ctx, vault.Within(p, engine))
 			if !fault.Is(err, fault.Denied) {
 				return err
 			}
+		}
+		s, err := w.session.Client.Read(ctx, p, w.opt)
+		if err == nil {
+			m = w.digest.Marker(s)
+		} else {
+			var there bool
+			if m, there = vault.MarkerOf(err); !there {
+				return err // a policy that forbids the data, too, may come back as it was
+			}
+		}
+		if refused {
 			mu.Lock()
 			w.noMeta[p] = w.session.Client.Token()
 			mu.Unlock()
 			w.log.Debug("the policy forbids the metadata, the data is read in its place", "path", p.String())
 		}
-		s, err := w.session.Client.Read(ctx, p, w.opt)
-		if err != nil {
-			var there bool
-			if m, there = vault.MarkerOf(err); there {
-				return nil
-			}
-			return err
-		}
-		m = w.digest.Marker(s)
 		return nil
 	})
 	return m, err
@@ -430,7 +433,7 @@ func (w *watcher) unusable(err error, changes string) {
 	for _, f := range fault.All(err) {
 		now[f.What] = f.Why
 		if w.refused[f.What] != f.Why {
-			w.log.Warn("the change is not used, the command keeps running with what it has: "+f.Error(), "paths", changes, "hint", f.Hint)
+			w.log.Warn("the change is not used, the command keeps running with what it has: "+f.Error(), append([]any{"paths", changes}, hinted(f)...)...)
 		}
 	}
 	if len(w.refused) == 0 {

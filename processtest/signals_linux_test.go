@@ -409,6 +409,15 @@ func TestGroupIsCleared(t *testing.T) {
 		}
 	}
 	t.Run("supervise", func(t *testing.T) { t.Parallel(); check(actual{t}, supervise(t)) })
+	t.Run("without /proc", func(t *testing.T) { // as in an image from scratch that nobody mounted it in
+		t.Parallel()
+		needsNamespaces(t)
+		hidden := launcher{"unshare", "--mount"}
+		if os.Getuid() != 0 {
+			hidden = append(hidden, "--user", "--map-root-user")
+		}
+		check(actual{t}, append(append(hidden, "sh", "-c", `mount -t tmpfs none /proc && exec "$0" "$@"`), supervise(t)...))
+	})
 	mustFail(t, "naive", func(t T) { check(t, naive(t)) })
 }
 

@@ -42,6 +42,9 @@ type Config struct {
 	Headers       string        // JSON object of additional headers
 	Timeout       time.Duration // of one request, connecting included; 0 means 10 s
 	UserAgent     string
+
+	// TestOnlyDial connects in place of the network.
+	TestOnlyDial func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
 // DefaultAddress is where the Vault CLI looks, too.
@@ -90,6 +93,9 @@ func New(cfg Config) (*Client, error) {
 			return nil, &fault.Error{Kind: fault.Usage, What: "cannot use VAULT_PROXY_ADDR", Why: "not a URL such as http://proxy:3128"}
 		}
 		transport.Proxy = http.ProxyURL(proxy)
+	}
+	if cfg.TestOnlyDial != nil {
+		transport.DialContext = cfg.TestOnlyDial
 	}
 	httpClient := &http.Client{
 		Transport:     transport,
@@ -166,6 +172,10 @@ func checkAddress(address string) (*url.URL, error) {
 		fine = u.Path != ""
 	default:
 		fine = false
+	}
+	if p := strings.TrimSuffix(u.Path, "/"); u.Scheme != "unix" && strings.HasSuffix(p, "/v1") {
+		// Vault would look for the mount "v1" there, and deny it.
+		return nil, &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot use %q as the address of Vault", u.Redacted()), Why: "it ends in /v1, which every request begins with anyway", Hint: "leave /v1 out"}
 	}
 	if !fine || u.RawQuery != "" || u.Fragment != "" {
 		return nil, &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot use %q as the address of Vault", u.Redacted()), Why: "not of the form http://HOST[:PORT], https://HOST[:PORT] or unix:///SOCKET", Hint: "correct --address, VAULT_ADDR or VAULT_AGENT_ADDR"}

@@ -227,6 +227,10 @@ func (c *Client) Versions(ctx context.Context, p Path) ([]VersionInfo, error) {
 		}
 		return w.EntityID
 	}
+	now := a.Date
+	if !now.IsZero() { // the header is cut to whole seconds; a proxy may have taken it out
+		now = now.Add(time.Second)
+	}
 	var list []VersionInfo
 	for n := m.Current; n > 0 && len(list) < len(m.Versions); n-- {
 		v, ok := m.Versions[n]
@@ -237,7 +241,7 @@ func (c *Client) Versions(ctx context.Context, p Path) ([]VersionInfo, error) {
 		switch {
 		case v.Destroyed:
 			info.State = "destroyed"
-		case past(v.Deletion, a.Date.Add(time.Second)): // the header is cut to whole seconds
+		case past(v.Deletion, now):
 			info.State = "deleted"
 		case n == m.Current:
 			info.State = "current"

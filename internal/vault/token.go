@@ -2,6 +2,7 @@ package vault
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/hashicorp/hcl"
 
@@ -64,9 +66,12 @@ func CheckCredential(source, s string) (Text, error) {
 	return Text{}, e
 }
 
+// helperLimit bounds how long a token helper may take. A person may have to unlock something for it.
+const helperLimit = time.Minute
+
 // StoredToken returns the token that the Vault CLI would use: from the token helper that ~/.vault (or configPath, the
 // VAULT_CONFIG_PATH of the CLI) names, else from ~/.vault-token. environ is the environment of the helper.
-func StoredToken(home, configPath string, environ []string) (Text, error) {
+func StoredToken(ctx context.Context, home, configPath string, environ []string) (Text, error) {
 	none := &fault.Error{Kind: fault.Usage, What: "cannot log in", Why: "no token",
 		Hint: "set VAULT_TOKEN, give --token-file FILE, or log in with `vault login`"}
 	if configPath == "" && home != "" {
@@ -78,7 +83,7 @@ func StoredToken(home, configPath string, environ []string) (Text, error) {
 			return Text{}, err
 		}
 		if helper != "" {
-			return askHelper(helper, configPath, environ)
+			return askHelper(ctx, helper, configPath, environ)
 		}
 	}
 	if home == "" {
@@ -116,12 +121,33 @@ func tokenHelper(path string) (string, error) {
 
 // askHelper runs "HELPER get" as the Vault CLI does, without os/exec: while a command is supervised every child is reaped by
 // the main goroutine, which would leave os/exec waiting for a status that is gone. The status is looked at where it can be had.
-func askHelper(helper, configPath string, environ []string) (Text, error) {
+//
+// It is waited for a minute at most, and no longer than ctx: a helper that hangs must not keep vaultexec from ending after its
+// command, nor the watch from going on. It is left alone then: its process ID may be somebody else's by now.
+func askHelper(ctx context.Context, helper, configPath string, environ []string) (Text, error) {
 	what := fmt.Sprintf("cannot get a token from the token helper %q (named by %s)", helper, configPath)
 	if !filepath.IsAbs(helper) {
 		return Text{}, &fault.Error{Kind: fault.Usage, What: what, Why: "its path is not absolute"}
 	}
-	out, status, err := output(helper, []string{helper, "get"}, environ)
+	type answer struct {
+		out    []byte
+		status syscall.WaitStatus
+		err    error
+	}
+	answers := make(chan answer, 1)
+	go func() {
+		out, status, err := output(helper, []string{helper, "get"}, environ)
+		answers <- answer{out, status, err}
+	}()
+	limited, cancel := context.WithTimeout(ctx, helperLimit)
+	defer cancel()
+	var a answer
+	select {
+	case a = <-answers:
+	case <-limited.Done():
+		return Text{}, &fault.Error{Kind: fault.Away, What: what, Why: fmt.Sprintf("it did not answer within %s", helperLimit), Err: limited.Err()}
+	}
+	out, status, err := a.out, a.status, a.err
 	switch {
 	case err != nil:
 		return Text{}, &fault.Error{Kind: fault.Usage, What: what, Why: "it cannot be started: " + Errno(err)}

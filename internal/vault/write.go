@@ -173,6 +173,9 @@ func (c *Client) Apply(ctx context.Context, edit Edit, e Engine) (Written, error
 			w.out.Why = "no read"
 			return w.out, nil
 		}
+		if f := fault.Of(err); f.Kind == fault.BadToken {
+			f.Kind = fault.Denied // who gets another token and begins anew would write a second time
+		}
 	}
 	return w.out, err
 }
