@@ -22,6 +22,8 @@ func setParentDeath(*syscall.SysProcAttr, syscall.Signal) {}
 
 func becomeSubreaper() {}
 
+func pidfdID() uint64 { return 0 }
+
 func isIgnored(sig syscall.Signal) bool { return signal.Ignored(sig) }
 
 // setDefault goes through os/signal, which may lose a signal that arrives in the moment before an exec.

@@ -9,10 +9,12 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/agenticverz/vaultexec/internal/vaulttest"
+	"github.com/agenticverz/vaultexec/internal/wait"
 )
 
 // D22: every exit code of the command is vaultexec's, in both modes.
@@ -152,6 +154,47 @@ func TestCannotStart(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A program file that somebody still writes is waited for by a vaultexec that stays (spec 6): a compiler's output, a deployment.
+// With LISTEN_PID it is the stub that waits.
+func TestBusyProgram(t *testing.T) {
+	t.Parallel()
+	check := func(t T, argv func(program string) []string) {
+		program := filepath.Join(t.TempDir(), "program")
+		b, err := os.ReadFile("/bin/true")
+		if err != nil {
+			t.Fatalf("%v", err)
+		}
+		f, err := os.OpenFile(program, os.O_CREATE|os.O_WRONLY, 0o700)
+		if err != nil {
+			t.Fatalf("%v", err)
+		}
+		defer f.Close()
+		if _, err := f.Write(b); err != nil {
+			t.Fatalf("%v", err)
+		}
+		p := start(t, argv(program))
+		if wait.For(300*time.Millisecond, p.gone) {
+			t.Fatalf("it ended at once with %s\n%s", p.ended(), p.err)
+		}
+		_ = f.Close()
+		p.wantEnd("0")
+		if s := p.err.String(); s != "" {
+			t.Fatalf("it says %q", s)
+		}
+	}
+	t.Run("supervise", func(t *testing.T) {
+		t.Parallel()
+		check(actual{t}, func(program string) []string { return supervise(t).cmd(program) })
+	})
+	t.Run("activated", func(t *testing.T) {
+		t.Parallel()
+		check(actual{t}, func(program string) []string {
+			return append([]string{probe(t), "activate", filepath.Join(t.TempDir(), "s")}, supervise(t).cmd(program)...)
+		})
+	})
+	mustFail(t, "replace", func(t T) { check(t, func(program string) []string { return vaultexec(t).cmd(program) }) })
 }
 
 // asPID1 puts a command into a PID namespace of its own.

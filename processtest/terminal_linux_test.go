@@ -441,6 +441,39 @@ func TestHangup(t *testing.T) {
 	}
 }
 
+// In a shared group vaultexec leaves the hangup to the shell and the kernel, who send it to everyone. A kill -HUP later, when the
+// terminal is long gone, is passed on: a service that was started from a login reloads by it.
+func TestHangupOfService(t *testing.T) {
+	t.Parallel()
+	for name, line := range map[string]string{"pipeline": "true | $V", "script": "sh -c '\"$@\"; exit $?' sh $V"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := actual{t}
+			p := shell(r, supervise(t))
+			log := newLines(r)
+			p.Run(line + " $PROBE signals " + log.path())
+			child := log.number("ready")
+			t.Cleanup(func() { _ = unix.Kill(child, unix.SIGKILL) })
+			pid := launcherOf(child)
+			p.Close()
+			p.Ended()
+			log.await(2)
+			hungUp := time.Now()
+			wait.For(2*time.Second, func() bool { return time.Since(hungUp) > 1200*time.Millisecond })
+			before := len(log.all())
+			for _, sig := range []unix.Signal{unix.SIGHUP, 64} {
+				if err := unix.Kill(pid, sig); err != nil {
+					t.Fatal(err)
+				}
+				log.await(before + 1)
+			}
+			if got := log.await(before + 2)[before:]; !slices.Equal(got, []string{"1", "64"}) {
+				t.Fatalf("signals %v, want 1 and 64", got)
+			}
+		})
+	}
+}
+
 // D16: an editor has its terminal, and leaves it as it was.
 func TestVim(t *testing.T) {
 	t.Parallel()
