@@ -24,6 +24,8 @@ func becomeSubreaper() {}
 
 func pidfdID() uint64 { return 0 }
 
+func releaseProgram() {}
+
 func isIgnored(sig syscall.Signal) bool { return signal.Ignored(sig) }
 
 // setDefault goes through os/signal, which may lose a signal that arrives in the moment before an exec.

@@ -87,6 +87,7 @@ func (l *launch) supervise(p program, env *Env, got []fetched) error {
 	s.do(s.start())
 	finish := s.attend(p, got)
 	debug.FreeOSMemory()
+	releaseProgram()
 	s.loop()
 	finish()
 	return s.outcome()
