@@ -65,13 +65,12 @@ func TestOrphans(t *testing.T) {
 		t.Parallel()
 		check(actual{t}, supervise(t).cmd(probe(t), "orphans", "200", "77"))
 	})
+	needsNamespaces(t)
 	t.Run("PID 1", func(t *testing.T) {
 		t.Parallel()
-		needsNamespaces(t)
 		check(actual{t}, asPID1(vaultexec(t).cmd(probe(t), "orphans", "200", "77")...))
 	})
 	mustFail(t, "naive PID 1", func(c T) {
-		needsNamespaces(t)
 		check(c, asPID1(naive(c).cmd(probe(c), "orphans", "200", "77")...))
 	})
 }

@@ -125,6 +125,29 @@ func TestCtrlZ(t *testing.T) {
 	})
 }
 
+// Ctrl-Z while there is no command yet stops vaultexec, fg lets it wait on, Ctrl-C ends it (spec 4).
+func TestCtrlZBeforeTheCommand(t *testing.T) {
+	t.Parallel()
+	check := func(t T, v launcher) {
+		p := shell(t, v, "VAULT_ADDR=http://127.0.0.1:1", "VAULT_TOKEN=none", "VAULTEXEC_PATH=app", "VAULTEXEC_WAIT=forever")
+		p.Run("$V true")
+		p.Expect("waiting for Vault")
+		for range 2 {
+			p.Type(ptytest.CtrlZ)
+			p.Expect("Stopped")
+			p.ExpectPrompt()
+			p.Run("fg")
+			p.Await("the job to have the terminal", func([]ptytest.Process) bool { return p.Foreground() != p.Leads })
+			p.AwaitState(filepath.Base(v[0]), "SR")
+		}
+		p.Type(ptytest.CtrlC)
+		p.ExpectStatus(130)
+	}
+	t.Run("supervise", func(t *testing.T) { t.Parallel(); check(actual{t}, supervise(t)) })
+	t.Run("replace", func(t *testing.T) { t.Parallel(); check(actual{t}, vaultexec(t)) })
+	mustFail(t, "caught", func(t T) { check(t, script(t, `trap : TSTP; echo waiting for Vault; while :; do read -t 1; done`)) })
+}
+
 // ownGroup is a launcher that gives every child a group of its own in the foreground: a shell with job control.
 func ownGroup(t T) launcher { return script(t, `set -m; "$@"; exit $?`) }
 
