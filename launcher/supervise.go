@@ -647,6 +647,7 @@ func RunStub(args, environ []string) error {
 			setDefault(sig)
 		}
 	}
+	awaitHandlers()
 	if args[0] == terminalStubName {
 		unblock(unix.SIGTSTP)
 	}
