@@ -255,10 +255,10 @@ func TestSIGTERMAroundExec(t *testing.T) {
 				time.Sleep(time.Duration(aim * (0.7 + 0.6*rand.Float64())))
 				if comm(cmd.Process.Pid) == "sleep" {
 					after.Add(1)
-					typical.Store(int64(aim * 0.995))
+					typical.Store(int64(aim * 0.98))
 				} else {
 					before.Add(1)
-					typical.Store(int64(aim * 1.005))
+					typical.Store(int64(aim * 1.02))
 				}
 				if err := cmd.Process.Signal(unix.SIGTERM); err != nil {
 					t.Errorf("cannot send the signal: %v", err)
