@@ -148,20 +148,6 @@ func activate(args []string) int {
 	return 99
 }
 
-// pidfdID is the inode of a pidfd of this process, by which systemd 259 makes sure of LISTEN_PID.
-func pidfdID() string {
-	fd, err := unix.PidfdOpen(os.Getpid(), 0)
-	var st unix.Stat_t
-	if err == nil {
-		err = unix.Fstat(fd, &st)
-		_ = unix.Close(fd)
-	}
-	if err != nil {
-		fail(err)
-	}
-	return strconv.FormatUint(st.Ino, 10)
-}
-
 // activated is the service: it answers one connection if the variables name it, as sd_listen_fds(3) and
 // sd_watchdog_enabled(3) check.
 func activated() int {
