@@ -275,6 +275,7 @@ func TestSIGTERMAroundExec(t *testing.T) {
 					}
 				case <-time.After(20 * time.Second):
 					lost.Add(1)
+					t.Logf("lost; the process is %s, in state %s", comm(cmd.Process.Pid), procState(cmd.Process.Pid))
 					_ = cmd.Process.Kill()
 					<-ended
 				}
