@@ -480,7 +480,11 @@ func TestHangupOfService(t *testing.T) {
 			pid := launcherOf(child)
 			p.Close()
 			p.Ended()
-			log.await(2)
+			// When this one has come through, vaultexec has seen the hangup, too.
+			if err := unix.Kill(pid, unix.SIGUSR1); err != nil {
+				t.Fatal(err)
+			}
+			until(r, "SIGUSR1", func() bool { return slices.Contains(log.all(), "10") })
 			hungUp := time.Now()
 			wait.For(2*time.Second, func() bool { return time.Since(hungUp) > 1200*time.Millisecond })
 			before := len(log.all())
