@@ -347,6 +347,33 @@ func TestRetryAfter(t *testing.T) {
 	}
 }
 
+// TestHintIsNoWait: what a hint is asked for takes two requests and one second together, also where Vault does not answer them;
+// without that limit it would be --timeout (spec 4).
+func TestHintIsNoWait(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.set("VAULT_TOKEN=" + r.srv.RootToken)
+	r.proxy.On(vaulttest.Under(r.mount+"/metadata"), vaulttest.BlackHole)
+	r.proxy.On(vaulttest.Under("sys/"), vaulttest.BlackHole)
+	j := r.touch("--timeout", "50s", "--kv-version", "2", "--path", "ap").finish("122").says(`/ap: no such secret$`)
+	if j.took > 10*time.Second {
+		t.Errorf("it took %v", j.took)
+	}
+	r.set("VAULTEXEC_MOUNT=", "VAULT_TOKEN="+r.token) // nobody named a mount: the hint would name those that there are
+	r.proxy.Clear()
+	r.proxy.On(func(q *http.Request) bool { return q.URL.Path == "/v1/sys/internal/ui/mounts" }, vaulttest.BlackHole)
+	j = r.touch("--timeout", "50s").finish("121")
+	if j.took > 10*time.Second {
+		t.Errorf("it took %v", j.took)
+	}
+	if n := len(r.proxy.Requests()); n > 7 {
+		t.Errorf("%d requests", n)
+	}
+	if r.started() {
+		t.Error("the command was started")
+	}
+}
+
 // TestRetriesSpread: many paths ask one at a time until Vault is back, so that it is not run down when it comes (D9).
 func TestRetriesSpread(t *testing.T) {
 	t.Parallel()

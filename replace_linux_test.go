@@ -255,10 +255,10 @@ func TestSIGTERMAroundExec(t *testing.T) {
 				time.Sleep(time.Duration(aim * (0.7 + 0.6*rand.Float64())))
 				if comm(cmd.Process.Pid) == "sleep" {
 					after.Add(1)
-					typical.Store(int64(aim * 0.995))
+					typical.Store(int64(aim * 0.98))
 				} else {
 					before.Add(1)
-					typical.Store(int64(aim * 1.005))
+					typical.Store(int64(aim * 1.02))
 				}
 				if err := cmd.Process.Signal(unix.SIGTERM); err != nil {
 					t.Errorf("cannot send the signal: %v", err)
@@ -275,6 +275,7 @@ func TestSIGTERMAroundExec(t *testing.T) {
 					}
 				case <-time.After(20 * time.Second):
 					lost.Add(1)
+					t.Logf("lost; the process is %s, in state %s", comm(cmd.Process.Pid), procState(cmd.Process.Pid))
 					_ = cmd.Process.Kill()
 					<-ended
 				}

@@ -216,8 +216,8 @@ func elfInterpreter(f io.ReaderAt, head []byte) string {
 // replace becomes the command. It returns only if that failed, or with a signal that came in the last moment.
 //
 // A signal that Go's handler has taken and nobody has read is lost in execve, so the handlers go first: from then on the
-// kernel acts on the signal itself, and what was taken before is found in the channel after signal.Stop, which waits for
-// deliveries that are under way. (signal.Reset loses half of the SIGTERMs that arrive just then.)
+// kernel acts on the signal itself, and what was taken before is found in the channel when the handlers have run and after
+// signal.Stop, which waits for deliveries that are under way. (signal.Reset loses half of the SIGTERMs that arrive just then.)
 func replace(p program, env []string, s *signals) error {
 	if sig := s.stopForExec(); sig != 0 {
 		return &Killed{Signal: sig}

@@ -22,10 +22,16 @@ func setParentDeath(*syscall.SysProcAttr, syscall.Signal) {}
 
 func becomeSubreaper() {}
 
+func pidfdID() uint64 { return 0 }
+
+func releaseProgram() {}
+
 func isIgnored(sig syscall.Signal) bool { return signal.Ignored(sig) }
 
 // setDefault goes through os/signal, which may lose a signal that arrives in the moment before an exec.
 func setDefault(sig syscall.Signal) { signal.Reset(sig) }
+
+func awaitHandlers() {}
 
 func (s *signals) withDefault(sig syscall.Signal, f func()) {
 	signal.Reset(sig)

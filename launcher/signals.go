@@ -103,6 +103,7 @@ func (s *signals) stopForExec() syscall.Signal {
 	for _, sig := range s.caught {
 		setDefault(sig)
 	}
+	awaitHandlers()
 	signal.Stop(s.ch)
 	for {
 		select {

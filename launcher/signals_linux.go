@@ -35,6 +35,12 @@ func isIgnored(sig syscall.Signal) bool {
 // setDefault gives sig its default action.
 func setDefault(sig syscall.Signal) { rtSigaction(sig, &sigaction{handler: sigDfl}, nil) }
 
+// awaitHandlers returns when every handler that the kernel has entered on whatever thread has run, as one may not have though it
+// has the signal already: its thread can have lost the processor at the very first instruction. The runtime makes each thread
+// do a system call by sending it a signal, which handlers (they block all others) let wait. With cgo it cannot; only the race
+// detector's build has that.
+func awaitHandlers() { _, _, _ = syscall.AllThreadsSyscall(unix.SYS_GETPID, 0, 0, 0) }
+
 // withDefault calls f while sig has its default action.
 func (*signals) withDefault(sig syscall.Signal, f func()) {
 	var old sigaction

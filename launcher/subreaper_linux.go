@@ -83,3 +83,18 @@ func liveMembers(group int) []process {
 	}
 	return live
 }
+
+// pidfdID returns the inode of a pidfd of this process, which no other process has until the next boot, or 0 where pidfds have
+// none (before Linux 6.9 all share one, and systemd does not use it).
+func pidfdID() uint64 {
+	fd, err := unix.PidfdOpen(unix.Getpid(), 0)
+	if err != nil {
+		return 0
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if unix.Fstat(fd, &st) != nil {
+		return 0
+	}
+	return st.Ino
+}

@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -86,6 +87,7 @@ func (l *launch) supervise(p program, env *Env, got []fetched) error {
 	s.do(s.start())
 	finish := s.attend(p, got)
 	debug.FreeOSMemory()
+	releaseProgram()
 	s.loop()
 	finish()
 	return s.outcome()
@@ -265,11 +267,15 @@ func (s *supervisor) start() []action {
 		if err == nil {
 			return s.machine.on(evStarted{}, time.Now())
 		}
-		passing := errors.Is(err, unix.ETXTBSY) || errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.ENOMEM)
-		if !passing || !time.Now().Before(deadline) {
+		if !passing(err) || !time.Now().Before(deadline) {
 			return s.machine.on(evStartFailed{startError(s.program.path, err)}, time.Now())
 		}
 	}
+}
+
+// passing reports whether a start may succeed a moment later.
+func passing(err error) bool {
+	return errors.Is(err, unix.ETXTBSY) || errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.ENOMEM)
 }
 
 // waitForSignal waits for d, or until a deadly signal is there, which it returns. Others mean nothing without a child: a
@@ -340,16 +346,16 @@ func (s *supervisor) fork() error {
 // where there is a terminal, and the stub unblocks it: a stop of the stub is seen and treated like one of the command.
 func (s *supervisor) forkExec(attr *syscall.ProcAttr) (pid int, err error) {
 	path, argv := s.program.path, s.program.argv
-	name := ""
-	if namesThisProcess(attr.Env) {
-		name = stubName
+	rename := namesThisProcess(attr.Env)
+	guard := s.tty != nil && !isBlocked(unix.SIGTSTP)
+	if (rename || guard) && executable(selfExe) != nil { // no /proc
+		rename, guard = false, false
 	}
-	guard := s.tty != nil && !isBlocked(unix.SIGTSTP) && executable(selfExe) == nil
-	if guard {
-		name = terminalStubName
-	}
-	if name != "" {
-		path, argv = selfExe, append([]string{name, path}, argv...)
+	switch {
+	case guard:
+		path, argv = selfExe, append([]string{terminalStubName, path}, argv...)
+	case rename:
+		path, argv = selfExe, append([]string{stubName, path}, argv...)
 	}
 	start := func() { pid, err = syscall.ForkExec(path, argv, attr) }
 	if guard {
@@ -399,9 +405,13 @@ func (s *supervisor) forward(sig syscall.Signal) {
 	if s.sharedGroup() {
 		changed := sig == unix.SIGWINCH && s.tty.sizeChanged(time.Now())
 		front := s.tty.inFront()
+		gone := front < 0
+		if sig == unix.SIGHUP && gone {
+			gone = s.tty.hangsUp(time.Now())
+		}
 		// One that ends things and came just before the fork reached nobody but vaultexec.
 		early := isDeadly(sig) && time.Since(s.forkedAt) < forkMoment
-		if !early && terminalSent(sig, s.tty.foreground, front == s.tty.group, changed, front < 0) {
+		if !early && terminalSent(sig, s.tty.foreground, front == s.tty.group, changed, gone) {
 			return
 		}
 	}
@@ -627,18 +637,46 @@ func IsStub(args []string) bool {
 
 // RunStub becomes the command args[1] with the arguments after it. It returns only if that failed.
 func RunStub(args, environ []string) error {
+	// A signal that is meant for the command and comes before it exists does what it would do to the command then. Go would
+	// print a stack for SIGQUIT, swallow others, and lose what its handler has when execve comes.
+	for sig := syscall.Signal(1); sig <= lastSignal; sig++ {
+		if !isIgnored(sig) {
+			setDefault(sig)
+		}
+	}
+	awaitHandlers()
 	if args[0] == terminalStubName {
 		unblock(unix.SIGTSTP)
 	}
-	parent, self := fmt.Sprint(os.Getppid()), fmt.Sprint(os.Getpid())
-	env := make([]string, len(environ))
-	for i, kv := range environ {
-		env[i] = kv
-		for _, name := range pidVariables {
-			if kv == name+"="+parent {
-				env[i] = name + "=" + self
-			}
+	path, argv, env := args[1], args[2:], renameProcess(environ)
+	for deadline, delay := time.Now().Add(startRetry), 10*time.Millisecond; ; delay = min(2*delay, time.Second) {
+		err := unix.Exec(path, argv, env)
+		if !passing(err) || !time.Now().Before(deadline) {
+			return startError(path, err)
 		}
+		time.Sleep(delay)
 	}
-	return startError(args[1], unix.Exec(args[1], args[2:], env))
+}
+
+// renameProcess has the variables that name the parent name this process. LISTEN_PIDFDID of systemd 259 says the same as
+// LISTEN_PID for a process ID that is used again: the inode of a pidfd.
+func renameProcess(environ []string) []string {
+	parent, self := fmt.Sprint(os.Getppid()), fmt.Sprint(os.Getpid())
+	env := make([]string, 0, len(environ))
+	listens := slices.Contains(environ, "LISTEN_PID="+parent)
+	for _, kv := range environ {
+		name, value, _ := strings.Cut(kv, "=")
+		switch {
+		case value == parent && slices.Contains(pidVariables, name):
+			kv = name + "=" + self
+		case listens && name == "LISTEN_PIDFDID":
+			id := pidfdID()
+			if id == 0 { // it need not be there
+				continue
+			}
+			kv = fmt.Sprintf("%s=%d", name, id)
+		}
+		env = append(env, kv)
+	}
+	return env
 }

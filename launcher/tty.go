@@ -25,7 +25,11 @@ type terminal struct {
 	modes      *unix.Termios
 	size       unix.Winsize
 	resized    time.Time // when size was seen to change
+	hungUp     time.Time // when the first SIGHUP came from a terminal that is gone
 }
+
+// moment is how long signals that belong together may be apart.
+const moment = time.Second
 
 // openTerminal returns nil when there is no controlling terminal.
 func openTerminal() *terminal {
@@ -101,11 +105,19 @@ func (t *terminal) restoreModes() {
 // sizeChanged looks the size up and reports whether it is another than before, or was a moment ago: while a window is drawn
 // larger, one look can see the size of the next signal already.
 func (t *terminal) sizeChanged(now time.Time) bool {
-	const moment = time.Second
 	if ws, err := unix.IoctlGetWinsize(t.fd, unix.TIOCGWINSZ); err == nil && *ws != t.size {
 		t.size, t.resized = *ws, now
 	}
 	return now.Sub(t.resized) < moment
+}
+
+// hangsUp reports whether a SIGHUP after the end of the terminal belongs to that end: the shell sends one and the kernel another,
+// to the whole group. One that comes later is meant for vaultexec, as in `kill -HUP` for a service that has lost its terminal.
+func (t *terminal) hangsUp(now time.Time) bool {
+	if t.hungUp.IsZero() {
+		t.hungUp = now
+	}
+	return now.Sub(t.hungUp) < moment
 }
 
 // orphaned reports whether nobody could resume vaultexec's group: no member has a parent in another group of the same session
@@ -144,7 +156,7 @@ func resumable(parent, group, session int) bool {
 //   - INT, QUIT and TSTP come from keys and go to the foreground group only;
 //   - TTIN and TTOU go to a background group only;
 //   - WINCH comes with another size;
-//   - HUP comes when the terminal is gone.
+//   - HUP comes when the terminal goes.
 //
 // What is left open, a kill(2) of INT, QUIT or TSTP at a vaultexec in the foreground, is taken for the terminal's.
 func terminalSent(sig unix.Signal, wasInFront, isInFront, sizeChanged, gone bool) bool {

@@ -9,10 +9,13 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/agenticverz/vaultexec/internal/needs"
 	"github.com/agenticverz/vaultexec/internal/vaulttest"
+	"github.com/agenticverz/vaultexec/internal/wait"
 )
 
 // D22: every exit code of the command is vaultexec's, in both modes.
@@ -154,6 +157,47 @@ func TestCannotStart(t *testing.T) {
 	}
 }
 
+// A program file that somebody still writes is waited for by a vaultexec that stays (spec 6): a compiler's output, a deployment.
+// With LISTEN_PID it is the stub that waits.
+func TestBusyProgram(t *testing.T) {
+	t.Parallel()
+	check := func(t T, argv func(program string) []string) {
+		program := filepath.Join(t.TempDir(), "program")
+		b, err := os.ReadFile("/bin/true")
+		if err != nil {
+			t.Fatalf("%v", err)
+		}
+		f, err := os.OpenFile(program, os.O_CREATE|os.O_WRONLY, 0o700)
+		if err != nil {
+			t.Fatalf("%v", err)
+		}
+		defer f.Close()
+		if _, err := f.Write(b); err != nil {
+			t.Fatalf("%v", err)
+		}
+		p := start(t, argv(program))
+		if wait.For(2*time.Second, p.gone) {
+			t.Fatalf("it ended at once with %s\n%s", p.ended(), p.err)
+		}
+		_ = f.Close()
+		p.wantEnd("0")
+		if s := p.err.String(); s != "" {
+			t.Fatalf("it says %q", s)
+		}
+	}
+	t.Run("supervise", func(t *testing.T) {
+		t.Parallel()
+		check(actual{t}, func(program string) []string { return supervise(t).cmd(program) })
+	})
+	t.Run("activated", func(t *testing.T) {
+		t.Parallel()
+		check(actual{t}, func(program string) []string {
+			return append([]string{probe(t), "activate", filepath.Join(t.TempDir(), "s")}, supervise(t).cmd(program)...)
+		})
+	})
+	mustFail(t, "shell", func(t T) { check(t, func(program string) []string { return script(t, `exec "$@"`).cmd(program) }) })
+}
+
 // asPID1 puts a command into a PID namespace of its own.
 func asPID1(argv ...string) []string {
 	return append(append([]string{"unshare"}, unshareOptions()...), argv...)
@@ -170,6 +214,6 @@ func unshareOptions() []string {
 func needsNamespaces(t *testing.T) {
 	t.Helper()
 	if out, err := exec.Command("unshare", append(unshareOptions(), "true")...).CombinedOutput(); err != nil {
-		t.Fatalf("no PID namespaces here: %v\n%s", err, vaulttest.Redact(string(out)))
+		needs.Missing(t, fmt.Sprintf("PID namespaces, which are not to be had here: %v %s", err, vaulttest.Redact(string(out))))
 	}
 }

@@ -125,6 +125,29 @@ func TestCtrlZ(t *testing.T) {
 	})
 }
 
+// Ctrl-Z while there is no command yet stops vaultexec, fg lets it wait on, Ctrl-C ends it (spec 4).
+func TestCtrlZBeforeTheCommand(t *testing.T) {
+	t.Parallel()
+	check := func(t T, v launcher) {
+		p := shell(t, v, "VAULT_ADDR=http://127.0.0.1:1", "VAULT_TOKEN=none", "VAULTEXEC_PATH=app", "VAULTEXEC_WAIT=forever")
+		p.Run("$V true")
+		p.Expect("waiting for Vault")
+		for range 2 {
+			p.Type(ptytest.CtrlZ)
+			p.Expect("Stopped")
+			p.ExpectPrompt()
+			p.Run("fg")
+			p.Await("the job to have the terminal", func([]ptytest.Process) bool { return p.Foreground() != p.Leads })
+			p.AwaitState(filepath.Base(v[0]), "SR")
+		}
+		p.Type(ptytest.CtrlC)
+		p.ExpectStatus(130)
+	}
+	t.Run("supervise", func(t *testing.T) { t.Parallel(); check(actual{t}, supervise(t)) })
+	t.Run("replace", func(t *testing.T) { t.Parallel(); check(actual{t}, vaultexec(t)) })
+	mustFail(t, "caught", func(t T) { check(t, script(t, `trap : TSTP; echo waiting for Vault; while :; do read -t 1; done`)) })
+}
+
 // ownGroup is a launcher that gives every child a group of its own in the foreground: a shell with job control.
 func ownGroup(t T) launcher { return script(t, `set -m; "$@"; exit $?`) }
 
@@ -437,6 +460,43 @@ func TestHangup(t *testing.T) {
 			p.Await("all to be gone", func(list []ptytest.Process) bool {
 				return !slices.ContainsFunc(list, func(m ptytest.Process) bool { return m.State != "Z" })
 			})
+		})
+	}
+}
+
+// In a shared group vaultexec leaves the hangup to the shell and the kernel, who send it to everyone. A kill -HUP later, when the
+// terminal is long gone, is passed on: a service that was started from a login reloads by it.
+func TestHangupOfService(t *testing.T) {
+	t.Parallel()
+	for name, line := range map[string]string{"pipeline": "true | $V", "script": "sh -c '\"$@\"; exit $?' sh $V"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := actual{t}
+			p := shell(r, supervise(t))
+			log := newLines(r)
+			p.Run(line + " $PROBE signals " + log.path())
+			child := log.number("ready")
+			t.Cleanup(func() { _ = unix.Kill(child, unix.SIGKILL) })
+			pid := launcherOf(child)
+			p.Close()
+			p.Ended()
+			// When this one has come through, vaultexec has seen the hangup, too.
+			if err := unix.Kill(pid, unix.SIGUSR1); err != nil {
+				t.Fatal(err)
+			}
+			until(r, "SIGUSR1", func() bool { return slices.Contains(log.all(), "10") })
+			hungUp := time.Now()
+			wait.For(2*time.Second, func() bool { return time.Since(hungUp) > 1200*time.Millisecond })
+			before := len(log.all())
+			for _, sig := range []unix.Signal{unix.SIGHUP, 64} {
+				if err := unix.Kill(pid, sig); err != nil {
+					t.Fatal(err)
+				}
+				log.await(before + 1)
+			}
+			if got := log.await(before + 2)[before:]; !slices.Equal(got, []string{"1", "64"}) {
+				t.Fatalf("signals %v, want 1 and 64", got)
+			}
 		})
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/agenticverz/vaultexec/internal/fault"
 )
@@ -43,7 +44,7 @@ func ParseKeyRef(s, mount string) (Path, string, error) {
 	if !ok || key == "" {
 		return Path{}, "", pathError(s, "no #KEY", `name one key of the secret, as in "database#POSTGRES_PASSWORD"`)
 	}
-	if i := strings.IndexFunc(key, isControl); i >= 0 {
+	if i := strings.IndexFunc(key, unicode.IsControl); i >= 0 {
 		return Path{}, "", pathError(s, "a control character in the key", "")
 	}
 	p, err := parsePath(path, mount)
@@ -121,7 +122,7 @@ func splitPath(s string) (segments []string, why string) {
 			return nil, "an empty segment"
 		case seg == "." || seg == "..":
 			return nil, fmt.Sprintf("a %q segment", seg)
-		case strings.IndexFunc(seg, isControl) >= 0:
+		case strings.IndexFunc(seg, unicode.IsControl) >= 0:
 			return nil, "a control character"
 		}
 		segments[i] = seg
@@ -132,8 +133,6 @@ func splitPath(s string) (segments []string, why string) {
 var unescaper = strings.NewReplacer("%40", "@", "%23", "#", "%25", "%", "%2C", ",", "%2c", ",")
 
 func unescape(s string) string { return unescaper.Replace(s) }
-
-func isControl(r rune) bool { return r < 0x20 || r == 0x7f }
 
 // isVersion reports whether s is [1-9][0-9]*.
 func isVersion(s string) bool {

@@ -4,6 +4,7 @@ import (
 	"path"
 	"strings"
 	"testing"
+	"unicode"
 
 	"github.com/agenticverz/vaultexec/internal/fault"
 )
@@ -47,6 +48,7 @@ func TestParsePath(t *testing.T) {
 		"%2E%2E/a":                     {Mount: "m", Name: "%2E%2E/a"}, // stays what it is; Vault gets it escaped
 		"a\nb":                         {},
 		"a\x7f":                        {},
+		"a\u009bb":                     {}, // CSI of eight-bit terminals
 		"a#b":                          {},
 		"a@99999999999999999999999999": {},
 	} {
@@ -111,7 +113,7 @@ func FuzzParsePath(f *testing.F) {
 		for _, mount := range []string{"m", "team/kv"} {
 			p, err := ParsePath(s, mount)
 			ref, key, refErr := ParseKeyRef(s, mount)
-			if refErr == nil && (key == "" || strings.ContainsFunc(key, isControl)) {
+			if refErr == nil && (key == "" || strings.ContainsFunc(key, unicode.IsControl)) {
 				t.Errorf("%q: key %q", s, key)
 			}
 			if err == nil && refErr == nil {
@@ -136,7 +138,7 @@ func FuzzParsePath(f *testing.F) {
 			if clean := path.Join("/v1", full); clean != "/v1/"+full {
 				t.Errorf("%q would be sent as %q", s, clean)
 			}
-			if strings.ContainsFunc(full, isControl) {
+			if strings.ContainsFunc(full, unicode.IsControl) {
 				t.Errorf("%q: a control character is left", s)
 			}
 		}

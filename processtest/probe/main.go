@@ -139,7 +139,7 @@ func activate(args []string) int {
 		fail(err)
 	}
 	pid := strconv.Itoa(os.Getpid())
-	env := append(os.Environ(), "LISTEN_PID="+pid, "LISTEN_FDS=1", "WATCHDOG_PID="+pid, "WATCHDOG_USEC=1000000")
+	env := append(os.Environ(), "LISTEN_PID="+pid, "LISTEN_FDS=1", "WATCHDOG_PID="+pid, "WATCHDOG_USEC=1000000", "LISTEN_PIDFDID="+pidfdID())
 	path, err := exec.LookPath(args[1])
 	if err != nil {
 		fail(err)
@@ -154,6 +154,9 @@ func activated() int {
 	pid := strconv.Itoa(os.Getpid())
 	if os.Getenv("LISTEN_PID") != pid || os.Getenv("LISTEN_FDS") != "1" || os.Getenv("WATCHDOG_PID") != pid {
 		fail(fmt.Errorf("not for %s: LISTEN_PID=%s LISTEN_FDS=%s WATCHDOG_PID=%s", pid, os.Getenv("LISTEN_PID"), os.Getenv("LISTEN_FDS"), os.Getenv("WATCHDOG_PID")))
+	}
+	if id := os.Getenv("LISTEN_PIDFDID"); id != pidfdID() {
+		fail(fmt.Errorf("LISTEN_PIDFDID=%s is not for %s", id, pidfdID()))
 	}
 	l, err := net.FileListener(os.NewFile(3, "socket"))
 	if err != nil {
