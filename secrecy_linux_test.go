@@ -265,3 +265,53 @@ func TestSameUserCannotLook(t *testing.T) {
 	})
 	check("supervise", sup)
 }
+
+// TestNoCore: a vaultexec that crashes, from whatever signal and with GOTRACEBACK=crash, leaves no core file although the
+// limit allows one, and its stacks show no secret; the limit is not touched. With --dumpable there is a core (D31, spec 7).
+func TestNoCore(t *testing.T) {
+	t.Parallel()
+	limits := unix.Rlimit{}
+	if err := unix.Getrlimit(unix.RLIMIT_CORE, &limits); err != nil || limits.Max == 0 {
+		needs.Missing(t, "a limit that allows core files (ulimit -Hc)")
+	}
+	r := newRig(t)
+	r.bin = vaulttest.BuildStatic(t, ".")
+	r.set("GOTRACEBACK=crash")
+	crash := func(sig syscall.Signal, args ...string) syscall.WaitStatus {
+		r := *r
+		r.dir = t.TempDir()
+		r.proxy.Forget()
+		r.proxy.Set(vaulttest.BlackHole)
+		j := startRun(t, r.dir, r.env, "/bin/sh", append(append([]string{"-c", `ulimit -S -c $(ulimit -H -c); exec "$@"`, "sh", r.bin}, args...), "--", "sh", "-c", "ulimit -c")...)
+		r.proxy.WaitRequests(t, 1)
+		j.signal(sig)
+		wait.Until(t, limit, "the end", func() bool {
+			select {
+			case <-j.done:
+				return true
+			default:
+				return false
+			}
+		})
+		if text := j.err.String(); !strings.Contains(text, "goroutine ") || vaulttest.Redact(text) != text {
+			t.Errorf("%v: no stacks, or a secret in them:\n%s", sig, vaulttest.Redact(text))
+		}
+		ws := j.cmd.ProcessState.Sys().(syscall.WaitStatus)
+		if left, _ := os.ReadDir(r.dir); len(left) > 0 && !ws.CoreDump() {
+			t.Errorf("%v: %s is left", sig, left[0].Name())
+		}
+		return ws
+	}
+	for _, sig := range []syscall.Signal{unix.SIGABRT, unix.SIGSEGV, unix.SIGBUS, unix.SIGFPE, unix.SIGILL, unix.SIGTRAP, unix.SIGSYS} {
+		if ws := crash(sig); !ws.Signaled() || ws.CoreDump() {
+			t.Errorf("%v: core %v, status %#x", sig, ws.CoreDump(), ws)
+		}
+	}
+	pattern, _ := os.ReadFile("/proc/sys/kernel/core_pattern")
+	if ws := crash(unix.SIGABRT, "--dumpable"); !ws.CoreDump() && !bytes.HasPrefix(pattern, []byte("|")) { // a program that takes them may refuse
+		t.Error("control: no core with --dumpable either")
+	}
+	r.proxy.Clear()
+	j := startRun(t, r.dir, r.env, "/bin/sh", "-c", `ulimit -S -c $(ulimit -H -c); ulimit -c >want; exec "$@"`, "sh", r.bin, "--", "sh", "-c", "ulimit -c | cmp - want").finish("0")
+	j.silent()
+}
