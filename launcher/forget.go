@@ -25,7 +25,8 @@ func (s *supervisor) forget() {
 // clearFreed has what was let go of overwritten. Go's collector leaves the bytes of what it frees as they are until somebody
 // else gets the place; whole pages go back to the kernel, which clears them, but pages that hold anything else stay. So every
 // free place is handed out once, which clears it: of each size so many objects are made that the heap has to grow for them,
-// and nothing is collected meanwhile. It takes some 20 ms and 4 MiB, once.
+// and nothing is collected meanwhile. (With a very low GOMEMLIMIT it is collected all the same, and the heap might never grow:
+// more than the whole heap is never made of one size.) It takes some 20 ms and 4 MiB, once.
 //
 // Objects with pointers have places of their own, and hold no text. Above 32 KiB everything has whole pages.
 func clearFreed() {
@@ -40,10 +41,12 @@ func clearFreed() {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	fill := func(size int) {
-		for before := m.HeapInuse; m.HeapInuse < before+growth; runtime.ReadMemStats(&m) {
+		most := m.HeapInuse + growth
+		for made := 0; m.HeapInuse < most && uint64(made) < most; made += batch {
 			for range max(batch/size, 1) {
 				allocate(size)
 			}
+			runtime.ReadMemStats(&m)
 		}
 	}
 	largest := 16 // smaller ones share places of 16 bytes
