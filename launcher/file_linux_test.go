@@ -3,6 +3,7 @@ package launcher
 import (
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -10,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/agenticverz/vaultexec/internal/fault"
 	"github.com/agenticverz/vaultexec/internal/vault"
 )
 
@@ -63,5 +65,58 @@ func TestFilesInMemoryReachTheCommandOnly(t *testing.T) {
 	out := run(childFiles(fds), list+"; cat $KEY_FILE")
 	if strings.Count(out, "memfd:KEY") != 1 || strings.Count(out, "/etc/passwd") != 2 || !strings.HasSuffix(out, "content of the key") {
 		t.Errorf("the command has inherited:\n%s", out)
+	}
+}
+
+// TestFilesFollowNoLink: a link that somebody puts where a file belongs is refused, and one that comes between the look and the
+// step is replaced itself. What it points to is never written (C7).
+func TestFilesFollowNoLink(t *testing.T) {
+	dir := t.TempDir()
+	path, victim := filepath.Join(dir, "key"), filepath.Join(dir, "victim")
+	if err := os.WriteFile(victim, []byte("untouched"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	env := func(value string) *Env {
+		return &Env{Vars: []Variable{{Name: "KEY", Value: vault.NewText(value), File: &FileSpec{Name: "KEY", Path: path}}}}
+	}
+	link := func() {
+		_ = os.Remove(path)
+		if err := os.Symlink(victim, path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f := newFiles(true)
+	link()
+	if err := f.place(env("one")); fault.Of(err).Why != errNotRegular.Error() {
+		t.Errorf("a link is not refused: %v", err)
+	}
+	_ = os.Remove(path)
+	if err := f.place(env("one")); err != nil {
+		t.Fatal(err)
+	}
+	next := env("two")
+	if err := f.stage(next); err != nil {
+		t.Fatal(err)
+	}
+	link()
+	if err := f.place(next); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Lstat(path); err != nil || info.Mode() != 0o400 {
+		t.Errorf("the file is %v: %v", info.Mode(), err)
+	}
+	if b, _ := os.ReadFile(path); string(b) != "two" {
+		t.Errorf("it holds %q", b)
+	}
+	link()
+	f.removeAll()
+	if _, err := os.Lstat(path); err != nil {
+		t.Errorf("somebody else's link was removed: %v", err)
+	}
+	if b, _ := os.ReadFile(victim); string(b) != "untouched" {
+		t.Errorf("the file behind the link holds %q", b)
+	}
+	if left, _ := os.ReadDir(dir); len(left) != 2 {
+		t.Errorf("left behind: %v", left)
 	}
 }
