@@ -49,12 +49,8 @@ func newObserver(t *testing.T) *observer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	program, err := os.ReadFile(sleep)
-	if err != nil {
-		t.Fatal(err)
-	}
 	o.command = filepath.Join(t.TempDir(), "sleep") // by its name a program knows what it is
-	write(t, o.command, string(program), 0o755)
+	copyProgram(t, sleep, o.command)
 	o.env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir()}
 	return o
 }

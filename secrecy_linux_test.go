@@ -172,6 +172,15 @@ func TestMemoryIsCleared(t *testing.T) {
 	}
 }
 
+// copyProgram copies a program, in a process of its own: what another test forks just now would hold the file open for
+// writing, and execve(2) refuses that (ETXTBSY).
+func copyProgram(t *testing.T, from, to string) {
+	t.Helper()
+	if out, err := exec.Command("cp", from, to).CombinedOutput(); err != nil {
+		t.Fatalf("cannot copy %s: %s", from, out)
+	}
+}
+
 // asNobody returns the credential of another user for root, and the own one for everybody else, with a copy of vaultexec that
 // this user may start.
 func asNobody(t *testing.T, bin string) (*syscall.Credential, string) {
@@ -185,16 +194,10 @@ func asNobody(t *testing.T, bin string) (*syscall.Credential, string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	program, err := os.ReadFile(bin)
-	if err == nil {
-		err = os.WriteFile(filepath.Join(dir, "vaultexec"), program, 0o755)
-	}
-	if err == nil {
-		err = os.Chmod(dir, 0o755)
-	}
-	if err != nil {
+	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
+	copyProgram(t, bin, filepath.Join(dir, "vaultexec"))
 	return cred, filepath.Join(dir, "vaultexec")
 }
 
