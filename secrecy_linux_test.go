@@ -179,6 +179,9 @@ func copyProgram(t *testing.T, from, to string) {
 	if out, err := exec.Command("cp", from, to).CombinedOutput(); err != nil {
 		t.Fatalf("cannot copy %s: %s", from, out)
 	}
+	if err := os.Chmod(to, 0o755); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // asNobody returns the credential of another user for root, and the own one for everybody else, with a copy of vaultexec that
