@@ -193,12 +193,12 @@ func closeAll(fds []int) {
 	}
 }
 
-// childFiles says which descriptors a child gets: 0 to 2, fds, and what vaultexec itself was given. They are named to
+// childFiles says which descriptors a child gets: std as 0 to 2, fds, and what vaultexec itself was given. They are named to
 // syscall.ForkExec, which opens them in the child: were the flag taken off fds in this process, then the Vault CLI's token
 // helper, which another goroutine may start at that moment, would have the secrets, too.
-func childFiles(fds []int) []uintptr {
+func childFiles(std []uintptr, fds []int) []uintptr {
 	const closed = ^uintptr(0)
-	files := []uintptr{0, 1, 2}
+	files := slices.Clone(std)
 	for fd := len(files); len(fds) > 0 && fd <= slices.Max(fds); fd++ {
 		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
 		if slices.Contains(fds, fd) || err == nil && flags&unix.FD_CLOEXEC == 0 {

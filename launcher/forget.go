@@ -44,7 +44,7 @@ func clearFreed() {
 		most := m.HeapInuse + growth
 		for made := 0; m.HeapInuse < most && uint64(made) < most; made += batch {
 			for range max(batch/size, 1) {
-				allocate(size)
+				_ = allocate(size)
 			}
 			runtime.ReadMemStats(&m)
 		}

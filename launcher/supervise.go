@@ -333,7 +333,7 @@ func (s *supervisor) fork() error {
 		return err
 	}
 	defer closeAll(fds)
-	attr := &syscall.ProcAttr{Env: env, Files: childFiles(fds), Sys: sys}
+	attr := &syscall.ProcAttr{Env: env, Files: childFiles([]uintptr{0, 1, 2}, fds), Sys: sys}
 	pid, err := s.forkExec(attr)
 	if err != nil {
 		return err
