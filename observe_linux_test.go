@@ -39,7 +39,7 @@ type observer struct {
 	forms   [][]byte
 	inputs  []string // files that the test itself wrote
 
-	mu    sync.Mutex
+	mu    sync.Mutex        // for forms and leaks
 	leaks map[string]string // where, and an example
 }
 
@@ -57,6 +57,8 @@ func newObserver(t *testing.T) *observer {
 
 // secret has the observer look for values in every form that vaulttest knows.
 func (o *observer) secret(values ...string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
 	for _, v := range values {
 		for _, form := range append(vaulttest.Forms(v), strings.Split(v, "\n")...) {
 			if len(form) >= minCanary {
@@ -75,7 +77,10 @@ func (o *observer) file(name, text string) string {
 }
 
 func (o *observer) shows(b []byte) bool {
-	return slices.ContainsFunc(o.forms, func(f []byte) bool { return bytes.Contains(b, f) })
+	o.mu.Lock()
+	forms := o.forms // which only ever grow
+	o.mu.Unlock()
+	return slices.ContainsFunc(forms, func(f []byte) bool { return bytes.Contains(b, f) })
 }
 
 func (o *observer) leak(where string, b []byte) {
