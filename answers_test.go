@@ -30,15 +30,16 @@ import (
 
 // rig is vaultexec, a Vault behind a proxy, and one secret that a token may read.
 type rig struct {
-	t     *testing.T
-	bin   string
-	srv   *vaulttest.Server
-	proxy *vaulttest.Proxy
-	mount string
-	token string
-	value string // of API_KEY in app
-	dir   string // where the command is started, and where it would leave "started"
-	env   []string
+	t      *testing.T
+	bin    string
+	srv    *vaulttest.Server
+	proxy  *vaulttest.Proxy
+	mount  string
+	policy string // to read app
+	token  string
+	value  string // of API_KEY in app
+	dir    string // where the command is started, and where it would leave "started"
+	env    []string
 }
 
 // newRig makes a corner of the shared server, with a KV version 2 mount.
@@ -50,7 +51,8 @@ func rigOn(t *testing.T, srv *vaulttest.Server) *rig {
 	sc := srv.Scope(t)
 	r.mount = sc.Mount(2)
 	srv.PutKV(t, r.mount, "app", map[string]any{"API_KEY": r.value})
-	r.token = srv.Token(t, vaulttest.TokenOpts{Policies: []string{sc.ReadPolicy(r.mount, "app")}, NoDefault: true})
+	r.policy = sc.ReadPolicy(r.mount, "app")
+	r.token = srv.Token(t, vaulttest.TokenOpts{Policies: []string{r.policy}, NoDefault: true})
 	r.proxy = vaulttest.NewProxy(t, srv)
 	r.env = []string{
 		"PATH=" + os.Getenv("PATH"), "HOME=" + r.dir, "GORACE=" + vaulttest.Gorace,

@@ -22,7 +22,7 @@ func main() {
 	if launcher.IsStub(os.Args) {
 		os.Exit(newUI(os.Stdout, launcher.Background(os.Stderr)).fail(launcher.RunStub(os.Args, os.Environ())))
 	}
-	os.Exit(run(os.Args, os.Environ()))
+	os.Exit(run(os.Args, launcher.TakeEnviron()))
 }
 
 // run turns the outcome into texts and an exit code.

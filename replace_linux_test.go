@@ -297,29 +297,13 @@ func TestSIGTERMAroundExec(t *testing.T) {
 func TestNotDumpable(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
+	cred, bin := asNobody(t, r.bin)
 	uid := os.Getuid()
-	cred := (*syscall.Credential)(nil)
-	if uid == 0 { // who may read everything anyway: as somebody else
-		uid = 65534
-		cred = &syscall.Credential{Uid: 65534, Gid: 65534, NoSetGroups: true}
-	}
-	dir, err := os.MkdirTemp("", "vaultexec-dumpable-") // t.TempDir is closed to others
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	program, err := os.ReadFile(r.bin)
-	if err == nil {
-		err = os.WriteFile(filepath.Join(dir, "vaultexec"), program, 0o755)
-	}
-	if err == nil {
-		err = os.Chmod(dir, 0o755)
-	}
-	if err != nil {
-		t.Fatal(err)
+	if cred != nil {
+		uid = int(cred.Uid)
 	}
 	begin := func(args ...string) *exec.Cmd {
-		cmd := exec.Command(filepath.Join(dir, "vaultexec"), args...)
+		cmd := exec.Command(bin, args...)
 		cmd.Env, cmd.Dir = r.env, "/"
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: cred}
 		if err := vaulttest.StartTied(cmd); err != nil {

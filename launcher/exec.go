@@ -218,9 +218,15 @@ func elfInterpreter(f io.ReaderAt, head []byte) string {
 // A signal that Go's handler has taken and nobody has read is lost in execve, so the handlers go first: from then on the
 // kernel acts on the signal itself, and what was taken before is found in the channel when the handlers have run and after
 // signal.Stop, which waits for deliveries that are under way. (signal.Reset loses half of the SIGTERMs that arrive just then.)
-func replace(p program, env []string, s *signals) error {
+// The command gets fds, which are close-on-exec until then.
+func replace(p program, env []string, fds []int, s *signals) error {
 	if sig := s.stopForExec(); sig != 0 {
 		return &Killed{Signal: sig}
+	}
+	for _, fd := range fds {
+		if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, 0); err != nil {
+			return fileFault("in memory", err)
+		}
 	}
 	err := unix.Exec(p.path, p.argv, env)
 	return startError(p.path, err)

@@ -173,30 +173,41 @@ func newFiles(allowDisk bool) *files {
 	return &files{allowDisk: allowDisk, written: map[string]fileID{}}
 }
 
-// handOver puts the files of env in their places and returns the environment that names them. The files in memory are open
-// and inherited from here on: the caller starts a child at once and calls done. Nobody else forks meanwhile, it is the main
-// goroutine alone that does.
-func (f *files) handOver(env *Env) (environ []string, done func(), err error) {
+// handOver puts the files of env in their places and returns the environment that names them, and the descriptors of those in
+// memory. They are close-on-exec here; the caller closes them once the command has them.
+func (f *files) handOver(env *Env) (environ []string, fds []int, err error) {
 	if err := f.place(env); err != nil {
 		return nil, nil, err
 	}
-	environ, fds, err := memoryFiles(env)
-	done = func() {
-		for _, fd := range fds {
-			unix.Close(fd)
-		}
-	}
+	environ, fds, err = memoryFiles(env)
 	if err != nil {
-		done()
+		closeAll(fds)
 		return nil, nil, err
 	}
+	return environ, fds, nil
+}
+
+func closeAll(fds []int) {
 	for _, fd := range fds {
-		if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, 0); err != nil {
-			done()
-			return nil, nil, fileFault("memory", err)
+		unix.Close(fd)
+	}
+}
+
+// childFiles says which descriptors a child gets: std as 0 to 2, fds, and what vaultexec itself was given. They are named to
+// syscall.ForkExec, which opens them in the child: were the flag taken off fds in this process, then the Vault CLI's token
+// helper, which another goroutine may start at that moment, would have the secrets, too.
+func childFiles(std []uintptr, fds []int) []uintptr {
+	const closed = ^uintptr(0)
+	files := slices.Clone(std)
+	for fd := len(files); len(fds) > 0 && fd <= slices.Max(fds); fd++ {
+		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
+		if slices.Contains(fds, fd) || err == nil && flags&unix.FD_CLOEXEC == 0 {
+			files = append(files, uintptr(fd))
+		} else {
+			files = append(files, closed)
 		}
 	}
-	return environ, done, nil
+	return files
 }
 
 // memoryFiles makes the files in memory and returns the environment that names their descriptors, which are close-on-exec.

@@ -1,7 +1,13 @@
 package launcher
 
 import (
+	"bytes"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -21,3 +27,51 @@ func setDumpable(on bool) {
 
 // setParentDeath has the kernel send sig to the child when vaultexec dies without having ended it.
 func setParentDeath(sys *syscall.SysProcAttr, sig syscall.Signal) { sys.Pdeathsig = sig }
+
+// TakeEnviron returns the environment of this process as it was at the start, and takes the credentials in it out of the
+// process: os.Getenv does not find them any more, /proc/PID/environ does not show them, and the Go runtime, which has kept
+// copies of its own, has none. The values are overwritten in place: nothing else reaches them.
+func TakeEnviron() []string {
+	environ := os.Environ()
+	for i, kv := range environ {
+		name, value, _ := strings.Cut(kv, "=")
+		if !slices.Contains(credentialNames, name) {
+			continue
+		}
+		environ[i] = strings.Clone(kv)
+		os.Unsetenv(name)
+		clear(unsafe.Slice(unsafe.StringData(value), len(value)))
+	}
+	for rest := environBlock(); len(rest) > 0; {
+		var kv []byte
+		kv, rest, _ = bytes.Cut(rest, []byte{0})
+		if name, value, _ := bytes.Cut(kv, []byte{'='}); slices.Contains(credentialNames, string(name)) {
+			clear(value)
+		}
+	}
+	return environ
+}
+
+// environBlock is what /proc/PID/environ shows: the block that execve(2) put on the stack, for as long as the process lives. A
+// variable that is given twice stands there twice, and Go knows only the first. The kernel says where it is
+// (proc_pid_stat(5)); os.Args, which the runtime does not copy, lie just before it. It is nil where that does not hold.
+func environBlock() []byte {
+	stat, err := os.ReadFile("/proc/self/stat")
+	if err != nil || len(os.Args) == 0 {
+		return nil
+	}
+	const argStart, argEnd, envStart, envEnd = 48, 49, 50, 51
+	fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:]) // from field 3 on
+	if len(fields) <= envEnd-3 {
+		return nil
+	}
+	at := func(field int) uintptr {
+		n, _ := strconv.ParseUint(string(fields[field-3]), 10, 64)
+		return uintptr(n)
+	}
+	arg := unsafe.Pointer(unsafe.StringData(os.Args[0]))
+	if from := uintptr(arg); from < at(argStart) || from >= at(argEnd) || from >= at(envStart) || at(envStart) >= at(envEnd) {
+		return nil
+	}
+	return unsafe.Slice((*byte)(unsafe.Add(arg, at(envStart)-uintptr(arg))), at(envEnd)-at(envStart))
+}

@@ -75,12 +75,12 @@ func Run(o Options) error {
 			return err
 		}
 	}
-	environ, done, err := newFiles(o.AllowDisk).handOver(env) // none has a path here: somebody has to remove those
+	environ, fds, err := newFiles(o.AllowDisk).handOver(env) // none has a path here: somebody has to remove those
 	if err != nil {
 		return err
 	}
-	defer done()
-	return replace(p, environ, l.signals)
+	defer closeAll(fds)
+	return replace(p, environ, fds, l.signals)
 }
 
 // staysBehind decides between the modes.

@@ -3,6 +3,7 @@
 package launcher
 
 import (
+	"os"
 	"os/signal"
 	"syscall"
 	"time"
@@ -17,6 +18,9 @@ import (
 func SetDumpable(bool) {}
 
 func setDumpable(bool) {}
+
+// TakeEnviron returns the environment of this process; nothing is taken out of it here.
+func TakeEnviron() []string { return os.Environ() }
 
 func setParentDeath(*syscall.SysProcAttr, syscall.Signal) {}
 

@@ -110,11 +110,20 @@ func (s *supervisor) attend(p program, got []fetched) (finish func()) {
 			s.Session.Revoke(context.Background()) // its own limit is a second
 		}
 	}
+	session := s.Session
+	s.forget()
+	over := make(chan struct{})
 	done.Go(func() {
-		s.Session.Revoke(ctx)
-		s.Session.Client.CloseIdle()
+		session.Revoke(ctx)
+		session.Client.CloseIdle()
+		select {
+		case <-time.After(connEnd):
+			clearFreed()
+		case <-over:
+		}
 	})
 	return func() {
+		close(over)
 		done.Wait()
 		cancel()
 	}
@@ -322,12 +331,12 @@ func (s *supervisor) fork() error {
 	if s.next != nil {
 		next = s.next.env
 	}
-	env, done, err := s.files.handOver(next)
+	env, fds, err := s.files.handOver(next)
 	if err != nil {
 		return err
 	}
-	defer done()
-	attr := &syscall.ProcAttr{Env: env, Files: []uintptr{0, 1, 2}, Sys: sys}
+	defer closeAll(fds)
+	attr := &syscall.ProcAttr{Env: env, Files: childFiles([]uintptr{0, 1, 2}, fds), Sys: sys}
 	pid, err := s.forkExec(attr)
 	if err != nil {
 		return err

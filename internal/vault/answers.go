@@ -177,11 +177,8 @@ func (c *Client) judge(r request, a *Answer, resp *http.Response) error {
 	}
 	if e.Why == "" {
 		e.Why = fmt.Sprintf("HTTP %d", a.Status)
-		if words := serverWords(a.Errors); words != "" {
+		if words := r.serverWords(a.Errors); words != "" {
 			e.Why = words
-			if r.token != nil && !r.token.Empty() { // whatever answers may quote what it was asked with
-				e.Why = strings.ReplaceAll(words, r.token.s, Hidden)
-			}
 		}
 	}
 	if e.Kind == fault.BadToken {
@@ -196,9 +193,54 @@ func (c *Client) judge(r request, a *Answer, resp *http.Response) error {
 
 const tokenHint = "it may have expired or been revoked or used up, or may not be used from this address: log in again (`vault login`), or give another token"
 
-// serverWords joins the errors of Vault's own JSON into one line.
-func serverWords(errs []string) string {
-	return strings.Join(strings.Fields(strings.Join(errs, "; ")), " ")
+// serverWords joins the errors of Vault's own JSON into one line, without what the request carried: whatever answers may quote
+// what it was asked with.
+func (r request) serverWords(errs []string) string {
+	words := strings.Join(errs, "; ")
+	for _, s := range r.secrets() {
+		words = strings.ReplaceAll(words, s, Hidden)
+		quoted, _ := json.Marshal(s)
+		words = strings.ReplaceAll(words, string(quoted[1:len(quoted)-1]), Hidden)
+	}
+	return strings.Join(strings.Fields(words), " ")
+}
+
+// secrets lists what the request carries that nobody may see, the longest first: the token, and every text in its body that is
+// no name. Of less than four bytes nothing can be told from other words.
+func (r request) secrets() []string {
+	var list []string
+	add := func(s string) {
+		if len(s) >= 4 {
+			list = append(list, s)
+		}
+	}
+	var walk func(any)
+	walk = func(x any) {
+		switch x := x.(type) {
+		case string:
+			add(x)
+		case []any:
+			for _, e := range x {
+				walk(e)
+			}
+		case map[string]any:
+			for key, e := range x {
+				if !slices.Contains([]string{"role", "name", "paths", "lease_id"}, key) {
+					walk(e)
+				}
+			}
+		}
+	}
+	if r.token != nil {
+		add(r.token.s)
+	}
+	if raw, err := json.Marshal(r.body); err == nil {
+		var body any
+		_ = json.Unmarshal(raw, &body)
+		walk(body)
+	}
+	slices.SortFunc(list, func(a, b string) int { return len(b) - len(a) })
+	return list
 }
 
 // redirected judges a redirect, which is never followed: it would carry the token to wherever it points. A standby whose

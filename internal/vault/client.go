@@ -178,7 +178,13 @@ func checkAddress(address string) (*url.URL, error) {
 		return nil, &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot use %q as the address of Vault", u.Redacted()), Why: "it ends in /v1, which every request begins with anyway", Hint: "leave /v1 out"}
 	}
 	if !fine || u.RawQuery != "" || u.Fragment != "" {
-		return nil, &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot use %q as the address of Vault", u.Redacted()), Why: "not of the form http://HOST[:PORT], https://HOST[:PORT] or unix:///SOCKET", Hint: "correct --address, VAULT_ADDR or VAULT_AGENT_ADDR"}
+		what := "cannot use the address of Vault"
+		shown := *u // the query may hold a token, and what stands before an @ a password
+		shown.User, shown.RawQuery, shown.Fragment = nil, "", ""
+		if text := shown.String(); !strings.Contains(text, "@") {
+			what = fmt.Sprintf("cannot use %q as the address of Vault", text)
+		}
+		return nil, &fault.Error{Kind: fault.Usage, What: what, Why: "not of the form http://HOST[:PORT], https://HOST[:PORT] or unix:///SOCKET", Hint: "correct --address, VAULT_ADDR or VAULT_AGENT_ADDR"}
 	}
 	return u, nil
 }

@@ -95,8 +95,7 @@ func (c *Client) unsealing(ctx context.Context, r request) (SealStatus, error) {
 	if a.Status < 300 {
 		return sealStatus(r, a)
 	}
-	// The texts are Vault's own JSON errors, and no share stands in them.
-	words := serverWords(a.Errors)
+	words := r.serverWords(a.Errors)
 	e := &fault.Error{Kind: fault.Away, What: r.what, Why: words}
 	switch {
 	case a.Status == http.StatusBadRequest && strings.Contains(words, "not initialized"):

@@ -1,0 +1,68 @@
+package launcher
+
+import (
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"time"
+)
+
+// connEnd is when the goroutines of connections that were closed, and their buffers, are surely gone.
+const connEnd = time.Second
+
+// forget lets go of every secret, once the command runs and nothing looks at Vault: no other child will be started. What is
+// left then are the credentials that vaultexec was given, in its copy of the environment.
+func (s *supervisor) forget() {
+	s.Session, s.runs, s.good, s.next = nil, edition{}, edition{}, nil
+	for i, kv := range s.Environ {
+		if name, _, _ := strings.Cut(kv, "="); slices.Contains(credentialNames, name) {
+			s.Environ[i] = ""
+		}
+	}
+}
+
+// clearFreed has what was let go of overwritten. Go's collector leaves the bytes of what it frees as they are until somebody
+// else gets the place; whole pages go back to the kernel, which clears them, but pages that hold anything else stay. So every
+// free place is handed out once, which clears it: of each size so many objects are made that the heap has to grow for them,
+// and nothing is collected meanwhile. (With a very low GOMEMLIMIT it is collected all the same, and the heap might never grow:
+// more than the whole heap is never made of one size.) It takes some 20 ms and 4 MiB, once.
+//
+// Objects with pointers have places of their own, and hold no text. Above 32 KiB everything has whole pages.
+func clearFreed() {
+	const (
+		batch  = 16 << 10
+		growth = 32 << 10 // more than another goroutine brings about just now
+	)
+	runtime.GC() // a sync.Pool lets go at the second collection
+	debug.FreeOSMemory()
+	defer debug.FreeOSMemory()
+	defer debug.SetGCPercent(debug.SetGCPercent(-1))
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	fill := func(size int) {
+		most := m.HeapInuse + growth
+		for made := 0; m.HeapInuse < most && uint64(made) < most; made += batch {
+			for range max(batch/size, 1) {
+				_ = allocate(size)
+			}
+			runtime.ReadMemStats(&m)
+		}
+	}
+	largest := 16 // smaller ones share places of 16 bytes
+	for _, class := range m.BySize {
+		if size := int(class.Size); size >= largest {
+			largest = size
+			fill(size)
+		}
+	}
+	for largest < 32<<10 { // BySize ends before the classes do
+		largest += 1 << 10
+		fill(largest)
+	}
+}
+
+// allocate makes an object on the heap, filled with zeros.
+//
+//go:noinline
+func allocate(size int) []byte { return make([]byte, size) }
