@@ -162,29 +162,37 @@ func (a *app) readDotenv(file string, expand bool) (map[string]vault.Text, error
 		defer func() { _ = f.Close() }()
 		in = f
 	}
-	b, err := io.ReadAll(io.LimitReader(in, maxDotenv+1))
-	if err != nil || len(b) > maxDotenv {
-		e := &fault.Error{Kind: fault.Usage, What: "cannot read " + what, Why: "it is larger than Vault takes"}
-		if err != nil {
-			e.Why = vault.Errno(err)
-		}
-		return nil, e
+	parsed, err := parseDotenv(in, expand)
+	if err == nil && len(parsed) == 0 {
+		err = &fault.Error{Kind: fault.Value, Why: "there is no variable in it"}
 	}
-	parsed, err := dotenv.Parse(string(b), dotenv.Options{Expand: expand})
-	var bad *dotenv.Error
-	switch {
-	case errors.As(err, &bad): // its texts hold names and line numbers only
-		return nil, &fault.Error{Kind: fault.Value, What: "cannot import " + what, Why: bad.Error()}
-	case err != nil:
-		return nil, fault.Of(err)
-	case len(parsed) == 0:
-		return nil, &fault.Error{Kind: fault.Value, What: "cannot import " + what, Why: "there is no variable in it"}
+	if err != nil {
+		e := *fault.Of(err)
+		e.What = "cannot import " + what
+		return nil, &e
 	}
 	vars := make(map[string]vault.Text, len(parsed))
 	for k, v := range parsed {
 		vars[k] = vault.NewText(v)
 	}
 	return vars, nil
+}
+
+// parseDotenv reads a .env file. Its failures have no What yet, and hold names and line numbers only.
+func parseDotenv(in io.Reader, expand bool) (map[string]string, error) {
+	b, err := io.ReadAll(io.LimitReader(in, maxDotenv+1))
+	switch {
+	case err != nil:
+		return nil, &fault.Error{Kind: fault.Usage, Why: vault.Errno(err)}
+	case len(b) > maxDotenv:
+		return nil, &fault.Error{Kind: fault.Usage, Why: "it is larger than Vault takes"}
+	}
+	parsed, err := dotenv.Parse(string(b), dotenv.Options{Expand: expand})
+	var bad *dotenv.Error
+	if errors.As(err, &bad) {
+		return nil, &fault.Error{Kind: fault.Value, Why: bad.Error()}
+	}
+	return parsed, err
 }
 
 // assign sends each variable to the path of the first rule that fits.

@@ -74,7 +74,7 @@ func (a *app) launchOptions(s *settings) launcher.Options {
 	if s.bool("watch") {
 		o.Watching = watching(s)
 	}
-	o.Sources = a.sources(s, o.Rules.AllowNames)
+	a.sources(s, &o)
 	checkFiles(s, &o)
 	return o
 }
@@ -150,15 +150,17 @@ func waitTime(s *settings) time.Duration {
 	return s.duration("wait")
 }
 
-// sources reads --path, --optional-path and --env into one list, in the order of the command line.
-func (a *app) sources(s *settings, allowed []string) []launcher.Source {
+// sources reads --path, --optional-path and --env into one list, in the order of the command line, after the references in
+// variables, which were there before.
+func (a *app) sources(s *settings, o *launcher.Options) {
 	mount, err := vault.ParseMount(s.str("mount"))
 	if err != nil {
 		s.fail(s.one("mount"), err)
 	}
+	a.variables(s, o, mount)
 	type ordered struct {
-		launcher.Source
-		order int
+		sources []launcher.Source
+		order   int
 	}
 	var list []ordered
 	for _, name := range []string{"path", "optional-path"} {
@@ -167,36 +169,31 @@ func (a *app) sources(s *settings, allowed []string) []launcher.Source {
 			if err != nil {
 				s.fail(v, err)
 			}
-			list = append(list, ordered{launcher.Source{Path: p, Optional: name == "optional-path"}, v.order})
+			list = append(list, ordered{[]launcher.Source{{Path: p, Optional: name == "optional-path"}}, v.order})
 		}
 	}
 	for _, v := range s.all("env") {
-		src, err := parseEnvOption(v.text, mount)
-		if err == nil && launcher.IsDangerous(src.Name, allowed) {
-			err = &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot set %s", src.Name), Why: "it changes which code runs, and whoever may write the secret would own the process", Hint: "allow it with --allow-name " + src.Name}
+		sources, err := launcher.ParseEnv(v.text, mount)
+		if err == nil {
+			err = dangerous(sources, o.Rules.AllowNames)
 		}
 		if err != nil {
 			s.fail(v, err)
 		}
-		list = append(list, ordered{src, v.order})
+		list = append(list, ordered{sources, v.order})
 	}
 	slices.SortStableFunc(list, func(a, b ordered) int { return a.order - b.order })
-	sources := make([]launcher.Source, len(list))
-	for i, l := range list {
-		sources[i] = l.Source
+	for _, l := range list {
+		o.Sources = append(o.Sources, l.sources...)
 	}
-	return sources
 }
 
-// parseEnvOption reads NAME=PATH[@VERSION]#KEY.
-func parseEnvOption(text, mount string) (launcher.Source, error) {
-	name, ref, ok := strings.Cut(text, "=")
-	if !ok {
-		return launcher.Source{}, &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot use %q", text), Why: "not of the form NAME=PATH#KEY", Hint: "write it as DB_PASSWORD=database#POSTGRES_PASSWORD"}
+// dangerous refuses a reference under a name that changes which code runs.
+func dangerous(sources []launcher.Source, allowed []string) error {
+	for _, src := range sources {
+		if launcher.IsDangerous(src.Name, allowed) {
+			return &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot set %s", src.Name), Why: "it changes which code runs, and whoever may write the secret would own the process", Hint: "allow it with --allow-name " + src.Name}
+		}
 	}
-	if !launcher.IsName(name) {
-		return launcher.Source{}, &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot use %q", text), Why: fmt.Sprintf("%q is not a variable name", name), Hint: "names are [A-Za-z_][A-Za-z0-9_]*"}
-	}
-	p, key, err := vault.ParseKeyRef(ref, mount)
-	return launcher.Source{Path: p, Name: name, Key: key}, err
+	return nil
 }

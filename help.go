@@ -91,8 +91,28 @@ func references() string {
   --path /agenticverz/app-prod the leading slash names the mount itself
   --path app-prod@3            version 3 (KV version 2 only)
   --env DB=database#PASSWORD   one key under a name of your choice
+  --env 'URL=postgres://${database#USER}:${database#PASSWORD|url}@db/app'
+                               several keys in a text, each in ${ }
 
-  %40 %23 %25 %2C in a path stand for @ # % and the comma. Segments "." and ".."
+  Filters, of which several may follow: url escapes what a URL gives a meaning
+  (all but letters, digits and - . _ ~), json makes a JSON string with its
+  quotes, base64 encodes, trim drops white space at both ends. A $ directly
+  before a ${ is doubled: $${ is a ${ that begins no reference.
+
+  With --resolve-env a variable that is already set is replaced when its value is
+  a reference or has one in it; --env-file FILE reads a .env file of such
+  variables, in the dialect of Docker Compose, and of plain ones. What is set
+  already wins over the file. The mark vault: is needed there:
+
+  DB=vault:database#PASSWORD   DB=vault:/agenticverz/database#PASSWORD
+  URL=postgres://app:${vault:database#PASSWORD|url}@db/app
+  DB=vault:agenticverz/data/database#PASSWORD#3     as bank-vaults writes it, with
+                               the path of Vault's API (KV version 2), version 3
+
+  Not what bank-vaults also has: writing (>>vault:), templates, transit.
+  Variables that begin with VAULT_, BAO_ or VAULTEXEC_ are never replaced.
+
+  %40 %23 %25 %2C %7C %7D in a path stand for @ # % , | }. Segments "." and ".."
   and empty ones are errors. Lists in variables (VAULTEXEC_PATH and the like) are
   separated by commas or line breaks.
 

@@ -28,8 +28,8 @@ func (p Path) String() string {
 }
 
 // ParsePath reads PATH[@VERSION]. A relative path belongs to mount; a leading slash names the mount itself, and with more
-// than two segments only the server can tell where the mount ends (Mount stays empty). In the segments, %40, %23, %25 and
-// %2C stand for @, #, % and the comma.
+// than two segments only the server can tell where the mount ends (Mount stays empty). In the segments, %40, %23, %25, %2C,
+// %7C and %7D stand for @, #, %, the comma, | and }.
 func ParsePath(s, mount string) (Path, error) {
 	if strings.Contains(s, "#") {
 		return Path{}, pathError(s, "a whole secret has no #KEY", `take one key with --env NAME=PATH#KEY, or write %23 for a "#" that belongs to the path`)
@@ -129,7 +129,7 @@ func splitPath(s string) (segments []string, why string) {
 	return segments, ""
 }
 
-var unescaper = strings.NewReplacer("%40", "@", "%23", "#", "%25", "%", "%2C", ",", "%2c", ",")
+var unescaper = strings.NewReplacer("%40", "@", "%23", "#", "%25", "%", "%2C", ",", "%2c", ",", "%7C", "|", "%7c", "|", "%7D", "}", "%7d", "}")
 
 func unescape(s string) string { return unescaper.Replace(s) }
 
