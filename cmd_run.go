@@ -22,17 +22,19 @@ func (a *app) launch(g *given, words []string) error {
 		a.ui.printf("vaultexec %s\n", version())
 		return nil
 	}
-	a.ui.setup(s)
+	if err := a.begin(s); err != nil {
+		return err
+	}
 	if s.bool("dumpable") {
 		launcher.SetDumpable(true)
 	}
-	dryRun := s.bool("dry-run")
+	dryRun, command := s.bool("dry-run"), a.commandOf(s)
 	switch {
 	case len(words) > 0 && a.command == nil:
 		return a.withoutSeparator(words)
 	case len(words) > 0:
 		return &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("unexpected word %q before --", words[0]), Hint: "what belongs to the command stands after --"}
-	case len(a.command) == 0 && !dryRun:
+	case len(command) == 0 && !dryRun:
 		return &fault.Error{Kind: fault.Usage, What: "no command", Hint: "vaultexec [OPTIONS] -- COMMAND [ARG...]"}
 	}
 	o := a.launchOptions(s)
@@ -47,10 +49,22 @@ func (a *app) launch(g *given, words []string) error {
 	return launcher.Run(o)
 }
 
+// commandOf is what stands after --, or the command of the configuration file where there is no --.
+func (a *app) commandOf(s *settings) []string {
+	if a.command != nil {
+		return a.command
+	}
+	var words []string
+	for _, v := range s.file[commandKey] {
+		words = append(words, v.text)
+	}
+	return words
+}
+
 // launchOptions reads everything but the connection.
 func (a *app) launchOptions(s *settings) launcher.Options {
 	o := launcher.Options{
-		Argv: a.command, Environ: a.environ, Log: a.ui.log,
+		Argv: a.commandOf(s), Environ: a.environ, Log: a.ui.log,
 		MountIsDefault: !s.isSet("mount"),
 		Rules: launcher.EnvRules{
 			Prefix: s.str("prefix"), Upcase: s.bool("upcase"), Only: s.globs("only"), Exclude: s.globs("exclude"),

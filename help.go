@@ -24,7 +24,8 @@ Usage:
 %s  vaultexec help TOPIC                           a command's name, exit-codes, login, references
 
 Everything after the first -- belongs to the command, byte for byte.
-An option may also be given as the variable in brackets; the option wins.
+An option may also be given as the variable in brackets, or in the file of
+--config; the option wins, then the variable.
 `
 
 // topics are the pages of `vaultexec help TOPIC`.
