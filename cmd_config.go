@@ -53,24 +53,6 @@ type effective struct {
 	From   []string `json:"from"`   // --wait, VAULTEXEC_WAIT, FILE:LINE or default, for each value
 }
 
-// credentialVars are the variables that hold a credential themselves, by the name of what they are.
-var credentialVars = []struct {
-	name string
-	vars []string
-}{
-	{"token", tokenVars}, {"wrapped-token", wrappedTokenVars}, {"secret-id", secretIDVars}, {"wrapped-secret-id", wrappedSecretIDVars},
-	{"jwt", jwtVars}, {"password", passwordVars}, {"headers", vaultVar("HEADERS")},
-}
-
-// furtherVars are those of the Vault CLI that are no option.
-var furtherVars = []struct {
-	name string
-	vars []string
-}{
-	{"agent-address", vaultVar("AGENT_ADDR")}, {"ca-cert-bytes", vaultVar("CACERT_BYTES")}, {"srv-lookup", vaultVar("SRV_LOOKUP")},
-	{"proxy", append(vaultVar("PROXY_ADDR"), vaultVar("HTTP_PROXY")...)},
-}
-
 func (a *app) config(_ context.Context, s *settings, _ []string) error {
 	var rows []effective
 	for _, o := range s.opts {
@@ -95,11 +77,18 @@ func (a *app) config(_ context.Context, s *settings, _ []string) error {
 			rows = append(rows, row)
 		}
 	}
-	for _, c := range credentialVars {
-		rows = a.addVariable(rows, c.name, c.vars, func(string) string { return "set" })
-	}
-	for _, f := range furtherVars {
-		rows = a.addVariable(rows, f.name, f.vars, func(v string) string { return shown(option{}, v) })
+	// Variables that are no option: those that hold a credential themselves, and the rest of the Vault CLI's.
+	for _, v := range []struct {
+		name   string
+		vars   []string
+		secret bool
+	}{
+		{"token", tokenVars, true}, {"wrapped-token", wrappedTokenVars, true}, {"secret-id", secretIDVars, true},
+		{"wrapped-secret-id", wrappedSecretIDVars, true}, {"jwt", jwtVars, true}, {"password", passwordVars, true},
+		{"headers", vaultVar("HEADERS"), true}, {"agent-address", vaultVar("AGENT_ADDR"), false}, {"ca-cert-bytes", vaultVar("CACERT_BYTES"), true},
+		{"srv-lookup", vaultVar("SRV_LOOKUP"), false}, {"proxy", append(vaultVar("PROXY_ADDR"), vaultVar("HTTP_PROXY")...), false},
+	} {
+		rows = a.addVariable(rows, v.name, v.vars, v.secret)
 	}
 	command := effective{Name: commandKey}
 	for _, w := range a.command {
@@ -118,11 +107,18 @@ func (a *app) config(_ context.Context, s *settings, _ []string) error {
 }
 
 // addVariable adds a row for a variable that is no option, when it is set.
-func (a *app) addVariable(rows []effective, name string, vars []string, show func(string) string) []effective {
+func (a *app) addVariable(rows []effective, name string, vars []string, secret bool) []effective {
 	for _, v := range vars {
-		if text := a.getenv(v); text != "" {
-			return append(rows, effective{name, []string{show(text)}, []string{v}})
+		text := a.getenv(v)
+		switch {
+		case text == "":
+			continue
+		case secret:
+			text = "set"
+		default:
+			text = shown(option{}, text)
 		}
+		return append(rows, effective{name, []string{text}, []string{v}})
 	}
 	return rows
 }

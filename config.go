@@ -292,17 +292,20 @@ func (r *configReader) plain(n *yaml.Node) bool {
 	return true
 }
 
-// plural are what some options are called in a file, too.
-var plural = map[string]string{"paths": "path", "optional-paths": "optional-path", "files": "file", "env-files": "env-file"}
+// singular is the option that a plural means.
+func singular(name string) string {
+	switch name {
+	case "paths", "optional-paths", "files", "env-files":
+		return strings.TrimSuffix(name, "s")
+	}
+	return name
+}
 
 // section reads a map of options. profiles reads the one key that is none, where there may be profiles.
 func (r *configReader) section(n *yaml.Node, profiles func(key, value *yaml.Node)) section {
 	sec := section{}
 	for _, p := range r.mapping(n, "this") {
-		name := p.key.Value
-		if own, ok := plural[name]; ok {
-			name = own
-		}
+		name := singular(p.key.Value)
 		o, known := configOption(name)
 		switch {
 		case name == "profiles" && profiles != nil:
@@ -341,10 +344,13 @@ func configOptions() []option {
 	return slices.DeleteFunc(opts, func(o option) bool { return len(o.env) == 0 || o.group == groupConfig })
 }
 
-// secretKeys are what people call a secret that they would put into the file, and the option for a file of its own.
-var secretKeys = map[string]string{
-	"token": "token-file", "secret-id": "secret-id-file", "wrapped-token": "wrapped-token-file", "wrapped-secret-id": "wrapped-secret-id-file",
-	"jwt": "jwt-file", "password": "password-file", "keys": "keys-file",
+// fileFor is the option that names the file with a secret, which somebody would put into this one.
+func fileFor(name string) string {
+	switch name {
+	case "token", "wrapped-token", "secret-id", "wrapped-secret-id", "jwt", "password", "keys":
+		return name + "-file"
+	}
+	return ""
 }
 
 func (r *configReader) unknown(key *yaml.Node) {
@@ -362,8 +368,8 @@ func (r *configReader) unknown(key *yaml.Node) {
 	}
 	own := slices.ContainsFunc(options, func(o option) bool { return o.name == name })
 	switch near := vault.Nearest(name, append(names, "profiles", commandKey)); {
-	case secretKeys[name] != "":
-		hint = fmt.Sprintf("a secret does not stand in this file: name the file that holds it with %s", secretKeys[name])
+	case fileFor(name) != "":
+		hint = fmt.Sprintf("a secret does not stand in this file: name the file that holds it with %s", fileFor(name))
 	case name == "profiles":
 		what, hint = "a profile has no profiles", ""
 	case own && !slices.Contains(names, name):
