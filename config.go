@@ -192,8 +192,14 @@ func parseConfig(name string, src []byte) (*config, []*fault.Error) {
 	return c, r.all()
 }
 
-// decodeYAML returns the one document of src, nil for an empty one. The parser panics on what it should not.
+// decodeYAML returns the one document of src, nil for an empty one. The parser has panics for what cannot be; none may end a
+// container's first process with a trace.
 func decodeYAML(src []byte) (root *yaml.Node, err error) {
+	defer func() {
+		if recover() != nil {
+			root, err = nil, errors.New("the parser cannot take it")
+		}
+	}()
 	dec := yaml.NewDecoder(bytes.NewReader(src))
 	var doc, more yaml.Node
 	switch err := dec.Decode(&doc); {
@@ -214,7 +220,8 @@ func decodeYAML(src []byte) (root *yaml.Node, err error) {
 	return doc.Content[0], nil
 }
 
-// yamlError takes the line out of the parser's text, which has it only in that. A text that quotes something is left out.
+// yamlError takes the line out of the parser's text, which has it only in that, and not for the first line. The one text that
+// quotes the file is that of an unknown anchor.
 func yamlError(err error) (line int, why string) {
 	why = strings.TrimPrefix(err.Error(), "yaml: ")
 	if rest, ok := strings.CutPrefix(why, "line "); ok {
@@ -223,8 +230,11 @@ func yamlError(err error) (line int, why string) {
 			why = text
 		}
 	}
-	if strings.ContainsAny(why, "'\"`\n") || len(why) > 100 {
-		why = ""
+	switch {
+	case strings.HasPrefix(why, "unknown anchor"):
+		why = "there are no anchors and aliases here"
+	case line == 0 && !strings.Contains(why, "UTF-") && !strings.Contains(why, "invalid Unicode") && !strings.Contains(why, "control characters"):
+		line = 1
 	}
 	return line, why
 }

@@ -35,6 +35,9 @@ func ParseEnv(s, mount string) ([]Source, error) {
 	}
 	if !strings.Contains(text, "${") {
 		p, key, err := parseReference(text, mount)
+		if err != nil && !strings.Contains(text, "#") { // a value that was written here by mistake is not repeated
+			err = &fault.Error{Kind: fault.Usage, What: "cannot set " + name, Why: fault.Of(err).Why, Hint: fault.Of(err).Hint}
+		}
 		return []Source{{Path: p, Name: name, Key: key}}, err
 	}
 	sources, _, err := parseText(name, text, mount, "")
