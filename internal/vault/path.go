@@ -82,6 +82,18 @@ func parsePath(s, mount string) (Path, error) {
 	return p, nil
 }
 
+var escaper = strings.NewReplacer("%", "%25", "@", "%40", "#", "%23")
+
+// Reference writes the reference to one key, with the mount, as ParseKeyRef reads it.
+func (p Path) Reference(key string) string {
+	version := ""
+	if p.Version > 0 {
+		version = "@" + strconv.Itoa(p.Version)
+		p.Version = 0
+	}
+	return "/" + escaper.Replace(p.String()) + version + "#" + strings.ReplaceAll(key, "%", "%25")
+}
+
 // ParseDir reads the path of a folder: as ParsePath, but a slash at the end and a mount alone ("/agenticverz") are fine.
 func ParseDir(s, mount string) (Path, error) {
 	absolute := strings.HasPrefix(s, "/")
