@@ -43,14 +43,12 @@ func LooksSecret(s string) bool {
 	return ok && strings.Contains(user, ":")
 }
 
-// findToken returns where a token begins and how long it is, -1 when there is none. Only one that begins a word counts.
+// findToken returns where a token begins and how long it is, -1 when there is none. Of the older ones, which
+// begin with a single letter, only those that begin a word count.
 func findToken(b []byte) (at, length int) {
 	for i := 0; i < len(b); i++ {
-		if i > 0 && tokenByte(b[i-1]) {
-			continue
-		}
 		for _, p := range tokenPrefixes {
-			if !bytes.HasPrefix(b[i:], []byte(p.prefix)) {
+			if !bytes.HasPrefix(b[i:], []byte(p.prefix)) || len(p.prefix) == 2 && i > 0 && tokenByte(b[i-1]) {
 				continue
 			}
 			n := len(p.prefix)
