@@ -59,6 +59,14 @@ func (a *app) config(_ context.Context, s *settings, _ []string) error {
 		if len(o.env) == 0 {
 			continue
 		}
+		if name, from := a.inPlaceOf(s, o.name); from != "" {
+			text := "set"
+			if name == "agent-address" {
+				text = shown(option{}, a.getenv(from))
+			}
+			rows = append(rows, effective{name, []string{text}, []string{from}})
+			continue
+		}
 		row := effective{Name: o.name}
 		list := s.all(o.name)
 		if !o.list {
@@ -77,18 +85,16 @@ func (a *app) config(_ context.Context, s *settings, _ []string) error {
 			rows = append(rows, row)
 		}
 	}
-	// Variables that are no option: those that hold a credential themselves, and the rest of the Vault CLI's.
 	for _, v := range []struct {
-		name   string
-		vars   []string
-		secret bool
+		name string
+		vars []string
 	}{
-		{"token", tokenVars, true}, {"wrapped-token", wrappedTokenVars, true}, {"secret-id", secretIDVars, true},
-		{"wrapped-secret-id", wrappedSecretIDVars, true}, {"jwt", jwtVars, true}, {"password", passwordVars, true},
-		{"headers", vaultVar("HEADERS"), true}, {"agent-address", vaultVar("AGENT_ADDR"), false}, {"ca-cert-bytes", vaultVar("CACERT_BYTES"), true},
-		{"srv-lookup", vaultVar("SRV_LOOKUP"), false}, {"proxy", append(vaultVar("PROXY_ADDR"), vaultVar("HTTP_PROXY")...), false},
+		{"headers", vaultVar("HEADERS")}, {"ca-cert-bytes", vaultVar("CACERT_BYTES")},
+		{"srv-lookup", vaultVar("SRV_LOOKUP")}, {"proxy", append(vaultVar("PROXY_ADDR"), vaultVar("HTTP_PROXY")...)},
 	} {
-		rows = a.addVariable(rows, v.name, v.vars, v.secret)
+		if from := firstSet(a.getenv, v.vars); from != "" {
+			rows = append(rows, effective{v.name, []string{"set"}, []string{from}})
+		}
 	}
 	command := effective{Name: commandKey}
 	for _, w := range a.command {
@@ -106,21 +112,45 @@ func (a *app) config(_ context.Context, s *settings, _ []string) error {
 	return fault.Join(s.faults)
 }
 
-// addVariable adds a row for a variable that is no option, when it is set.
-func (a *app) addVariable(rows []effective, name string, vars []string, secret bool) []effective {
-	for _, v := range vars {
-		text := a.getenv(v)
-		switch {
-		case text == "":
-			continue
-		case secret:
-			text = "set"
-		default:
-			text = shown(option{}, text)
+// inPlaceOf finds the variable that counts in place of an option: one that holds a credential itself, as VAULT_TOKEN does, or
+// the Agent's address.
+func (a *app) inPlaceOf(s *settings, name string) (instead, from string) {
+	var vars []string
+	switch name {
+	case "address":
+		if s.one(name).source == fromOption {
+			return "", ""
 		}
-		return append(rows, effective{name, []string{text}, []string{v}})
+		return "agent-address", firstSet(a.getenv, vaultVar("AGENT_ADDR"))
+	case "token-file":
+		vars = tokenVars
+	case "wrapped-token-file":
+		vars = wrappedTokenVars
+	case "secret-id-file":
+		vars = secretIDVars
+	case "wrapped-secret-id-file":
+		vars = wrappedSecretIDVars
+	case "jwt-file":
+		vars = jwtVars
+	case "password-file":
+		vars = passwordVars
+	default:
+		return "", ""
 	}
-	return rows
+	if c := a.credential(s, name, vars); c.text != "" {
+		return strings.TrimSuffix(name, "-file"), c.from
+	}
+	return "", ""
+}
+
+// firstSet is the variable whose value firstOf gives.
+func firstSet(getenv func(string) string, names []string) string {
+	for _, n := range names {
+		if getenv(n) != "" {
+			return n
+		}
+	}
+	return ""
 }
 
 // origin is where a value stands.
