@@ -69,8 +69,9 @@ const loginHelp = `How vaultexec logs in: --auth METHOD, or what is given says i
 
 Without --auth, in this order: VAULT_TOKEN or --token-file; the one method whose
 inputs are given (those of two are an error); agent when VAULT_AGENT_ADDR is
-set; the store of the Vault CLI. --auth-mount names the mount when it is not
-called like the method.
+set; the store of the Vault CLI. What the file of --config gives counts where no
+option and no variable gives anything. --auth-mount names the mount when it is
+not called like the method.
 
 A secret is never the value of an option: everybody can read command lines. The
 variables above are taken out of the command's environment. Files are read again
@@ -115,7 +116,7 @@ func references() string {
 
   %40 %23 %25 %2C %7C %7D in a path stand for @ # % , | }. Segments "." and ".."
   and empty ones are errors. Lists in variables (VAULTEXEC_PATH and the like) are
-  separated by commas or line breaks.
+  separated by commas, or by line breaks where there is one.
 
   Strings pass unchanged. Numbers become the literal that Vault sends, booleans
   true and false, objects and lists compact JSON; null is an error.
