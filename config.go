@@ -20,7 +20,7 @@ import (
 )
 
 // maxConfig bounds a configuration file.
-const maxConfig = 256 << 10
+const maxConfig = 64 << 10
 
 // commandKey holds the command that is started when there is no --.
 const commandKey = "command"
