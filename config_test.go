@@ -17,7 +17,7 @@ func FuzzConfig(f *testing.F) {
 	for _, s := range []string{
 		"", "# nothing\n", "mount: a\npaths: [a, b]\nenv: {A: x#y}\n", "mount: TOKEN\n", "TOKEN: x\n", "? [TOKEN]\n: x\n", "path: [TOKEN, [TOKEN]]\n",
 		"paths: &a [x]\nprofiles: {d: {path: *a}}\n", "a: &a [*a]\n", "<<: {a: b}\n", "wait: TOKEN\nkv-version: 'TOKEN '\non-change: TOKEN x\nstop-signal: -TOKEN\n",
-		"env:\n- TOKEN\n- A=TOKEN\n- A=${TOKEN}\n- A=${x#TOKEN|TOKEN}\n", "file: [TOKEN, A=TOKEN]\ncommand: [TOKEN, 1, true, ~]\n", "command: TOKEN\n", "profiles: {TOKEN: {TOKEN: TOKEN}}\n",
+		"env:\n- TOKEN\n- TOKEN=x\n- A=TOKEN\n- A=${TOKEN}\n- A=${x#TOKEN|TOKEN}\n", "file: [TOKEN, A=TOKEN]\ncommand: [TOKEN, 1, true, ~]\n", "command: TOKEN\n", "profiles: {TOKEN: {TOKEN: TOKEN}}\n",
 		"a: !!float TOKEN\nb: !TOKEN x\nc: !!binary TOKEN\n", "%TOKEN\n---\n", "a: *TOKEN\n", "a: 'TOKEN\n", "a: [TOKEN\n", "---\na: b\n---\nTOKEN\n", "address: http://x:TOKEN@h\nproxy: TOKEN\n",
 		"auth: TOKEN\nrole: TOKEN\nusername: a/TOKEN\nauth-mount: //TOKEN\nmount: //TOKEN\nprefix: TOKEN-\nonly: ['[TOKEN']\n", "token-file: TOKEN\nca-cert: x/TOKEN\n", "\xff\xfeT\x00", "a: \"\\0\"\n",
 		strings.Repeat("[", 20000), strings.Repeat("? ", 5000), strings.Repeat("a: &a\n ", 500), strings.Repeat("- ", 3000) + "x", "a: " + strings.Repeat("\"", 3000),

@@ -379,7 +379,7 @@ func (s *settings) bad(v setting, why, hint string) {
 func (s *settings) fail(v setting, err error) {
 	f := *fault.Of(err)
 	if vault.LooksSecret(v.text) { // which err may quote
-		f.What, f.Hint = "cannot use "+v.from, ""
+		f.What, f.Why, f.Hint = "cannot use "+v.from, "it is wrong, and not repeated here because it looks like a secret", ""
 	}
 	if v.from != "" && !strings.Contains(f.What, v.from) {
 		f.What = v.from + ": " + f.What

@@ -31,7 +31,7 @@ func ParseEnv(s, mount string) ([]Source, error) {
 		return nil, &fault.Error{Kind: fault.Usage, What: "cannot use " + quoted(s), Why: "not of the form NAME=PATH#KEY", Hint: "write it as DB_PASSWORD=database#POSTGRES_PASSWORD"}
 	}
 	if !IsName(name) {
-		return nil, &fault.Error{Kind: fault.Usage, What: "cannot use " + quoted(s), Why: fmt.Sprintf("%q is not a variable name", name), Hint: "names are [A-Za-z_][A-Za-z0-9_]*"}
+		return nil, &fault.Error{Kind: fault.Usage, What: "cannot use " + quoted(s), Why: quoted(name) + " is not a variable name", Hint: "names are [A-Za-z_][A-Za-z0-9_]*"}
 	}
 	if !strings.Contains(text, "${") {
 		p, key, err := parseReference(text, mount)
