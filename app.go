@@ -47,7 +47,7 @@ func (a *app) run(args []string) error {
 	if i := slices.Index(a.head, "--"); i >= 0 {
 		a.head, a.command = a.head[:i], append([]string{}, a.head[i+1:]...)
 	}
-	if len(args) == 1 {
+	if len(args) == 1 && a.getenv("VAULTEXEC_CONFIG") == "" {
 		a.ui.errorf(shortUsage)
 		return &fault.Error{Kind: fault.Usage, What: "no command", Hint: "vaultexec --help shows everything"}
 	}

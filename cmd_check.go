@@ -25,7 +25,9 @@ func (a *app) check(g *given, words []string) error {
 	if s.bool("help") {
 		return a.help(nil)
 	}
-	a.ui.setup(s)
+	if err := a.begin(s); err != nil {
+		return err
+	}
 	if len(words) > 0 {
 		return &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("unexpected word %q", words[0]), Hint: "vaultexec check [OPTIONS]; secrets are named with --path and --env"}
 	}

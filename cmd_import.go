@@ -40,6 +40,7 @@ are written unless --expand.
 		{name: "overwrite", group: groupOwn, usage: "change keys that have another value"},
 		{name: "replace", group: groupOwn, usage: "make the secret exactly what FILE says: keys that are not in it go, others change"},
 		{name: "expand", group: groupOwn, usage: "replace $VAR, ${VAR} and ${VAR:-default}, outside of single quotes, by what FILE says of VAR"},
+		{name: "write-references", arg: "NEWFILE", group: groupOwn, usage: "write a new .env file with references in place of the values, for --env-file"},
 		dryRunOption, jsonOption,
 	},
 	shared: withKV, least: 1, most: 2,
@@ -84,6 +85,10 @@ func (a *app) importFile(ctx context.Context, s *settings, words []string) error
 	if err != nil {
 		return err
 	}
+	refs := s.str("write-references")
+	if _, err := os.Lstat(refs); refs != "" && err == nil { // found out before anything is written
+		return &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot write --write-references %q", refs), Why: "it is there already", Hint: "name a new file"}
+	}
 	return a.withVault(ctx, s, func(ctx context.Context, c *vault.Client) error {
 		// Everything is looked at before anything is written.
 		for _, t := range targets {
@@ -104,6 +109,9 @@ func (a *app) importFile(ctx context.Context, s *settings, words []string) error
 					break
 				}
 			}
+		}
+		if failed == nil && refs != "" && !s.bool("dry-run") {
+			failed = writeReferences(refs, targets)
 		}
 		a.reportImport(ctx, s, file, targets, failed)
 		return failed
@@ -162,29 +170,37 @@ func (a *app) readDotenv(file string, expand bool) (map[string]vault.Text, error
 		defer func() { _ = f.Close() }()
 		in = f
 	}
-	b, err := io.ReadAll(io.LimitReader(in, maxDotenv+1))
-	if err != nil || len(b) > maxDotenv {
-		e := &fault.Error{Kind: fault.Usage, What: "cannot read " + what, Why: "it is larger than Vault takes"}
-		if err != nil {
-			e.Why = vault.Errno(err)
-		}
-		return nil, e
+	parsed, err := parseDotenv(in, expand)
+	if err == nil && len(parsed) == 0 {
+		err = &fault.Error{Kind: fault.Value, Why: "there is no variable in it"}
 	}
-	parsed, err := dotenv.Parse(string(b), dotenv.Options{Expand: expand})
-	var bad *dotenv.Error
-	switch {
-	case errors.As(err, &bad): // its texts hold names and line numbers only
-		return nil, &fault.Error{Kind: fault.Value, What: "cannot import " + what, Why: bad.Error()}
-	case err != nil:
-		return nil, fault.Of(err)
-	case len(parsed) == 0:
-		return nil, &fault.Error{Kind: fault.Value, What: "cannot import " + what, Why: "there is no variable in it"}
+	if err != nil {
+		e := *fault.Of(err)
+		e.What = "cannot import " + what
+		return nil, &e
 	}
 	vars := make(map[string]vault.Text, len(parsed))
 	for k, v := range parsed {
 		vars[k] = vault.NewText(v)
 	}
 	return vars, nil
+}
+
+// parseDotenv reads a .env file. Its failures have no What yet, and hold names and line numbers only.
+func parseDotenv(in io.Reader, expand bool) (map[string]string, error) {
+	b, err := io.ReadAll(io.LimitReader(in, maxDotenv+1))
+	switch {
+	case err != nil:
+		return nil, &fault.Error{Kind: fault.Usage, Why: vault.Errno(err)}
+	case len(b) > maxDotenv:
+		return nil, &fault.Error{Kind: fault.Usage, Why: "it is larger than Vault takes"}
+	}
+	parsed, err := dotenv.Parse(string(b), dotenv.Options{Expand: expand})
+	var bad *dotenv.Error
+	if errors.As(err, &bad) {
+		return nil, &fault.Error{Kind: fault.Value, Why: bad.Error()}
+	}
+	return parsed, err
 }
 
 // assign sends each variable to the path of the first rule that fits.
@@ -365,7 +381,11 @@ func (a *app) reportImport(ctx context.Context, s *settings, file string, target
 		for _, t := range targets {
 			fmt.Fprintf(&paths, " --path %s", shellQuote("/"+t.report.Path))
 		}
-		a.ui.printf("%q still holds the values in clear text. Start the program with\n  vaultexec%s -- COMMAND\nand delete the file when nothing reads it any more.\n", file, paths.String())
+		options := paths.String()
+		if refs := s.str("write-references"); refs != "" {
+			options = " --env-file " + shellQuote(refs)
+		}
+		a.ui.printf("%q still holds the values in clear text. Start the program with\n  vaultexec%s -- COMMAND\nand delete the file when nothing reads it any more.\n", file, options)
 	}
 }
 

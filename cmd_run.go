@@ -24,17 +24,19 @@ func (a *app) launch(g *given, words []string) error {
 		a.ui.printf("vaultexec %s\n", version())
 		return nil
 	}
-	a.ui.setup(s)
+	if err := a.begin(s); err != nil {
+		return err
+	}
 	if s.bool("dumpable") {
 		launcher.SetDumpable(true)
 	}
-	dryRun := s.bool("dry-run")
+	dryRun, command := s.bool("dry-run"), a.commandOf(s)
 	switch {
 	case len(words) > 0 && a.command == nil:
 		return a.withoutSeparator(words)
 	case len(words) > 0:
 		return &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("unexpected word %q before --", words[0]), Hint: "what belongs to the command stands after --"}
-	case len(a.command) == 0 && !dryRun:
+	case len(command) == 0 && !dryRun:
 		return &fault.Error{Kind: fault.Usage, What: "no command", Hint: "vaultexec [OPTIONS] -- COMMAND [ARG...]"}
 	}
 	o := a.launchOptions(s)
@@ -49,10 +51,22 @@ func (a *app) launch(g *given, words []string) error {
 	return launcher.Run(o)
 }
 
+// commandOf is what stands after --, or the command of the configuration file where there is no --.
+func (a *app) commandOf(s *settings) []string {
+	if a.command != nil {
+		return a.command
+	}
+	var words []string
+	for _, v := range s.file[commandKey] {
+		words = append(words, v.text)
+	}
+	return words
+}
+
 // launchOptions reads everything but the connection.
 func (a *app) launchOptions(s *settings) launcher.Options {
 	o := launcher.Options{
-		Argv: a.command, Environ: a.environ, Log: a.ui.log,
+		Argv: a.commandOf(s), Environ: a.environ, Log: a.ui.log,
 		MountIsDefault: !s.isSet("mount"),
 		Rules: launcher.EnvRules{
 			Prefix: s.str("prefix"), Upcase: s.bool("upcase"), Only: s.globs("only"), Exclude: s.globs("exclude"),
@@ -76,7 +90,7 @@ func (a *app) launchOptions(s *settings) launcher.Options {
 	if s.bool("watch") {
 		o.Watching = watching(s, a.environ)
 	}
-	o.Sources = a.sources(s, o.Rules.AllowNames)
+	a.sources(s, &o)
 	checkFiles(s, &o)
 	return o
 }
@@ -162,15 +176,17 @@ func waitTime(s *settings) time.Duration {
 	return s.duration("wait")
 }
 
-// sources reads --path, --optional-path and --env into one list, in the order of the command line.
-func (a *app) sources(s *settings, allowed []string) []launcher.Source {
+// sources reads --path, --optional-path and --env into one list, in the order of the command line, after the references in
+// variables, which were there before.
+func (a *app) sources(s *settings, o *launcher.Options) {
 	mount, err := vault.ParseMount(s.str("mount"))
 	if err != nil {
 		s.fail(s.one("mount"), err)
 	}
+	a.variables(s, o, mount)
 	type ordered struct {
-		launcher.Source
-		order int
+		sources []launcher.Source
+		order   int
 	}
 	var list []ordered
 	for _, name := range []string{"path", "optional-path"} {
@@ -179,36 +195,31 @@ func (a *app) sources(s *settings, allowed []string) []launcher.Source {
 			if err != nil {
 				s.fail(v, err)
 			}
-			list = append(list, ordered{launcher.Source{Path: p, Optional: name == "optional-path"}, v.order})
+			list = append(list, ordered{[]launcher.Source{{Path: p, Optional: name == "optional-path"}}, v.order})
 		}
 	}
 	for _, v := range s.all("env") {
-		src, err := parseEnvOption(v.text, mount)
-		if err == nil && launcher.IsDangerous(src.Name, allowed) {
-			err = &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot set %s", src.Name), Why: "it changes which code runs, and whoever may write the secret would own the process", Hint: "allow it with --allow-name " + src.Name}
+		sources, err := launcher.ParseEnv(v.text, mount)
+		if err == nil {
+			err = dangerous(sources, o.Rules.AllowNames)
 		}
 		if err != nil {
 			s.fail(v, err)
 		}
-		list = append(list, ordered{src, v.order})
+		list = append(list, ordered{sources, v.order})
 	}
 	slices.SortStableFunc(list, func(a, b ordered) int { return a.order - b.order })
-	sources := make([]launcher.Source, len(list))
-	for i, l := range list {
-		sources[i] = l.Source
+	for _, l := range list {
+		o.Sources = append(o.Sources, l.sources...)
 	}
-	return sources
 }
 
-// parseEnvOption reads NAME=PATH[@VERSION]#KEY.
-func parseEnvOption(text, mount string) (launcher.Source, error) {
-	name, ref, ok := strings.Cut(text, "=")
-	if !ok {
-		return launcher.Source{}, &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot use %q", text), Why: "not of the form NAME=PATH#KEY", Hint: "write it as DB_PASSWORD=database#POSTGRES_PASSWORD"}
+// dangerous refuses a reference under a name that changes which code runs.
+func dangerous(sources []launcher.Source, allowed []string) error {
+	for _, src := range sources {
+		if launcher.IsDangerous(src.Name, allowed) {
+			return &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot set %s", src.Name), Why: "it changes which code runs, and whoever may write the secret would own the process", Hint: "allow it with --allow-name " + src.Name}
+		}
 	}
-	if !launcher.IsName(name) {
-		return launcher.Source{}, &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot use %q", text), Why: fmt.Sprintf("%q is not a variable name", name), Hint: "names are [A-Za-z_][A-Za-z0-9_]*"}
-	}
-	p, key, err := vault.ParseKeyRef(ref, mount)
-	return launcher.Source{Path: p, Name: name, Key: key}, err
+	return nil
 }

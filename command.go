@@ -27,7 +27,8 @@ type command struct {
 	shared  []string // groups of the launcher's options, or single ones as "--mount"
 	least   int      // words
 	most    int
-	secret  int // words from this one on may be values, and are not repeated in an error; 0 for none
+	run     bool // takes the command line of a run: what stands after -- is no word of its own
+	secret  int  // words from this one on may be values, and are not repeated in an error; 0 for none
 	do      func(a *app, ctx context.Context, s *settings, words []string) error
 }
 
@@ -40,7 +41,7 @@ var (
 )
 
 // withLogin is what every command shares that talks to Vault with a token.
-var withLogin = []string{groupConnection, groupLogin, groupFailing, "--log-level", "--log-format", "--help"}
+var withLogin = []string{groupConfig, groupConnection, groupLogin, groupFailing, "--log-level", "--log-format", "--help"}
 
 // withKV is the same for commands on secrets.
 var withKV = append([]string{"--mount", "--kv-version"}, withLogin...)
@@ -49,7 +50,7 @@ var withKV = append([]string{"--mount", "--kv-version"}, withLogin...)
 var adminCommands []*command
 
 func init() {
-	adminCommands = []*command{getCommand, listCommand, rotateCommand, importCommand, unsealCommand, statusCommand}
+	adminCommands = []*command{getCommand, listCommand, rotateCommand, importCommand, unsealCommand, statusCommand, configCommand}
 }
 
 func findCommand(name string) *command {
@@ -100,7 +101,9 @@ func (a *app) administer(c *command, g *given, args []string) error {
 		a.ui.printf("%s", c.help())
 		return nil
 	}
-	a.ui.setup(s)
+	if cerr := a.begin(s); err == nil {
+		err = cerr
+	}
 	if err != nil {
 		return err
 	}
@@ -109,7 +112,9 @@ func (a *app) administer(c *command, g *given, args []string) error {
 			return &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("--%s does not belong to vaultexec %s", name, c.name), Hint: fmt.Sprintf("vaultexec help %s lists what does", c.name)}
 		}
 	}
-	words = append(words, a.command...)
+	if !c.run {
+		words = append(words, a.command...)
+	}
 	if len(words) < c.least || len(words) > c.most {
 		why := "too few words"
 		if len(words) > c.most {

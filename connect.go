@@ -25,15 +25,20 @@ func (a *app) connection(s *settings, address string) vault.Config {
 // session sets the connection and the login up, without a request.
 func (a *app) session(s *settings) *vault.Session {
 	agent := ""
-	if !s.given.has("address") {
+	if s.one("address").source != fromOption {
 		agent = firstOf(a.getenv, vaultVar("AGENT_ADDR"))
 	}
 	cfg := a.connection(s, s.str("address"))
 	if agent != "" {
 		cfg.Address = agent
 	}
-	if s.given.has("ca-path") && !s.given.has("ca-cert") { // a file would win over the folder
-		cfg.CACert, cfg.CACertBytes = "", ""
+	// A file would win over the certificate itself, and that over the folder, wherever they come from.
+	file, folder := s.one("ca-cert").source, s.one("ca-path").source
+	if folder > file || cfg.CACertBytes != "" && file < fromVariable {
+		cfg.CACert = ""
+	}
+	if folder > fromVariable && folder > file {
+		cfg.CACertBytes = ""
 	}
 	allowHTTP := s.bool("allow-http")
 	login := a.loginConfig(s, agent != "")

@@ -7,13 +7,13 @@ require (
 	github.com/hashicorp/hcl v1.0.1-vault-7
 	github.com/hashicorp/vault/api v1.23.0
 	github.com/urfave/cli/v2 v2.27.7
+	go.yaml.in/yaml/v3 v3.0.6
 	golang.org/x/sys v0.49.0
 )
 
 // Tests only.
 require (
 	github.com/rogpeppe/go-internal v1.14.1
-	go.yaml.in/yaml/v3 v3.0.6
 )
 
 require (

@@ -24,7 +24,8 @@ Usage:
 %s  vaultexec help TOPIC                           a command's name, exit-codes, login, references
 
 Everything after the first -- belongs to the command, byte for byte.
-An option may also be given as the variable in brackets; the option wins.
+An option may also be given as the variable in brackets, or in the file of
+--config; the option wins, then the variable.
 `
 
 // topics are the pages of `vaultexec help TOPIC`.
@@ -68,8 +69,9 @@ const loginHelp = `How vaultexec logs in: --auth METHOD, or what is given says i
 
 Without --auth, in this order: VAULT_TOKEN or --token-file; the one method whose
 inputs are given (those of two are an error); agent when VAULT_AGENT_ADDR is
-set; the store of the Vault CLI. --auth-mount names the mount when it is not
-called like the method.
+set; the store of the Vault CLI. What the file of --config gives counts where no
+option and no variable gives anything. --auth-mount names the mount when it is
+not called like the method.
 
 A secret is never the value of an option: everybody can read command lines. The
 variables above are taken out of the command's environment. Files are read again
@@ -91,10 +93,30 @@ func references() string {
   --path /agenticverz/app-prod the leading slash names the mount itself
   --path app-prod@3            version 3 (KV version 2 only)
   --env DB=database#PASSWORD   one key under a name of your choice
+  --env 'URL=postgres://${database#USER}:${database#PASSWORD|url}@db/app'
+                               several keys in a text, each in ${ }
 
-  %40 %23 %25 %2C in a path stand for @ # % and the comma. Segments "." and ".."
+  Filters, of which several may follow: url escapes what a URL gives a meaning
+  (all but letters, digits and - . _ ~), json makes a JSON string with its
+  quotes, base64 encodes, trim drops white space at both ends. A $ directly
+  before a ${ is doubled: $${ is a ${ that begins no reference.
+
+  With --resolve-env a variable that is already set is replaced when its value is
+  a reference or has one in it; --env-file FILE reads a .env file of such
+  variables, in the dialect of Docker Compose, and of plain ones. What is set
+  already wins over the file. The mark vault: is needed there:
+
+  DB=vault:database#PASSWORD   DB=vault:/agenticverz/database#PASSWORD
+  URL=postgres://app:${vault:database#PASSWORD|url}@db/app
+  DB=vault:agenticverz/data/database#PASSWORD#3     as bank-vaults writes it, with
+                               the path of Vault's API (KV version 2), version 3
+
+  Not what bank-vaults also has: writing (>>vault:), templates, transit.
+  Variables that begin with VAULT_, BAO_ or VAULTEXEC_ are never replaced.
+
+  %40 %23 %25 %2C %7C %7D in a path stand for @ # % , | }. Segments "." and ".."
   and empty ones are errors. Lists in variables (VAULTEXEC_PATH and the like) are
-  separated by commas or line breaks.
+  separated by commas, or by line breaks where there is one.
 
   Strings pass unchanged. Numbers become the literal that Vault sends, booleans
   true and false, objects and lists compact JSON; null is an error.

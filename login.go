@@ -25,33 +25,34 @@ var (
 
 // credential is one credential as it was given: in a file, or itself in a variable.
 type credential struct {
-	from string // "--jwt-file", "VAULTEXEC_JWT_FILE", "VAULTEXEC_JWT"; "" when it was not given
-	file string
-	text string // from a variable
+	from   string // "--jwt-file", "VAULTEXEC_JWT_FILE", "VAULTEXEC_JWT"; "" when it was not given
+	source source
+	file   string
+	text   string // from a variable
 }
 
 func (c credential) given() bool { return c.from != "" }
 
-// credential finds one credential: the option, the variable that holds it, the variable that names a file. An option wins;
-// of the two variables the value does, as VAULT_TOKEN does over a token file.
+// credential finds one credential: the option, the variable that holds it, the variable that names a file, the configuration
+// file. An option wins; of the two variables the value does, as VAULT_TOKEN does over a token file.
 func (a *app) credential(s *settings, fileOption string, vars []string) credential {
 	file := s.one(fileOption)
-	if file.from == "--"+fileOption {
-		return credential{from: file.from, file: file.text}
+	if file.source == fromOption {
+		return credential{from: file.from, source: file.source, file: file.text}
 	}
 	for _, name := range vars {
 		if v := a.getenv(name); v != "" {
-			return credential{from: name, text: v}
+			return credential{from: name, source: fromVariable, text: v}
 		}
 	}
 	if file.from != "" {
-		return credential{from: file.from, file: file.text}
+		return credential{from: file.from, source: file.source, file: file.text}
 	}
 	return credential{}
 }
 
-// source is nil for a credential that was not given.
-func (c credential) source() vault.Source {
+// read is nil for a credential that was not given.
+func (c credential) read() vault.Source {
 	switch {
 	case c.file != "":
 		return vault.FileSource(c.from, c.file)
@@ -80,6 +81,21 @@ func (a *app) inputs(s *settings) inputs {
 		password:        a.credential(s, "password-file", passwordVars),
 		roleID:          s.one("role-id"), roleIDFile: s.one("role-id-file"), username: s.one("username"),
 	}
+}
+
+// without leaves out what came from the source.
+func (in inputs) without(from source) inputs {
+	for _, c := range []*credential{&in.token, &in.wrappedToken, &in.secretID, &in.wrappedSecretID, &in.jwt, &in.password} {
+		if c.source == from {
+			*c = credential{}
+		}
+	}
+	for _, v := range []*setting{&in.roleID, &in.roleIDFile, &in.username} {
+		if v.source == from {
+			*v = setting{}
+		}
+	}
+	return in
 }
 
 // implied lists the methods whose inputs are given, with the input that shows it. --role and a client certificate show
@@ -123,7 +139,7 @@ func (a *app) loginConfig(s *settings, throughAgent bool) vault.LoginConfig {
 	case vault.AuthAppRole:
 		a.approleLogin(s, in, &conf)
 	case vault.AuthKubernetes, vault.AuthJWT:
-		conf.JWT = in.jwt.source()
+		conf.JWT = in.jwt.read()
 		if conf.JWT == nil && conf.Method == vault.AuthKubernetes {
 			conf.JWT = vault.FileSource("the service account's token", vault.KubernetesJWTFile)
 		}
@@ -157,6 +173,10 @@ func (a *app) method(s *settings, in inputs, throughAgent bool) vault.Method {
 		}
 		return m
 	}
+	above := in.without(fromFile)
+	if methods, _ := above.implied(); len(methods) > 0 || above.token.given() {
+		in = above // the file says how to log in where nothing else does
+	}
 	methods, by := in.implied()
 	if in.token.given() {
 		for _, other := range by {
@@ -182,7 +202,7 @@ func (a *app) method(s *settings, in inputs, throughAgent bool) vault.Method {
 	case throughAgent:
 		return vault.AuthAgent
 	}
-	if role := s.one("role"); role.from == "--role" {
+	if role := s.one("role"); role.source == fromOption {
 		s.faults = append(s.faults, &fault.Error{Kind: fault.Usage, What: "cannot tell how to log in", Why: "--role alone fits several methods",
 			Hint: "choose with --auth: " + strings.Join(methodNames(), ", ")})
 	}
@@ -207,10 +227,10 @@ func methodNames() []string {
 // tokenLogin takes a token that was handed in, or the one that the Vault CLI keeps.
 func (a *app) tokenLogin(s *settings, in inputs, conf *vault.LoginConfig) {
 	switch {
-	case in.token.given():
-		conf.Token = in.token.source()
+	case in.token.source > fromFile, in.token.given() && in.wrappedToken.source <= fromFile:
+		conf.Token = in.token.read()
 	case in.wrappedToken.given():
-		conf.WrappedToken = in.wrappedToken.source()
+		conf.WrappedToken = in.wrappedToken.read()
 	default:
 		conf.Token = func(ctx context.Context) (vault.Text, error) {
 			return vault.StoredToken(ctx, a.getenv("HOME"), a.getenv("VAULT_CONFIG_PATH"), a.environ)
@@ -220,19 +240,24 @@ func (a *app) tokenLogin(s *settings, in inputs, conf *vault.LoginConfig) {
 
 func (a *app) approleLogin(s *settings, in inputs, conf *vault.LoginConfig) {
 	switch {
-	case in.roleIDFile.from == "--role-id-file", in.roleIDFile.from != "" && in.roleID.from == "":
+	case in.roleIDFile.source == fromOption, in.roleIDFile.source > in.roleID.source:
 		conf.RoleID = vault.FileSource(in.roleIDFile.from, in.roleIDFile.text)
 	case in.roleID.from != "":
 		conf.RoleID = vault.TextSource(in.roleID.from, in.roleID.text)
 	default:
 		s.lacks(conf.Method, "a role id", "give it with --role-id or VAULTEXEC_ROLE_ID, or name its file with --role-id-file")
 	}
-	if in.secretID.given() && in.wrappedSecretID.given() {
+	switch of, wrapped := in.secretID.source, in.wrappedSecretID.source; {
+	case of > fromFile && wrapped == fromFile:
+		in.wrappedSecretID = credential{}
+	case of == fromFile && wrapped > fromFile:
+		in.secretID = credential{}
+	case in.secretID.given() && in.wrappedSecretID.given():
 		s.faults = append(s.faults, &fault.Error{Kind: fault.Usage, What: "cannot log in with approle",
 			Why:  fmt.Sprintf("both %s and %s give a secret id", in.secretID.from, in.wrappedSecretID.from),
 			Hint: "take one of them out"})
 	}
-	conf.SecretID, conf.WrappedSecretID = in.secretID.source(), in.wrappedSecretID.source()
+	conf.SecretID, conf.WrappedSecretID = in.secretID.read(), in.wrappedSecretID.read()
 }
 
 // passwordLogin asks a person for the password only where there is one: at a terminal.

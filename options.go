@@ -27,6 +27,7 @@ type option struct {
 
 // The groups of the help text, in its order.
 const (
+	groupConfig     = "Configuration file"
 	groupSecrets    = "Which secrets"
 	groupChild      = "The command's environment"
 	groupConnection = "Connection"
@@ -37,7 +38,7 @@ const (
 	groupLogging    = "Logging and safety"
 )
 
-var groups = []string{groupSecrets, groupChild, groupConnection, groupLogin, groupFailing, groupProcess, groupWatch, groupLogging}
+var groups = []string{groupConfig, groupSecrets, groupChild, groupConnection, groupLogin, groupFailing, groupProcess, groupWatch, groupLogging}
 
 // vaultVar is a variable of the Vault CLI; OpenBao's name for it wins.
 func vaultVar(name string) []string { return []string{"BAO_" + name, "VAULT_" + name} }
@@ -46,10 +47,15 @@ func ownVar(name string) []string { return []string{"VAULTEXEC_" + name} }
 
 // options is every option of the launcher. Lists in a variable are separated by commas or line breaks.
 var options = []option{
+	{name: "config", arg: "FILE", env: ownVar("CONFIG"), group: groupConfig, usage: "read options from this YAML file; none is ever looked for (see help config)"},
+	{name: "profile", arg: "NAME", env: ownVar("PROFILE"), group: groupConfig, usage: "take this one of its profiles, whose options win over those of the top level"},
+
 	{name: "mount", arg: "NAME", env: ownVar("MOUNT"), def: "secret", group: groupSecrets, usage: "KV mount that relative paths belong to"},
 	{name: "path", arg: "PATH[@VERSION]", list: true, env: ownVar("PATH"), group: groupSecrets, usage: "every key of this secret becomes a variable; /MOUNT/PATH names the mount itself"},
 	{name: "optional-path", arg: "PATH[@VERSION]", list: true, env: ownVar("OPTIONAL_PATH"), group: groupSecrets, usage: "the same, but a secret that does not exist is left out with a warning"},
-	{name: "env", arg: "NAME=PATH[@VERSION]#KEY", list: true, env: ownVar("ENV"), group: groupSecrets, usage: "one key of a secret under a name of your choice"},
+	{name: "env", arg: "NAME=PATH[@VERSION]#KEY", list: true, env: ownVar("ENV"), group: groupSecrets, usage: "one key of a secret under a name of your choice; or NAME=TEXT with ${PATH#KEY|url} in it (see help references)"},
+	{name: "resolve-env", env: ownVar("RESOLVE_ENV"), group: groupSecrets, usage: "replace inherited variables whose value is vault:PATH#KEY, or has ${vault:PATH#KEY} in it"},
+	{name: "env-file", arg: "FILE", list: true, env: ownVar("ENV_FILE"), group: groupSecrets, usage: "add the variables of this .env file, and resolve such references in it; what is already set wins"},
 	{name: "prefix", arg: "TEXT", env: ownVar("PREFIX"), group: groupSecrets, usage: "put TEXT before the names that come from --path"},
 	{name: "upcase", env: ownVar("UPCASE"), group: groupSecrets, usage: "turn the keys of --path into capital letters"},
 	{name: "only", arg: "GLOB", list: true, env: ownVar("ONLY"), group: groupSecrets, usage: "take only those keys of --path"},
@@ -178,11 +184,13 @@ func (g *given) flags(opts []option) []cli.Flag {
 	return flags
 }
 
-// settings answers what each option is, from the command line, the variables and the defaults, and collects what is wrong.
+// settings answers what each option is, from the command line, the variables, the configuration file and the defaults, and
+// collects what is wrong.
 type settings struct {
 	opts    []option
 	given   *given
 	environ func(name string) string
+	file    section // of --config, the profile included
 	faults  []*fault.Error
 }
 
@@ -194,11 +202,23 @@ func (s *settings) option(name string) option {
 	return s.opts[i]
 }
 
-// setting is one value and where it came from: "--wait", "VAULTEXEC_WAIT" or "" for the default.
+// source is where a setting came from; the greater one wins.
+type source uint8
+
+const (
+	fromDefault source = iota
+	fromFile
+	fromVariable
+	fromOption
+)
+
+// setting is one value and where it came from.
 type setting struct {
-	text  string
-	from  string
-	order int // position on the command line, 0 elsewhere
+	text   string
+	from   string // "--wait", "VAULTEXEC_WAIT", "wait (vaultexec.yaml:3)" or "" for the default
+	source source
+	order  int    // position on the command line; 0 in a variable; below that in a file
+	place  string // FILE:LINE in a file
 }
 
 // all returns the values of a list.
@@ -206,7 +226,7 @@ func (s *settings) all(name string) []setting {
 	o := s.option(name)
 	var out []setting
 	for _, v := range s.given.values[name] {
-		out = append(out, setting{v.text, "--" + name, v.order})
+		out = append(out, setting{text: v.text, from: "--" + name, source: fromOption, order: v.order})
 	}
 	if len(out) > 0 {
 		return out
@@ -214,12 +234,21 @@ func (s *settings) all(name string) []setting {
 	for _, env := range o.env {
 		if v := s.environ(env); v != "" {
 			for _, item := range splitList(v) {
-				out = append(out, setting{item, env, 0})
+				out = append(out, setting{text: item, from: env, source: fromVariable})
 			}
 			return out
 		}
 	}
-	return nil
+	return s.inFile(o)
+}
+
+// inFile returns what the configuration file says. What has no variable cannot be set by a file either: import's --replace
+// must not come from a file that says replace for a run.
+func (s *settings) inFile(o option) []setting {
+	if len(o.env) == 0 {
+		return nil
+	}
+	return s.file[o.name]
 }
 
 // splitList splits the value of a variable at line breaks, or at commas when it has none.
@@ -242,14 +271,17 @@ func (s *settings) one(name string) setting {
 	o := s.option(name)
 	if vs := s.given.values[name]; len(vs) > 0 {
 		last := vs[len(vs)-1]
-		return setting{last.text, "--" + name, last.order}
+		return setting{text: last.text, from: "--" + name, source: fromOption, order: last.order}
 	}
 	for _, env := range o.env {
 		if v := s.environ(env); v != "" {
-			return setting{v, env, 0}
+			return setting{text: v, from: env, source: fromVariable}
 		}
 	}
-	return setting{o.def, "", 0}
+	if vs := s.inFile(o); len(vs) > 0 {
+		return vs[len(vs)-1]
+	}
+	return setting{text: o.def}
 }
 
 func (s *settings) str(name string) string { return s.one(name).text }
@@ -264,40 +296,64 @@ func (s *settings) strs(name string) []string {
 
 func (s *settings) isSet(name string) bool { return s.one(name).from != "" }
 
+// mismatch says why a text is no value of the option, where its placeholder tells; "" for one that is.
+func (o option) mismatch(text string) string {
+	words := strings.Split(o.arg, "|")
+	switch {
+	case text == "":
+	case o.arg == "":
+		if _, err := strconv.ParseBool(text); err != nil {
+			return "not true or false"
+		}
+	case words[0] == "DURATION":
+		if _, ok := parseDuration(text); !ok && !slices.Contains(words[1:], text) {
+			return "not a duration"
+		}
+	case len(words) > 1 && !strings.ContainsAny(o.arg, ":["): // on-change has a grammar of its own
+		if !slices.Contains(words, text) {
+			return "not one of " + strings.Join(words, ", ")
+		}
+	}
+	return ""
+}
+
 func (s *settings) bool(name string) bool {
 	v := s.one(name)
-	if v.text == "" {
-		return false
+	if why := s.option(name).mismatch(v.text); why != "" {
+		s.bad(v, why, "")
 	}
-	b, err := strconv.ParseBool(v.text)
-	if err != nil {
-		s.bad(v, "not true or false", "")
-	}
+	b, _ := strconv.ParseBool(v.text)
 	return b
 }
 
 // choice returns one of the words of the option's placeholder.
 func (s *settings) choice(name string) string {
 	v := s.one(name)
-	words := strings.Split(s.option(name).arg, "|")
-	if v.text != "" && !slices.Contains(words, v.text) {
-		s.bad(v, "not one of "+strings.Join(words, ", "), "")
+	if why := s.option(name).mismatch(v.text); why != "" {
+		s.bad(v, why, "")
 	}
 	return v.text
 }
 
-// duration reads a duration as Go and the Vault CLI write it: 10s, 1m30s, or a bare number of seconds.
 func (s *settings) duration(name string) time.Duration {
 	v := s.one(name)
-	d, err := time.ParseDuration(v.text)
-	if n, nerr := strconv.ParseFloat(v.text, 64); nerr == nil {
+	d, ok := parseDuration(v.text)
+	if !ok {
+		s.bad(v, "not a duration", "write it as 500ms, 10s or 2m")
+	}
+	return d
+}
+
+// parseDuration reads a duration as Go and the Vault CLI write it: 10s, 1m30s, or a bare number of seconds.
+func parseDuration(text string) (time.Duration, bool) {
+	d, err := time.ParseDuration(text)
+	if n, nerr := strconv.ParseFloat(text, 64); nerr == nil {
 		d, err = time.Duration(n*float64(time.Second)), nil
 	}
 	if err != nil || d < 0 {
-		s.bad(v, "not a duration", "write it as 500ms, 10s or 2m")
-		return 0
+		return 0, false
 	}
-	return d
+	return d, true
 }
 
 // globs checks the patterns of a list.
@@ -312,13 +368,19 @@ func (s *settings) globs(name string) []string {
 
 // bad notes a value that cannot be used.
 func (s *settings) bad(v setting, why, hint string) {
-	what := fmt.Sprintf("cannot use %s %q", v.from, v.text)
+	what := "cannot use " + v.from
+	if !vault.LooksSecret(v.text) {
+		what += fmt.Sprintf(" %q", v.text)
+	}
 	s.faults = append(s.faults, &fault.Error{Kind: fault.Usage, What: what, Why: why, Hint: hint})
 }
 
 // fail notes a failure that some other code found in a value.
 func (s *settings) fail(v setting, err error) {
 	f := *fault.Of(err)
+	if vault.LooksSecret(v.text) { // which err may quote
+		f.What, f.Why, f.Hint = "cannot use "+v.from, "it is wrong, and not repeated here because it looks like a secret", ""
+	}
 	if v.from != "" && !strings.Contains(f.What, v.from) {
 		f.What = v.from + ": " + f.What
 	}

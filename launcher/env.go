@@ -13,12 +13,17 @@ import (
 	"github.com/agenticverz/vaultexec/internal/vault"
 )
 
-// Source is one --path, --optional-path or --env, in the order of the command line.
+// Source is one --path, --optional-path or reference, in the order of the command line. A value that is made of several keys
+// is several sources in a row.
 type Source struct {
 	Path     vault.Path
 	Optional bool   // absent, deleted or destroyed is forgiven
 	Name     string // variable of a single key; "" for all keys of the secret
 	Key      string // the single key
+
+	Before, After vault.Text // what stands around the key's text
+	Filters       []string   // what the key's text passes
+	More          bool       // the next source goes on with the value
 }
 
 // Collision says what happens when two sources give one name.
@@ -47,14 +52,20 @@ type EnvRules struct {
 	Files        []FileSpec
 }
 
+// Inherits reports whether --clean-env lets a variable through.
+func (r EnvRules) Inherits(name string) bool {
+	return !r.CleanEnv || slices.Contains(cleanNames, name) || matchesAny(r.Pass, name)
+}
+
 // Variable is one variable that comes from Vault.
 type Variable struct {
 	Name   string
 	Value  vault.Text
-	Origin string    // mount/path@version#key
-	Beat   []string  // origins that lost a collision
-	Kept   bool      // --keep-existing: the inherited variable won
-	File   *FileSpec // handed over as a file; Value is what it holds
+	Origin string     // mount/path@version#key
+	Beat   []string   // origins that lost a collision
+	Kept   bool       // --keep-existing: the inherited variable won
+	File   *FileSpec  // handed over as a file; Value is what it holds
+	recipe vault.Text // what else decides about the value, when it is made of a text
 }
 
 // unused reports whether the child gets nothing of it. A file with a path is written even where an inherited variable won.
@@ -138,7 +149,10 @@ type fetched struct {
 func buildEnv(got []fetched, rules EnvRules, inherited []string) (*Env, error) {
 	b := envBuilder{rules: rules, byName: map[string]int{}}
 	for _, g := range got {
-		if g.secret != nil {
+		switch {
+		case g.source.Name != "":
+			b.piece(g)
+		case g.secret != nil:
 			b.add(g)
 		}
 	}
@@ -153,22 +167,12 @@ type envBuilder struct {
 	rules  EnvRules
 	vars   []Variable
 	byName map[string]int // index in vars
+	made   made
 	faults []*fault.Error
 }
 
+// add adds every key of a secret.
 func (b *envBuilder) add(g fetched) {
-	if g.source.Name != "" {
-		v, ok := g.secret.Values[g.source.Key]
-		if !ok {
-			if g.source.Optional {
-				return
-			}
-			b.fail(fault.Missing, g, g.source.Key, "no such key", keyHint(g.source.Key, g.secret))
-			return
-		}
-		b.put(g, g.source.Key, g.source.Name, v)
-		return
-	}
 	for _, key := range sortedKeys(g.secret.Values) {
 		if !b.selected(key) {
 			continue
@@ -177,7 +181,10 @@ func (b *envBuilder) add(g fetched) {
 		if b.rules.Upcase {
 			name = strings.ToUpper(name)
 		}
-		b.put(g, key, b.rules.Prefix+name, g.secret.Values[key])
+		from := origin(g, key)
+		if text, ok := b.text(from, g.secret.Values[key]); ok {
+			b.put(Variable{Name: b.rules.Prefix + name, Value: vault.NewText(text), Origin: from})
+		}
 	}
 }
 
@@ -185,42 +192,47 @@ func (b *envBuilder) selected(key string) bool {
 	return (len(b.rules.Only) == 0 || matchesAny(b.rules.Only, key)) && !matchesAny(b.rules.Exclude, key)
 }
 
+// text turns a value into what a variable holds, or notes why that cannot be.
+func (b *envBuilder) text(from string, v vault.Value) (string, bool) {
+	text, err := v.Text()
+	switch {
+	case err == nil:
+		return text.Reveal(), true
+	case !errors.Is(err, vault.ErrNull):
+		b.fail(fault.Value, from, "the value cannot be read", "")
+	case b.rules.NullAsEmpty:
+		return "", true
+	default:
+		b.fail(fault.Value, from, "the value is null", "write a value, leave the key out with --exclude, or take null as empty with --null-as-empty")
+	}
+	return "", false
+}
+
 // put adds one variable, or the reason why it cannot be one.
-func (b *envBuilder) put(g fetched, key, name string, v vault.Value) {
+func (b *envBuilder) put(v Variable) {
+	name := v.Name
 	if !IsName(name) {
-		b.fail(fault.Value, g, key, fmt.Sprintf("%q is not a variable name", name), "names are [A-Za-z_][A-Za-z0-9_]*: choose one with --env NAME=PATH#KEY, or leave the key out with --exclude")
+		b.fail(fault.Value, v.Origin, fmt.Sprintf("%q is not a variable name", name), "names are [A-Za-z_][A-Za-z0-9_]*: choose one with --env NAME=PATH#KEY, or leave the key out with --exclude")
 		return
 	}
 	if IsDangerous(name, b.rules.AllowNames) {
-		b.fail(fault.Value, g, key, fmt.Sprintf("%s changes which code runs", name), fmt.Sprintf("whoever may write the secret would own the process: rename it with --env, leave it out with --exclude, or allow it with --allow-name %s", name))
-		return
-	}
-	text, err := v.Text()
-	if errors.Is(err, vault.ErrNull) {
-		if !b.rules.NullAsEmpty {
-			b.fail(fault.Value, g, key, "the value is null", "write a value, leave the key out with --exclude, or take null as empty with --null-as-empty")
-			return
-		}
-		text, err = vault.Text{}, nil
-	}
-	if err != nil {
-		b.fail(fault.Value, g, key, "the value cannot be read", "")
+		b.fail(fault.Value, v.Origin, fmt.Sprintf("%s changes which code runs", name), fmt.Sprintf("whoever may write the secret would own the process: rename it with --env, leave it out with --exclude, or allow it with --allow-name %s", name))
 		return
 	}
 	if f := b.rules.file(name); f != nil {
-		b.putFile(g, key, f, text)
+		b.putFile(v, f)
 		return
 	}
-	value := text.Reveal()
+	value := v.Value.Reveal()
 	if strings.IndexByte(value, 0) >= 0 {
-		b.fail(fault.Value, g, key, "the value holds a NUL byte, which no variable can", fmt.Sprintf("hand it over as a file with --file %s, or leave the key out with --exclude", name))
+		b.fail(fault.Value, v.Origin, "the value holds a NUL byte, which no variable can", fmt.Sprintf("hand it over as a file with --file %s, or leave the key out with --exclude", name))
 		return
 	}
 	if size := len(name) + 1 + len(value) + 1; size > maxArgStrlen {
-		b.fail(fault.Value, g, key, fmt.Sprintf("%s would be %d bytes, and the kernel takes %d for one variable", name, size, maxArgStrlen), fmt.Sprintf("hand it over as a file with --file %s, or leave the key out with --exclude", name))
+		b.fail(fault.Value, v.Origin, fmt.Sprintf("%s would be %d bytes, and the kernel takes %d for one variable", name, size, maxArgStrlen), fmt.Sprintf("hand it over as a file with --file %s, or leave the key out with --exclude", name))
 		return
 	}
-	b.insert(Variable{Name: name, Value: text, Origin: origin(g, key)})
+	b.insert(v)
 }
 
 func (b *envBuilder) insert(v Variable) {
@@ -232,7 +244,7 @@ func (b *envBuilder) insert(v Variable) {
 	}
 	old := b.vars[i]
 	switch {
-	case old.Origin == v.Origin: // the same key of the same version twice is no collision
+	case old.Origin == v.Origin && old.recipe == v.recipe: // the same key of the same version twice is no collision
 	case b.rules.OnCollision == CollisionFirst:
 		b.vars[i].Beat = append(b.vars[i].Beat, v.Origin)
 	case b.rules.OnCollision == CollisionLast:
@@ -244,8 +256,8 @@ func (b *envBuilder) insert(v Variable) {
 	}
 }
 
-func (b *envBuilder) fail(kind fault.Kind, g fetched, key, why, hint string) {
-	b.faults = append(b.faults, &fault.Error{Kind: kind, What: "cannot use " + origin(g, key), Why: why, Hint: hint})
+func (b *envBuilder) fail(kind fault.Kind, from, why, hint string) {
+	b.faults = append(b.faults, &fault.Error{Kind: kind, What: "cannot use " + from, Why: why, Hint: hint})
 }
 
 func origin(g fetched, key string) string {
@@ -288,7 +300,7 @@ func (b *envBuilder) finish(inherited []string) *Env {
 			continue
 		}
 		seen[name] = seen[name] || hasValue // no getenv(3) finds a string without "="
-		if b.rules.CleanEnv && !slices.Contains(cleanNames, name) && !matchesAny(b.rules.Pass, name) {
+		if !b.rules.Inherits(name) {
 			continue
 		}
 		if slices.Contains(credentialNames, name) && !b.rules.KeepToken {

@@ -91,20 +91,21 @@ func (r *EnvRules) file(name string) *FileSpec {
 }
 
 // putFile adds a secret that becomes a file: any length, any bytes.
-func (b *envBuilder) putFile(g fetched, key string, f *FileSpec, text vault.Text) {
-	if v := f.Variable(); matchesAny(DangerousNames, v) && !matchesAny(b.rules.AllowNames, v) {
-		b.fail(fault.Value, g, key, fmt.Sprintf("%s changes which code runs", v), fmt.Sprintf("rename it with --env, or allow it with --allow-name %s", v))
+func (b *envBuilder) putFile(v Variable, f *FileSpec) {
+	if name := f.Variable(); matchesAny(DangerousNames, name) && !matchesAny(b.rules.AllowNames, name) {
+		b.fail(fault.Value, v.Origin, fmt.Sprintf("%s changes which code runs", name), fmt.Sprintf("rename it with --env, or allow it with --allow-name %s", name))
 		return
 	}
 	if f.Base64 {
-		content, ok := decodeBase64(text.Reveal())
+		content, ok := decodeBase64(v.Value.Reveal())
 		if !ok {
-			b.fail(fault.Value, g, key, "the value is not base64", fmt.Sprintf("write --file %s without :base64 to hand it over as it is", f.Name))
+			b.fail(fault.Value, v.Origin, "the value is not base64", fmt.Sprintf("write --file %s without :base64 to hand it over as it is", f.Name))
 			return
 		}
-		text = content
+		v.Value = content
 	}
-	b.insert(Variable{Name: f.Name, Value: text, Origin: origin(g, key), File: f})
+	v.File = f
+	b.insert(v)
 }
 
 // decodeBase64 reads either alphabet, with or without padding, in one line or many.

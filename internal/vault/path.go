@@ -29,8 +29,8 @@ func (p Path) String() string {
 }
 
 // ParsePath reads PATH[@VERSION]. A relative path belongs to mount; a leading slash names the mount itself, and with more
-// than two segments only the server can tell where the mount ends (Mount stays empty). In the segments, %40, %23, %25 and
-// %2C stand for @, #, % and the comma.
+// than two segments only the server can tell where the mount ends (Mount stays empty). In the segments, %40, %23, %25, %2C,
+// %7C and %7D stand for @, #, %, the comma, | and }.
 func ParsePath(s, mount string) (Path, error) {
 	if strings.Contains(s, "#") {
 		return Path{}, pathError(s, "a whole secret has no #KEY", `take one key with --env NAME=PATH#KEY, or write %23 for a "#" that belongs to the path`)
@@ -83,6 +83,18 @@ func parsePath(s, mount string) (Path, error) {
 	return p, nil
 }
 
+var escaper = strings.NewReplacer("%", "%25", "@", "%40", "#", "%23")
+
+// Reference writes the reference to one key, with the mount, as ParseKeyRef reads it.
+func (p Path) Reference(key string) string {
+	version := ""
+	if p.Version > 0 {
+		version = "@" + strconv.Itoa(p.Version)
+		p.Version = 0
+	}
+	return "/" + escaper.Replace(p.String()) + version + "#" + strings.ReplaceAll(key, "%", "%25")
+}
+
 // ParseDir reads the path of a folder: as ParsePath, but a slash at the end and a mount alone ("/agenticverz") are fine.
 func ParseDir(s, mount string) (Path, error) {
 	absolute := strings.HasPrefix(s, "/")
@@ -130,7 +142,7 @@ func splitPath(s string) (segments []string, why string) {
 	return segments, ""
 }
 
-var unescaper = strings.NewReplacer("%40", "@", "%23", "#", "%25", "%", "%2C", ",", "%2c", ",")
+var unescaper = strings.NewReplacer("%40", "@", "%23", "#", "%25", "%", "%2C", ",", "%2c", ",", "%7C", "|", "%7c", "|", "%7D", "}", "%7d", "}")
 
 func unescape(s string) string { return unescaper.Replace(s) }
 

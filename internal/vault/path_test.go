@@ -144,3 +144,40 @@ func FuzzParsePath(f *testing.F) {
 		}
 	})
 }
+
+// What Reference writes is read back as the same secret, whatever characters it has.
+func TestReference(t *testing.T) {
+	t.Parallel()
+	for _, p := range []Path{
+		{Mount: "m", Name: "a"}, {Mount: "m", Name: "a@3"}, {Mount: "m", Name: "a", Version: 3}, {Mount: "m", Name: "a#b%40 c,|}"}, {Mount: "m", Name: "data"}, {Mount: "m@1", Name: "%"},
+		{Mount: "team/kv", Name: "a/b@2", Version: 1},
+	} {
+		for _, key := range []string{"K", "a#b", "%23", "k k"} {
+			ref := p.Reference(key)
+			got, k, err := ParseKeyRef(ref, "other")
+			if err != nil || got.String() != p.String() || got.Version != p.Version || k != key {
+				t.Errorf("%q: %+v %q %v", ref, got, k, err)
+			}
+		}
+	}
+}
+
+func TestLooksSecret(t *testing.T) {
+	t.Parallel()
+	body := "CAESIJ0123456789abcdefghij"
+	for _, s := range []string{"hvs." + body, "hvb." + body, "hvr." + body, "s." + body, "b." + body, "s." + body + ".nsid1"} {
+		if !IsToken(s) || !LooksSecret("x "+s) || TokenLine([]byte("a: b\nc: "+s+"\n")) != 2 {
+			t.Errorf("%q is not seen", s)
+		}
+	}
+	for _, s := range []string{"-----BEGIN PRIVATE KEY-----", "postgres://app:pass@db/app", "x=http://u:p@h"} {
+		if !LooksSecret(s) || IsToken(s) {
+			t.Errorf("%q", s)
+		}
+	}
+	for _, s := range []string{"", "s.", "hvs.short", "https://vault.example.com:8200", "docs.example.com", "class.a_very_long_name_of_something", "postgres://${db#U}:${db#P|url}@db", "a@b", "http://user@host"} {
+		if LooksSecret(s) || TokenLine([]byte(s)) != 0 {
+			t.Errorf("%q is taken for a secret", s)
+		}
+	}
+}

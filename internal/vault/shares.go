@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/agenticverz/vaultexec/internal/fault"
 )
@@ -107,21 +108,23 @@ func jsonShares(text string) ([]Share, *fault.Error) {
 }
 
 var (
-	initLine = regexp.MustCompile(`^\s*(Unseal|Recovery) Key \d+[^:]*:\s*(\S+)\s*$`)
-	pairLine = regexp.MustCompile(`^\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_ .-]*?)\s*[=:]\s*["']?(.*?)["']?,?\s*$`)
+	initLine = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^\s*(Unseal|Recovery) Key \d+[^:]*:\s*(\S+)\s*$`) })
+	pairLine = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`^\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_ .-]*?)\s*[=:]\s*["']?(.*?)["']?,?\s*$`)
+	})
 )
 
 func textShares(text string) ([]Share, *fault.Error) {
 	lines := strings.Split(strings.ReplaceAll(text, "\r\n", "\n"), "\n")
 	// The text of `vault operator init` has prose below the keys.
-	fromInit := slices.ContainsFunc(lines, initLine.MatchString)
+	fromInit := slices.ContainsFunc(lines, initLine().MatchString)
 	var shares []Share
 	recovery := false
 	for i, line := range lines {
 		label := fmt.Sprintf("share %d (line %d)", len(shares)+1, i+1)
 		value := strings.TrimSpace(line)
 		if fromInit {
-			m := initLine.FindStringSubmatch(line)
+			m := initLine().FindStringSubmatch(line)
 			switch {
 			case m == nil:
 				continue
@@ -135,7 +138,7 @@ func textShares(text string) ([]Share, *fault.Error) {
 			continue
 		}
 		s, ok := ParseShare(value, label)
-		if m := pairLine.FindStringSubmatch(line); !ok && !fromInit && m != nil {
+		if m := pairLine().FindStringSubmatch(line); !ok && !fromInit && m != nil {
 			name := strings.ToLower(m[1])
 			if strings.Contains(name, "recovery") {
 				recovery = true
