@@ -17,7 +17,7 @@ import (
 	"github.com/agenticverz/vaultexec/internal/vault"
 )
 
-// command is a subcommand that starts no program: it does one thing in Vault and reports it.
+// command is a subcommand that starts no program: it does one thing, most in Vault, and reports it.
 type command struct {
 	name    string
 	args    string // how its words are written: "PATH KEY [VALUE | -]"
@@ -49,7 +49,7 @@ var withKV = append([]string{"--mount", "--kv-version"}, withLogin...)
 var adminCommands []*command
 
 func init() {
-	adminCommands = []*command{getCommand, listCommand, rotateCommand, importCommand, unsealCommand, statusCommand}
+	adminCommands = []*command{getCommand, listCommand, rotateCommand, importCommand, unsealCommand, statusCommand, completionCommand}
 }
 
 func findCommand(name string) *command {

@@ -131,6 +131,11 @@ func splitPath(s string) (segments []string, why string) {
 
 var unescaper = strings.NewReplacer("%40", "@", "%23", "#", "%25", "%", "%2C", ",", "%2c", ",")
 
+var escaper = strings.NewReplacer("@", "%40", "#", "%23", "%", "%25", ",", "%2C")
+
+// EscapePath writes a name of Vault's as a part of a path on the command line or in a variable.
+func EscapePath(s string) string { return escaper.Replace(s) }
+
 func unescape(s string) string { return unescaper.Replace(s) }
 
 func isControl(r rune) bool { return r < 0x20 || r == 0x7f }

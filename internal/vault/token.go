@@ -69,10 +69,7 @@ func CheckCredential(source, s string) (Text, error) {
 func StoredToken(home, configPath string, environ []string) (Text, error) {
 	none := &fault.Error{Kind: fault.Usage, What: "cannot log in", Why: "no token",
 		Hint: "set VAULT_TOKEN, give --token-file FILE, or log in with `vault login`"}
-	if configPath == "" && home != "" {
-		configPath = filepath.Join(home, ".vault")
-	}
-	if configPath != "" {
+	if configPath = cliConfig(home, configPath); configPath != "" {
 		helper, err := tokenHelper(configPath)
 		if err != nil {
 			return Text{}, err
@@ -91,6 +88,24 @@ func StoredToken(home, configPath string, environ []string) (Text, error) {
 		return Text{}, none
 	}
 	return t, err
+}
+
+// HasTokenHelper reports whether StoredToken would run a program, or cannot tell.
+func HasTokenHelper(home, configPath string) bool {
+	configPath = cliConfig(home, configPath)
+	if configPath == "" {
+		return false
+	}
+	helper, err := tokenHelper(configPath)
+	return helper != "" || err != nil
+}
+
+// cliConfig is the path of the Vault CLI's configuration file.
+func cliConfig(home, configPath string) string {
+	if configPath == "" && home != "" {
+		return filepath.Join(home, ".vault")
+	}
+	return configPath
 }
 
 // tokenHelper returns the token_helper of the Vault CLI's configuration file. HCL was its format from the start.
