@@ -14,7 +14,7 @@ import (
 )
 
 var getCommand = &command{
-	name: "get", args: "PATH[@VERSION][#KEY]", summary: "names and versions; one value with #KEY and --reveal",
+	name: "get", args: "PATH[@VERSION][#KEY]", summary: "names and version; a value with #KEY and --reveal",
 	about: `
 Without --reveal no value is printed, wherever the output goes. With it the one
 value goes to standard output as it is; a line break is added on a terminal only.

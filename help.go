@@ -21,8 +21,8 @@ const synopsis = `vaultexec starts a program with secrets from HashiCorp Vault i
 
 Usage:
   vaultexec [OPTIONS] -- COMMAND [ARG...]        the launcher (also: vaultexec run ...)
-  vaultexec check [OPTIONS]                      log in, look at every path; names and versions, no values
-%s  vaultexec help TOPIC                           a command's name, exit-codes, login, references, watching
+  vaultexec check [OPTIONS]                      log in, look at every path: names and versions
+%s  vaultexec help TOPIC                           a command, exit-codes, login, references, watching
 
 Everything after the first -- belongs to the command, byte for byte.
 An option may also be given as the variable in brackets; the option wins.
@@ -216,6 +216,15 @@ func optionText(o option) string {
 	if o.arg != "" {
 		head += " " + o.arg
 	}
+	const column = 34
+	if len(head) >= column-1 {
+		return head + "\n" + wrap(o.text(), column)
+	}
+	return head + strings.TrimPrefix(wrap(o.text(), column), strings.Repeat(" ", len(head)))
+}
+
+// text is what the option does, whether it may be repeated, its default and its variables.
+func (o option) text() string {
 	var notes []string
 	if o.list {
 		notes = append(notes, "repeatable")
@@ -230,11 +239,7 @@ func optionText(o option) string {
 	if len(o.env) > 0 {
 		text += " [" + strings.Join(o.env, ", ") + "]"
 	}
-	const column = 34
-	if len(head) >= column-1 {
-		return head + "\n" + wrap(text, column)
-	}
-	return head + strings.TrimPrefix(wrap(text, column), strings.Repeat(" ", len(head)))
+	return text
 }
 
 // wrap breaks text into lines of at most 100 columns, each indented.
