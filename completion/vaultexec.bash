@@ -1,7 +1,8 @@
 # bash completion for vaultexec. vaultexec itself knows what may follow; what stands after the first -- is another program's.
 
 # Readline's words end at = : and @, too (COMP_WORDBREAKS): _vaultexec_words becomes the words as the shell reads them, up to
-# the cursor, and _vaultexec_starts where each begins in COMP_WORDS.
+# the cursor, _vaultexec_starts where each begins in COMP_WORDS, and _vaultexec_replaced the part of the last one that
+# readline replaces.
 _vaultexec_split() {
 	local line=${COMP_LINE:0:COMP_POINT} raw rest i n=-1
 	_vaultexec_words=() _vaultexec_starts=()
@@ -16,6 +17,9 @@ _vaultexec_split() {
 		_vaultexec_words[n]+=$raw
 		line=${rest:${#raw}}
 	done
+	# After = and : it begins anew; an @ is replaced with what follows it.
+	[[ $raw == [=:] ]] || _vaultexec_replaced=$raw
+	[[ $raw == @ || ${_vaultexec_words[n]} != *"@$raw" ]] || _vaultexec_replaced=@$raw
 }
 
 # What stands after --: bash-completion knows the program's own way; without it, commands and files.
@@ -33,7 +37,7 @@ _vaultexec_command() {
 }
 
 _vaultexec() {
-	local program current value quoted='' prefix kind word i
+	local program current value kind word prefix i _vaultexec_replaced=''
 	local -a _vaultexec_words _vaultexec_starts answer
 	COMPREPLY=()
 	program=$(type -P -- "$1") || return 0
@@ -46,16 +50,11 @@ _vaultexec() {
 	done
 
 	# Quotes and backslashes are taken off; nothing in the line is ever expanded or run.
-	for i in "${!_vaultexec_words[@]}"; do
-		word=${_vaultexec_words[i]}
-		quoted=''
-		case $word in
-		[\'\"]*) quoted=${word:0:1} word=${word:1} word=${word%"$quoted"} ;;
-		*) word=${word//\\/} ;;
-		esac
-		_vaultexec_words[i]=$word
-	done
-	current=$word
+	prefix=${_vaultexec_words[-1]}
+	prefix=${prefix:0:${#prefix}-${#_vaultexec_replaced}}
+	prefix=${prefix//[\'\"\\]/}
+	_vaultexec_words=("${_vaultexec_words[@]//[\'\"\\]/}")
+	current=${_vaultexec_words[-1]}
 
 	mapfile -t answer < <("$program" __complete "${_vaultexec_words[@]:1}" </dev/null 2>/dev/null)
 	kind=${answer[0]-}
@@ -65,19 +64,10 @@ _vaultexec() {
 	dirs) mapfile -t COMPREPLY < <(compgen -d -- "$value") ;;
 	commands) mapfile -t COMPREPLY < <(compgen -c -- "$value") ;;
 	words)
-		# Readline replaces what follows the last of its own breaks.
-		prefix=''
-		if [[ -z $quoted ]]; then
-			for word in = : @; do
-				if [[ $COMP_WORDBREAKS == *$word* && $current == *$word* ]]; then
-					word=${current%"${current##*"$word"}"}
-					((${#word} <= ${#prefix})) || prefix=$word
-				fi
-			done
-		fi
 		for word in "${answer[@]:1}"; do
 			word=${word#"$prefix"}
-			[[ -n $quoted || $word != *[!A-Za-z0-9_./:=@%+,#-]* ]] || printf -v word %q "$word"
+			# Within quotes nothing needs a backslash.
+			[[ $_vaultexec_replaced == [\'\"]* || $word != *[!A-Za-z0-9_./:=@%+,#-]* ]] || printf -v word %q "$word"
 			COMPREPLY+=("$word")
 		done
 		# More is to follow a folder, an = and a #.

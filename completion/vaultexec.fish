@@ -22,15 +22,15 @@ function __vaultexec_complete
             string join \n -- $answer[2..-1]
         case files
             for file in (__fish_complete_path $value)
-                echo -- $prefix$file
+                echo -- "$prefix$file"
             end
         case dirs
             for dir in (__fish_complete_directories $value '')
-                echo -- $prefix$dir
+                echo -- "$prefix$dir"
             end
         case commands
             for name in (__fish_complete_command)
-                echo -- $prefix$name
+                echo -- "$prefix$name"
             end
     end
 end

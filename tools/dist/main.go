@@ -315,14 +315,21 @@ func (r *release) sbom(info *debug.BuildInfo, goos, arch string) ([]byte, error)
 
 // packages makes the packages of one architecture from nfpm.yaml.
 func (r *release) packages(arch, dir string) error {
+	template, err := os.ReadFile("tools/dist/nfpm.yaml")
+	if err != nil {
+		return err
+	}
 	for _, kind := range []string{"deb", "rpm"} {
-		completions := "/usr/share/zsh/site-functions" // where each family's zsh looks
-		if kind == "deb" {
-			completions = "/usr/share/zsh/vendor-completions"
+		values := map[string]string{
+			"VERSION": r.version, "ARCH": arch, "BUILT": dir, "DATE": r.date.UTC().Format(time.RFC3339),
+			"ZSH": map[string]string{"deb": "vendor-completions", "rpm": "site-functions"}[kind], // where each family's zsh looks
 		}
-		cmd := exec.Command("go", "run", r.nfpm, "package", "-f", "tools/dist/nfpm.yaml", "-p", kind, "-t", r.out+"/")
-		cmd.Env = append(os.Environ(), "VERSION="+r.version, "ARCH="+arch, "BUILT="+dir, "ZSH_COMPLETIONS="+completions,
-			fmt.Sprint("SOURCE_DATE_EPOCH=", r.date.Unix()), "DATE="+r.date.UTC().Format(time.RFC3339), "GOFLAGS=", "CGO_ENABLED=0")
+		config := filepath.Join(dir, kind+".yaml")
+		if err := os.WriteFile(config, []byte(os.Expand(string(template), func(name string) string { return values[name] })), 0o644); err != nil {
+			return err
+		}
+		cmd := exec.Command("go", "run", r.nfpm, "package", "-f", config, "-p", kind, "-t", r.out+"/")
+		cmd.Env = append(os.Environ(), fmt.Sprint("SOURCE_DATE_EPOCH=", r.date.Unix()), "GOFLAGS=", "CGO_ENABLED=0")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("nfpm: %w\n%s", err, out)
 		}
