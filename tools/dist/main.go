@@ -17,7 +17,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path"
@@ -68,9 +68,12 @@ func (r *release) run() error {
 		return err
 	}
 	// What an earlier run has left would be among the checksums.
-	old, _ := filepath.Glob(filepath.Join(r.out, name+"[_-]*"))
+	old, err := r.files()
+	if err != nil {
+		return err
+	}
 	for _, f := range old {
-		if err := os.Remove(f); err != nil {
+		if err := os.Remove(filepath.Join(r.out, f)); err != nil {
 			return err
 		}
 	}
@@ -176,7 +179,7 @@ func (r *release) archive(base, dir string) error {
 	}
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
-	for _, f := range sortedKeys(from) {
+	for _, f := range slices.Sorted(maps.Keys(from)) {
 		content, err := os.ReadFile(from[f])
 		if err != nil {
 			return err
@@ -341,31 +344,34 @@ func (r *release) write(file string, content []byte) error {
 	return os.WriteFile(filepath.Join(r.out, file), content, 0o644)
 }
 
+// files are those of a release in the folder, sorted.
+func (r *release) files() ([]string, error) {
+	entries, err := os.ReadDir(r.out)
+	if err != nil {
+		return nil, err
+	}
+	var files []string
+	for _, e := range entries {
+		if e.Type().IsRegular() && strings.HasPrefix(e.Name(), name) {
+			files = append(files, e.Name())
+		}
+	}
+	return files, nil
+}
+
 // checksums writes what sha256sum -c reads.
 func (r *release) checksums() error {
-	entries, err := os.ReadDir(r.out)
+	files, err := r.files()
 	if err != nil {
 		return err
 	}
 	var b bytes.Buffer
-	for _, e := range entries {
-		if e.Type()&fs.ModeType != 0 || !strings.HasPrefix(e.Name(), name) {
-			continue
-		}
-		content, err := os.ReadFile(filepath.Join(r.out, e.Name()))
+	for _, f := range files {
+		content, err := os.ReadFile(filepath.Join(r.out, f))
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(&b, "%x  %s\n", sha256.Sum256(content), e.Name())
+		fmt.Fprintf(&b, "%x  %s\n", sha256.Sum256(content), f)
 	}
 	return r.write("SHA256SUMS", b.Bytes())
-}
-
-func sortedKeys(m map[string]string) []string {
-	keys := make([]string, 0, len(m))
-	for k := range m {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	return keys
 }
