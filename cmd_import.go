@@ -164,7 +164,7 @@ func (a *app) readDotenv(file string, expand bool) (map[string]vault.Text, error
 	}
 	b, err := io.ReadAll(io.LimitReader(in, maxDotenv+1))
 	if err != nil || len(b) > maxDotenv {
-		e := &fault.Error{Kind: fault.Usage, What: "cannot read " + what, Why: "it is larger than Vault takes"}
+		e := &fault.Error{Kind: fault.Usage, What: "cannot read " + what, Why: "it is larger than Vault takes", Hint: "name a file of NAME=VALUE lines"}
 		if err != nil {
 			e.Why = vault.Errno(err)
 		}
@@ -174,11 +174,11 @@ func (a *app) readDotenv(file string, expand bool) (map[string]vault.Text, error
 	var bad *dotenv.Error
 	switch {
 	case errors.As(err, &bad): // its texts hold names and line numbers only
-		return nil, &fault.Error{Kind: fault.Value, What: "cannot import " + what, Why: bad.Error()}
+		return nil, &fault.Error{Kind: fault.Value, What: "cannot import " + what, Why: bad.Error(), Hint: "correct that line: NAME=VALUE, quotes closed, as docker compose reads it"}
 	case err != nil:
 		return nil, fault.Of(err)
 	case len(parsed) == 0:
-		return nil, &fault.Error{Kind: fault.Value, What: "cannot import " + what, Why: "there is no variable in it"}
+		return nil, &fault.Error{Kind: fault.Value, What: "cannot import " + what, Why: "there is no variable in it", Hint: "a line of it is NAME=VALUE"}
 	}
 	vars := make(map[string]vault.Text, len(parsed))
 	for k, v := range parsed {

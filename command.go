@@ -243,7 +243,7 @@ func (a *app) resolve(ctx context.Context, c *vault.Client, s *settings, p vault
 		return p, e, advise(ctx, c, s, p, err)
 	}
 	if e.KV == 0 {
-		return p, e, &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot use %s", p), Why: fmt.Sprintf("the mount %s is %s and no KV engine", e.Mount, e.Type)}
+		return p, e, &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot use %s", p), Why: fmt.Sprintf("the mount %s is %s and no KV engine", e.Mount, e.Type), Hint: "`vaultexec list /` shows the mounts that the token can see"}
 	}
 	return p, e, nil
 }

@@ -313,6 +313,9 @@ func (s *settings) globs(name string) []string {
 // bad notes a value that cannot be used.
 func (s *settings) bad(v setting, why, hint string) {
 	what := fmt.Sprintf("cannot use %s %q", v.from, v.text)
+	if v.text == "true" { // a switch
+		what = "cannot use " + v.from
+	}
 	s.faults = append(s.faults, &fault.Error{Kind: fault.Usage, What: what, Why: why, Hint: hint})
 }
 

@@ -44,7 +44,7 @@ func ParseKeyRef(s, mount string) (Path, string, error) {
 		return Path{}, "", pathError(s, "no #KEY", `name one key of the secret, as in "database#POSTGRES_PASSWORD"`)
 	}
 	if i := strings.IndexFunc(key, isControl); i >= 0 {
-		return Path{}, "", pathError(s, "a control character in the key", "")
+		return Path{}, "", pathError(s, "a control character in the key", "write the key as `vaultexec get PATH` shows it")
 	}
 	p, err := parsePath(path, mount)
 	return p, unescape(key), err
@@ -56,7 +56,7 @@ func parsePath(s, mount string) (Path, error) {
 	if i := strings.LastIndexByte(s, '@'); i >= 0 && isVersion(s[i+1:]) {
 		n, err := strconv.Atoi(s[i+1:])
 		if err != nil {
-			return Path{}, pathError(s, "the version is too large", "")
+			return Path{}, pathError(s, "the version is too large", "`vaultexec get --versions PATH` shows those that there are")
 		}
 		p.Version, rest = n, s[:i]
 	}
