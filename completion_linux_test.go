@@ -155,14 +155,26 @@ func TestCompletionBash(t *testing.T) {
 
 func TestCompletionZsh(t *testing.T) {
 	r := newCompletionRig(t)
-	p := ptytest.Open(t, time.Minute, r.env, needs.Program(t, "zsh"), "-f", "-i")
-	p.Expect(regexp.QuoteMeta(ptytest.Prompt))
-	p.Run("cd; unset zle_bracketed_paste; setopt nobeep nolistbeep; autoload -Uz compinit; compinit -u; source <(vaultexec completion zsh); " +
-		`show() { print -r -- "<$BUFFER>" >$TTY }; zle -N show; bindkey -e; bindkey '^Xl' show; echo rea""dy`)
-	p.Expect("ready")
-	// zsh writes a backslash before # and =, which some of its options give a meaning.
-	plain := strings.NewReplacer(`\#`, "#", `\=`, "=")
-	r.run(t, p, func(got, want string) bool { return plain.Replace(got) == want })
+	// Sourced, and where the packages put it.
+	if err := os.Mkdir(filepath.Join(r.dir, "functions"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(r.dir, "functions", "_vaultexec"), zshCompletion, 0o644)
+	for name, load := range map[string]string{
+		"sourced":   "compinit -u -d dump1; source <(vaultexec completion zsh)",
+		"installed": "fpath=(~/functions $fpath); compinit -u -d dump2",
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := ptytest.Open(t, time.Minute, r.env, needs.Program(t, "zsh"), "-f", "-i")
+			p.Expect(regexp.QuoteMeta(ptytest.Prompt))
+			p.Run("cd; unset zle_bracketed_paste; setopt nobeep nolistbeep; autoload -Uz compinit; " + load +
+				`; show() { print -r -- "<$BUFFER>" >$TTY }; zle -N show; bindkey -e; bindkey '^Xl' show; echo rea""dy`)
+			p.Expect("ready")
+			// zsh writes a backslash before # and =, which some of its options give a meaning.
+			plain := strings.NewReplacer(`\#`, "#", `\=`, "=")
+			r.run(t, p, func(got, want string) bool { return plain.Replace(got) == want })
+		})
+	}
 }
 
 // fish says what it would offer without a terminal.
