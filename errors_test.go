@@ -302,7 +302,11 @@ path "transit/*" { capabilities = ["read", "list"] }`)}})
 	return r
 }
 
-var times = regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z`)
+// What is another each time, or on each machine: times, and the size of an environment.
+var (
+	times = regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z`)
+	size  = regexp.MustCompile(`take \d+ bytes`)
+)
 
 // run returns what a case says, in the form of the golden file.
 func (r *errorRig) run(t *testing.T, c errorCase) string {
@@ -325,7 +329,8 @@ func (r *errorRig) run(t *testing.T, c errorCase) string {
 	if err == nil {
 		t.Errorf("%s: no failure", c.line)
 	}
-	return fmt.Sprintf("$ %s%s\n%s[%d]\n", c.line, answers, times.ReplaceAllString(r.plain.Replace(stderr.String()), "TIME"), cmd.ProcessState.ExitCode())
+	said := times.ReplaceAllString(size.ReplaceAllString(r.plain.Replace(stderr.String()), "take N bytes"), "TIME")
+	return fmt.Sprintf("$ %s%s\n%s[%d]\n", c.line, answers, said, cmd.ProcessState.ExitCode())
 }
 
 // describe asks what the answer is, where it is one.

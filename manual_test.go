@@ -50,7 +50,7 @@ func golden(t *testing.T, file, text string) {
 			fmt.Fprintf(&diff, "+%s\n", l)
 		}
 	}
-	t.Errorf("%s is not current (make docs writes it):\n%s", file, diff.String())
+	t.Errorf("%s is not current; if the change is meant, go test -run '^%s$' . -update writes it:\n%s", file, t.Name(), diff.String())
 }
 
 func TestManual(t *testing.T) {
