@@ -2,8 +2,10 @@ GO          ?= go
 PREFIX      ?= /usr/local
 DESTDIR     ?=
 STATICCHECK ?= honnef.co/go/tools/cmd/staticcheck@v0.8.2
+# The last release line whose modules are all on proxy.golang.org.
+NFPM        ?= github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.2
 
-.PHONY: build test lint vault bench session demo install clean
+.PHONY: build test lint vault bench session demo docs install dist dist-check clean
 
 # Without the parser of Markdown that urfave/cli has for its own documentation: 0.4 ms at every start.
 TAGS        ?= urfave_cli_no_docs
@@ -36,9 +38,29 @@ session: vault
 demo:
 	@$(GO) build -buildvcs=false -o dist/demo ./tools/demo && exec dist/demo
 
+# The manual page and the table of all options, from the table that --help is made of.
+docs:
+	@$(GO) test -run '^TestManual$$' . -update
+
+SHARE        = $(DESTDIR)$(PREFIX)/share
+
 install: build
-	install -d "$(DESTDIR)$(PREFIX)/bin"
+	install -d "$(DESTDIR)$(PREFIX)/bin" "$(SHARE)/man/man1" "$(SHARE)/bash-completion/completions" \
+		"$(SHARE)/zsh/site-functions" "$(SHARE)/fish/vendor_completions.d"
 	install -m 755 vaultexec "$(DESTDIR)$(PREFIX)/bin/vaultexec"
+	install -m 644 docs/vaultexec.1 "$(SHARE)/man/man1/vaultexec.1"
+	install -m 644 completion/vaultexec.bash "$(SHARE)/bash-completion/completions/vaultexec"
+	install -m 644 completion/_vaultexec "$(SHARE)/zsh/site-functions/_vaultexec"
+	install -m 644 completion/vaultexec.fish "$(SHARE)/fish/vendor_completions.d/vaultexec.fish"
+
+# A release of the commit that is checked out, in dist/: archives, packages, lists of materials, checksums.
+dist:
+	@$(GO) run ./tools/dist -tags "$(TAGS)" -nfpm "$(NFPM)"
+
+# The same release twice, from two clones in different folders and with nothing compiled before: minutes. make test compares
+# two builds of linux/amd64 that share a build cache.
+dist-check:
+	@DIST_CHECK=all $(GO) test -count=1 -timeout 60m -run '^TestDist$$' ./tools/dist
 
 # The built Vault stays; it is in ~/.cache/vaultexec.
 clean:

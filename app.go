@@ -43,6 +43,10 @@ func (a *app) getenv(name string) string {
 // rest to the parser.
 func (a *app) run(args []string) error {
 	unsetVaultVariables(a.environ)
+	if len(args) > 1 && args[1] == completeWord {
+		a.complete(args[2:])
+		return nil
+	}
 	a.head = args[1:]
 	if i := slices.Index(a.head, "--"); i >= 0 {
 		a.head, a.command = a.head[:i], append([]string{}, a.head[i+1:]...)

@@ -84,7 +84,8 @@ func (c *checked) warn(s *settings) {
 	}
 }
 
-// verdict is the failure of a run, with its exit code; the hints stand in the report.
+// verdict is the failure of a run, with its exit code and the hint of the first: the report, which has them all, may have gone
+// elsewhere.
 func (c *checked) verdict() error {
 	if len(c.Faults) == 0 {
 		return nil
@@ -94,7 +95,7 @@ func (c *checked) verdict() error {
 	if n := len(c.Faults) - 1; n > 0 {
 		why += fmt.Sprintf(" (and %d more)", n)
 	}
-	return &fault.Error{Kind: first.Kind, What: "a run would fail", Why: why, Exit: first.Code()}
+	return &fault.Error{Kind: first.Kind, What: "a run would fail", Why: why, Hint: first.Cure(), Exit: first.Code()}
 }
 
 // pathState is the mark of a path.

@@ -14,7 +14,7 @@ import (
 )
 
 var getCommand = &command{
-	name: "get", args: "PATH[@VERSION][#KEY]", summary: "names and versions; one value with #KEY and --reveal",
+	name: "get", args: "PATH[@VERSION][#KEY]", summary: "names and version; a value with #KEY and --reveal",
 	about: `
 Without --reveal no value is printed, wherever the output goes. With it the one
 value goes to standard output as it is; a line break is added on a terminal only.
@@ -62,7 +62,7 @@ func (a *app) get(ctx context.Context, s *settings, words []string) error {
 			return advise(ctx, c, s, p, err)
 		}
 		if secret.Engine.KV == 0 {
-			return &fault.Error{Kind: fault.Usage, What: "cannot get " + secret.Path.String(), Why: fmt.Sprintf("the mount %s is %s, and reading there creates something", secret.Engine.Mount, secret.Engine.Type)}
+			return &fault.Error{Kind: fault.Usage, What: "cannot get " + secret.Path.String(), Why: fmt.Sprintf("the mount %s is %s, and reading there creates something", secret.Engine.Mount, secret.Engine.Type), Hint: "what it creates is for a command: vaultexec --path /" + secret.Path.String() + " -- COMMAND"}
 		}
 		if key != "" {
 			return a.getKey(s, secret, key, reveal)
@@ -135,7 +135,7 @@ func (a *app) getKey(s *settings, secret *vault.Secret, key string, reveal bool)
 	}
 	text, err := value.Text()
 	if err != nil {
-		return &fault.Error{Kind: fault.Value, What: fmt.Sprintf("cannot get %s#%s", secret.Path, key), Why: "the value is " + err.Error()}
+		return &fault.Error{Kind: fault.Value, What: fmt.Sprintf("cannot get %s#%s", secret.Path, key), Why: "the value is " + err.Error(), Hint: "write one with vaultexec rotate"}
 	}
 	if s.bool("json") {
 		plain := text.Reveal()
@@ -156,7 +156,7 @@ func (a *app) getVersions(ctx context.Context, c *vault.Client, s *settings, p v
 		return err
 	}
 	if engine.KV != 2 {
-		return &fault.Error{Kind: fault.Usage, What: "cannot show the versions of " + p.String(), Why: "only KV version 2 keeps versions"}
+		return &fault.Error{Kind: fault.Usage, What: "cannot show the versions of " + p.String(), Why: "only KV version 2 keeps versions", Hint: "leave --versions out"}
 	}
 	var list []vault.VersionInfo
 	err = a.patience(s).Do(ctx, func(ctx context.Context) (err error) {

@@ -172,7 +172,7 @@ func (a *app) readDotenv(file string, expand bool) (map[string]vault.Text, error
 	}
 	parsed, err := parseDotenv(in, expand)
 	if err == nil && len(parsed) == 0 {
-		err = &fault.Error{Kind: fault.Value, Why: "there is no variable in it"}
+		err = &fault.Error{Kind: fault.Value, Why: "there is no variable in it", Hint: "a line of it is NAME=VALUE"}
 	}
 	if err != nil {
 		e := *fault.Of(err)
@@ -193,12 +193,12 @@ func parseDotenv(in io.Reader, expand bool) (map[string]string, error) {
 	case err != nil:
 		return nil, &fault.Error{Kind: fault.Usage, Why: vault.Errno(err)}
 	case len(b) > maxDotenv:
-		return nil, &fault.Error{Kind: fault.Usage, Why: "it is larger than Vault takes"}
+		return nil, &fault.Error{Kind: fault.Usage, Why: "it is larger than Vault takes", Hint: "name a file of NAME=VALUE lines"}
 	}
 	parsed, err := dotenv.Parse(string(b), dotenv.Options{Expand: expand})
 	var bad *dotenv.Error
 	if errors.As(err, &bad) {
-		return nil, &fault.Error{Kind: fault.Value, Why: bad.Error()}
+		return nil, &fault.Error{Kind: fault.Value, Why: bad.Error(), Hint: "correct that line: NAME=VALUE, quotes closed, as docker compose reads it"}
 	}
 	return parsed, err
 }

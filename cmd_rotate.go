@@ -73,7 +73,7 @@ func (a *app) rotate(ctx context.Context, s *settings, words []string) error {
 	case p.Version != 0:
 		return &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot rotate %s", p), Why: "an old version cannot be changed", Hint: "leave @VERSION out"}
 	case key == "" || strings.IndexFunc(key, unicode.IsControl) >= 0 || !utf8.ValidString(key):
-		return &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot use %q as a key", key), Why: "it is empty or holds a control character"}
+		return &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot use %q as a key", key), Why: "it is empty or holds a control character", Hint: "write it as in vaultexec rotate PATH KEY"}
 	}
 	value, err := a.newValue(s, words[2:])
 	if err := fault.Join(append(s.faults, fault.All(err)...)); err != nil {
@@ -212,33 +212,33 @@ func (a *app) newValue(s *settings, words []string) (vault.Text, error) {
 	random := len(words) == 0 && file == ""
 	for _, name := range []string{"length", "charset"} {
 		if s.given.has(name) && !random {
-			return vault.Text{}, fault.Usagef("--%s is for random values, and the value is given", name)
+			return vault.Text{}, &fault.Error{Kind: fault.Usage, What: "cannot use --" + name, Why: "it is for random values, and the value is given", Hint: "leave one of them out"}
 		}
 	}
 	switch {
 	case random && s.bool("raw"):
-		return vault.Text{}, fault.Usagef("--raw is for a value from standard input or a file")
+		return vault.Text{}, &fault.Error{Kind: fault.Usage, What: "cannot use --raw", Why: "it is for a value from standard input or a file", Hint: "leave it out, or give the value with - or --from-file"}
 	case random:
 		return randomValue(s)
 	case len(words) > 0 && file != "":
-		return vault.Text{}, fault.Usagef("the value is given twice: on the command line and by --from-file")
+		return vault.Text{}, &fault.Error{Kind: fault.Usage, What: "cannot use --from-file", Why: "the value stands on the command line, too", Hint: "leave one of them out"}
 	case file != "":
 		b, err := readUpTo(file, maxValue+2) // more than a value and its line break
 		if err != nil {
-			return vault.Text{}, &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot read --from-file %q", file), Why: vault.Errno(err)}
+			return vault.Text{}, &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot read --from-file %q", file), Why: vault.Errno(err), Hint: fileHint}
 		}
 		return checkValue(string(b), !s.bool("raw"), fmt.Sprintf("the value in %q", file))
 	case words[0] == "-" && !a.literalDash():
 		if isTerminal(a.terminal.in) {
 			line, err := a.terminal.readHidden("New value: ")
 			if err != nil {
-				return vault.Text{}, &fault.Error{Kind: fault.Usage, What: "cannot ask for the value", Why: err.Error()}
+				return vault.Text{}, &fault.Error{Kind: fault.Usage, What: "cannot ask for the value", Why: err.Error(), Hint: "read it from a file: --from-file FILE"}
 			}
 			return checkValue(line, false, "the value")
 		}
 		b, err := io.ReadAll(io.LimitReader(a.terminal.in, maxValue+2))
 		if err != nil {
-			return vault.Text{}, &fault.Error{Kind: fault.Usage, What: "cannot read the value from standard input", Why: vault.Errno(err)}
+			return vault.Text{}, &fault.Error{Kind: fault.Usage, What: "cannot read the value from standard input", Why: vault.Errno(err), Hint: "read it from a file: --from-file FILE"}
 		}
 		return checkValue(string(b), !s.bool("raw"), "the value on standard input")
 	}
@@ -277,7 +277,7 @@ func checkValue(v string, trim bool, what string) (vault.Text, error) {
 	case v == "":
 		e.Why, e.Hint = "it is empty", "an empty value can be given as '' on the command line"
 	case len(v) > maxValue:
-		e.Why = "it is longer than Vault takes (1 MiB)"
+		e.Why, e.Hint = "it is longer than Vault takes (1 MiB)", "keep it elsewhere, encrypted with a key that is in Vault"
 	case !utf8.ValidString(v):
 		e.Why, e.Hint = "it is not UTF-8, and Vault would change it", "encode it, for example with base64"
 	case strings.ContainsRune(v, 0):
@@ -287,6 +287,8 @@ func checkValue(v string, trim bool, what string) (vault.Text, error) {
 	}
 	return vault.Text{}, e
 }
+
+const fileHint = "name a file that is there and that this user may read"
 
 const letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
@@ -310,7 +312,7 @@ func randomValue(s *settings) (vault.Text, error) {
 	charset := s.choice("charset")
 	if charset == "uuid" {
 		if s.given.has("length") {
-			return vault.Text{}, fault.Usagef("a uuid has its own length: leave --length out")
+			return vault.Text{}, &fault.Error{Kind: fault.Usage, What: "cannot use --length", Why: "a uuid has its own length", Hint: "leave it out, or choose another --charset"}
 		}
 		return vault.NewText(newUUID()), nil
 	}

@@ -131,7 +131,7 @@ func watching(s *settings, environ []string) launcher.Watching {
 		Probation: s.duration("probation"), Rollback: !s.bool("no-rollback"), Hook: s.str("on-change-hook"), OnChange: onChange(s),
 	}
 	if w.Interval < 100*time.Millisecond && len(s.faults) == known {
-		s.bad(s.one("interval"), "shorter than 100ms", "every look is one request for each path")
+		s.bad(s.one("interval"), "shorter than 100ms", "write 1s or more: every look is one request for each path")
 	}
 	if v := s.one("refresh-signal"); v.text != "" {
 		w.Refresh = signalOption(s, v, v.text)

@@ -69,7 +69,7 @@ func (a *app) unseal(ctx context.Context, s *settings, _ []string) error {
 			}
 			text, err := io.ReadAll(io.LimitReader(a.terminal.in, maxValue))
 			if err != nil {
-				return nil, fault.Usagef("cannot read the shares from standard input: %s", vault.Errno(err))
+				return nil, &fault.Error{Kind: fault.Usage, What: "cannot read the shares from standard input", Why: vault.Errno(err), Hint: "name a file with --keys-file"}
 			}
 			return vault.ParseShares(string(text), "standard input")
 		}
@@ -160,7 +160,7 @@ func (a *app) unsealClients(s *settings) []*vault.Client {
 
 // readKeysFile refuses a file that others can read: whoever has the shares has everything.
 func readKeysFile(option, path string) ([]vault.Share, error) {
-	e := &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot read %s %q", option, path)}
+	e := &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot read %s %q", option, path), Hint: fileHint}
 	f, err := os.Open(path)
 	if err != nil {
 		e.Why = vault.Errno(err)

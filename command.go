@@ -17,7 +17,7 @@ import (
 	"github.com/agenticverz/vaultexec/internal/vault"
 )
 
-// command is a subcommand that starts no program: it does one thing in Vault and reports it.
+// command is a subcommand that starts no program: it does one thing, most in Vault, and reports it.
 type command struct {
 	name    string
 	args    string // how its words are written: "PATH KEY [VALUE | -]"
@@ -50,7 +50,7 @@ var withKV = append([]string{"--mount", "--kv-version"}, withLogin...)
 var adminCommands []*command
 
 func init() {
-	adminCommands = []*command{getCommand, listCommand, rotateCommand, importCommand, unsealCommand, statusCommand, configCommand}
+	adminCommands = []*command{getCommand, listCommand, rotateCommand, importCommand, unsealCommand, statusCommand, configCommand, completionCommand}
 }
 
 func findCommand(name string) *command {
@@ -248,7 +248,7 @@ func (a *app) resolve(ctx context.Context, c *vault.Client, s *settings, p vault
 		return p, e, advise(ctx, c, s, p, err)
 	}
 	if e.KV == 0 {
-		return p, e, &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot use %s", p), Why: fmt.Sprintf("the mount %s is %s and no KV engine", e.Mount, e.Type)}
+		return p, e, &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot use %s", p), Why: fmt.Sprintf("the mount %s is %s and no KV engine", e.Mount, e.Type), Hint: "`vaultexec list /` shows the mounts that the token can see"}
 	}
 	return p, e, nil
 }

@@ -2,26 +2,27 @@ package main
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/agenticverz/vaultexec/internal/fault"
 	"github.com/agenticverz/vaultexec/launcher"
 )
 
+// shortUsage and the failure below it are what vaultexec without arguments shows: six lines.
 const shortUsage = `vaultexec starts a program with secrets from HashiCorp Vault in its environment.
 
   vaultexec --path app-prod --path database -- uvicorn app:app
   vaultexec check --path app-prod            shows whether that would work
-  vaultexec --path app-prod --dry-run        shows names and sources, no values
-  vaultexec --help                           shows everything
 `
 
 const synopsis = `vaultexec starts a program with secrets from HashiCorp Vault in its environment, and nowhere else.
 
 Usage:
   vaultexec [OPTIONS] -- COMMAND [ARG...]        the launcher (also: vaultexec run ...)
-  vaultexec check [OPTIONS]                      log in, look at every path; names and versions, no values
-%s  vaultexec help TOPIC                           a command's name, exit-codes, login, references
+  vaultexec check [OPTIONS]                      log in, look at every path: names and versions
+%s  vaultexec help TOPIC                           a command, exit-codes, login, references, watching
 
 Everything after the first -- belongs to the command, byte for byte.
 An option may also be given as the variable in brackets, or in the file of
@@ -33,6 +34,7 @@ var topics = map[string]func() string{
 	"exit-codes": func() string { return exitCodes },
 	"login":      func() string { return loginHelp },
 	"references": references,
+	"watching":   func() string { return watchingHelp },
 }
 
 const exitCodes = `Exit codes of vaultexec itself; a command that was started gives its own.
@@ -83,6 +85,45 @@ was handed in never is. While vaultexec supervises a command it renews the token
 at about two thirds of its life, and logs in again when that is at an end.
 Logins that were refused are repeated after 1, 2, 4, 8 and then every 15 minutes,
 and at once when a credential has changed.
+`
+
+const watchingHelp = `How --watch works: the command is restarted when what it was given changes.
+
+Every --interval (30s, ± 10 %) vaultexec looks at the metadata of each path, one
+small request; where the policy forbids metadata, at the data itself.
+A path with @VERSION is pinned and not looked at. --refresh-signal HUP looks at
+once when that signal comes. The policy for one path:
+
+  path "agenticverz/data/app-prod"     { capabilities = ["read"] }
+  path "agenticverz/metadata/app-prod" { capabilities = ["read"] }
+
+A change is acted on when nothing has changed further for --settle (2s), so that
+a rotation over several paths is one restart; then after a random delay of up to
+--splay (0), and never within --min-uptime (5s) of the last start. Only a change
+of the resulting environment counts.
+
+Everything new is read and checked first, and only then is the old command
+stopped: --stop-signal, and SIGKILL after --stop-timeout (10s). The new one
+starts when nothing of the old one's group is left. A deleted version, a lost
+permission or an invalid value leaves the command running on what it has, and
+the log says why, once. So does a Vault that is away.
+
+A command that ends with an error within --probation (10s) of such a start is
+started again with what worked before, and those versions are not tried again
+(--no-rollback turns that off). The memory of it ends with vaultexec:
+--path app-prod@7 pins the version that works.
+
+  --on-change restart       the default
+  --on-change signal:NAME   send a signal; every name that may change has to be
+                            a --file NAME=PATH, which is rewritten first
+  --on-change exit[:CODE]   stop the command and end with 124, or CODE
+  --on-change none          say it and do nothing
+
+  --on-change-hook PROGRAM  runs first, without any secret, and is told by its
+                            environment what changed: paths, versions, names. It
+                            has 30s; its failure postpones the change.
+
+Leased secrets (database/creds/...) are renewed, and read anew before they end.
 `
 
 func references() string {
@@ -139,24 +180,38 @@ func references() string {
 
 // help prints the whole usage or one topic on standard output.
 func (a *app) help(args []string) error {
-	if len(args) == 0 {
-		a.ui.printf("%s", usageText())
-		return nil
-	}
-	if c := findCommand(args[0]); c != nil {
-		a.ui.printf("%s", c.help())
-		return nil
-	}
-	topic, ok := topics[args[0]]
-	if !ok {
-		var names []string
-		for _, c := range adminCommands {
-			names = append(names, c.name)
+	text := usageText()
+	if len(args) > 0 {
+		var ok bool
+		if text, ok = helpOn(args[0]); !ok {
+			return &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("no help on %q", args[0]), Hint: "there is: " + strings.Join(helpTopics(), ", ")}
 		}
-		return &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("no help on %q", args[0]), Hint: "there is: exit-codes, login, references, " + strings.Join(names, ", ")}
 	}
-	a.ui.printf("%s", topic())
+	a.ui.printf("%s", text)
 	return nil
+}
+
+// helpOn is the page of a topic or a command.
+func helpOn(topic string) (text string, ok bool) {
+	if c := findCommand(topic); c != nil {
+		return c.help(), true
+	}
+	if topic == "run" || topic == "check" { // they have the launcher's options
+		return usageText(), true
+	}
+	if page := topics[topic]; page != nil {
+		return page(), true
+	}
+	return "", false
+}
+
+// helpTopics is everything that help has a page on: the topics, then the commands.
+func helpTopics() []string {
+	names := slices.Sorted(maps.Keys(topics))
+	for _, c := range adminCommands {
+		names = append(names, c.name)
+	}
+	return append(names, "run", "check")
 }
 
 // usageText is the text of --help, from the option table.
@@ -183,6 +238,15 @@ func optionText(o option) string {
 	if o.arg != "" {
 		head += " " + o.arg
 	}
+	const column = 34
+	if len(head) >= column-1 {
+		return head + "\n" + wrap(o.text(), column)
+	}
+	return head + strings.TrimPrefix(wrap(o.text(), column), strings.Repeat(" ", len(head)))
+}
+
+// text is what the option does, whether it may be repeated, its default and its variables.
+func (o option) text() string {
 	var notes []string
 	if o.list {
 		notes = append(notes, "repeatable")
@@ -197,11 +261,7 @@ func optionText(o option) string {
 	if len(o.env) > 0 {
 		text += " [" + strings.Join(o.env, ", ") + "]"
 	}
-	const column = 34
-	if len(head) >= column-1 {
-		return head + "\n" + wrap(text, column)
-	}
-	return head + strings.TrimPrefix(wrap(text, column), strings.Repeat(" ", len(head)))
+	return text
 }
 
 // wrap breaks text into lines of at most 100 columns, each indented.

@@ -265,7 +265,7 @@ func (a *app) passwordLogin(s *settings, in inputs, conf *vault.LoginConfig) {
 	if conf.Username == "" {
 		s.lacks(conf.Method, "a user name", "give it with --username")
 	} else if strings.ContainsFunc(conf.Username, func(r rune) bool { return r == '/' || r < ' ' || r == 0x7f }) || conf.Username == "." || conf.Username == ".." {
-		s.bad(in.username, "it cannot be part of a path", "")
+		s.bad(in.username, "it cannot be part of a path", "give the name without a slash, as Vault knows it")
 	}
 	switch p := in.password; {
 	case p.file != "":

@@ -369,7 +369,7 @@ func (s *settings) globs(name string) []string {
 // bad notes a value that cannot be used.
 func (s *settings) bad(v setting, why, hint string) {
 	what := "cannot use " + v.from
-	if !vault.LooksSecret(v.text) {
+	if v.text != "true" && !vault.LooksSecret(v.text) { // not a switch either
 		what += fmt.Sprintf(" %q", v.text)
 	}
 	s.faults = append(s.faults, &fault.Error{Kind: fault.Usage, What: what, Why: why, Hint: hint})

@@ -48,8 +48,8 @@ func (u *ui) fail(err error) int {
 	for i, f := range all {
 		if u.json {
 			attrs := []any{"kind", f.Kind.String()}
-			if f.Hint != "" {
-				attrs = append(attrs, "hint", f.Hint)
+			if cure := f.Cure(); cure != "" {
+				attrs = append(attrs, "hint", cure)
 			}
 			if i == len(all)-1 {
 				attrs = append(attrs, "exit", code)
@@ -58,9 +58,9 @@ func (u *ui) fail(err error) int {
 			continue
 		}
 		u.errorf("vaultexec: %s\n", oneLine(f.Error()))
-		if f.Hint != "" && !contains(hints, f.Hint) {
-			hints = append(hints, f.Hint)
-			u.errorf("vaultexec: hint: %s\n", oneLine(f.Hint))
+		if cure := f.Cure(); cure != "" && !contains(hints, cure) {
+			hints = append(hints, cure)
+			u.errorf("vaultexec: hint: %s\n", oneLine(cure))
 		}
 	}
 	return code

@@ -29,7 +29,7 @@ const defaultPath = "/bin:/usr/bin"
 func findProgram(argv, environ []string) (program, error) {
 	name := argv[0]
 	if name == "" {
-		return program{}, &fault.Error{Kind: fault.NotFound, What: "cannot start the command", Why: "its name is empty"}
+		return program{}, &fault.Error{Kind: fault.NotFound, What: "cannot start the command", Why: "its name is empty", Hint: "a variable in the command line may be empty"}
 	}
 	if strings.Contains(name, "/") {
 		if err := executable(name); err != nil {
@@ -148,13 +148,14 @@ func interpreter(path, interp string) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR):
-		e := &fault.Error{Kind: fault.NotFound, What: fmt.Sprintf("cannot start %q", path), Why: fmt.Sprintf("its interpreter %q is missing", interp)}
+		e := &fault.Error{Kind: fault.NotFound, What: fmt.Sprintf("cannot start %q", path), Why: fmt.Sprintf("its interpreter %q is missing", interp),
+			Hint: "install it; a script names it in its #! line, and a program was perhaps built for another C library"}
 		if strings.HasSuffix(interp, "\r") {
 			e.Hint = "the #! line ends in a carriage return: save the script with Unix line ends"
 		}
 		return e
 	}
-	return &fault.Error{Kind: fault.NotExecutable, What: fmt.Sprintf("cannot start %q", path), Why: fmt.Sprintf("its interpreter %q: %s", interp, err)}
+	return &fault.Error{Kind: fault.NotExecutable, What: fmt.Sprintf("cannot start %q", path), Why: fmt.Sprintf("its interpreter %q: %s", interp, err), Hint: "it must be a program that may be executed"}
 }
 
 // scriptInterpreter returns the program of a #! line as the kernel reads it (fs/binfmt_script.c).

@@ -36,21 +36,22 @@ var kinds = [...]struct {
 	name  string
 	code  int
 	retry bool
+	cure  string // for a failure that has no hint of its own
 }{
-	Usage:         {"usage", 125, false},
-	Defect:        {"defect", 125, false},
-	Away:          {"away", 120, true},
-	Address:       {"address", 120, false},
-	Refused:       {"refused", 121, false},
-	Denied:        {"denied", 121, false},
-	BadToken:      {"token", 121, false},
-	Missing:       {"missing", 122, false},
-	Deleted:       {"deleted", 122, false},
-	Value:         {"value", 123, false},
-	Changed:       {"changed", 124, false},
-	NotExecutable: {"not-executable", 126, false},
-	NotFound:      {"not-found", 127, false},
-	Conflict:      {"conflict", 123, false},
+	Usage:         {"usage", 125, false, ""},
+	Defect:        {"defect", 125, false, "this should not happen: report it with what vaultexec --version prints"},
+	Away:          {"away", 120, true, "Vault's own log says more; --wait is how long the end of it is waited for"},
+	Address:       {"address", 120, false, "check --address or VAULT_ADDR"},
+	Refused:       {"refused", 121, false, "vaultexec help login says what each method needs"},
+	Denied:        {"denied", 121, false, "vaultexec check shows which policy rule is missing"},
+	BadToken:      {"token", 121, false, "log in again (`vault login`), or give another token"},
+	Missing:       {"missing", 122, false, "check its spelling; vaultexec list shows what there is, where a policy allows it"},
+	Deleted:       {"deleted", 122, false, "vaultexec get --versions shows what there is"},
+	Value:         {"value", 123, false, ""},
+	Changed:       {"changed", 124, false, ""},
+	NotExecutable: {"not-executable", 126, false, ""},
+	NotFound:      {"not-found", 127, false, ""},
+	Conflict:      {"conflict", 123, false, ""},
 }
 
 // String names the kind in logs.
@@ -98,9 +99,12 @@ func (e *Error) Code() int {
 	return e.Kind.Code()
 }
 
-// Usagef makes a Usage error without a hint.
-func Usagef(format string, args ...any) *Error {
-	return &Error{Kind: Usage, What: fmt.Sprintf(format, args...)}
+// Cure is the hint, or what helps against most failures of the kind; "" when nothing does.
+func (e *Error) Cure() string {
+	if e.Hint != "" {
+		return e.Hint
+	}
+	return kinds[e.Kind].cure
 }
 
 // List is several failures that were found together. The first decides the exit code.

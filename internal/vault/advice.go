@@ -87,7 +87,7 @@ func (c *Client) List(ctx context.Context, engine Engine, dir string) ([]string,
 		Keys []string `json:"keys"`
 	}
 	if json.Unmarshal(a.Data, &d) != nil {
-		return nil, &fault.Error{Kind: fault.Away, What: fmt.Sprintf("cannot list %s/%s", engine.Mount, dir), Why: whyNotVault}
+		return nil, notVaults(fmt.Sprintf("cannot list %s/%s", engine.Mount, dir), "")
 	}
 	return d.Keys, nil
 }
@@ -107,7 +107,7 @@ func (c *Client) VisibleMounts(ctx context.Context) ([]Engine, error) {
 		} `json:"secret"`
 	}
 	if json.Unmarshal(a.Data, &d) != nil {
-		return nil, &fault.Error{Kind: fault.Away, What: "cannot list the mounts", Why: whyNotVault}
+		return nil, notVaults("cannot list the mounts", "")
 	}
 	engines := make([]Engine, 0, len(d.Secret))
 	for path, m := range d.Secret {

@@ -26,6 +26,7 @@ const (
 	whyBadToken = "the token is not valid"
 	whySealed   = "Vault is sealed"
 	whyNotVault = "the answer is not Vault's"
+	tooLarge    = "spread it over several paths, or keep it elsewhere, encrypted with a key that is in Vault"
 	whyNoSecret = "no such secret"
 	whyNoMount  = "no such mount"
 
@@ -65,12 +66,12 @@ var answers = []rule{
 	{status: 405, kind: fault.Missing, why: whyUnsupported},
 	{status: 412, text: "X-Vault-Request", kind: fault.Defect, why: "the request lacks a header"},
 	{status: 412, kind: fault.Away, why: "the server has not caught up with an earlier write"},
-	{status: 413, kind: fault.Value, why: "the request is too large for Vault"},
+	{status: 413, kind: fault.Value, why: "the request is too large for Vault", hint: tooLarge},
 	{status: 429, text: "rate limit quota exceeded", kind: fault.Away, why: "a rate limit quota of Vault is exceeded"},
 	{status: 429, kind: fault.Away, why: "too many requests"},
-	{status: 500, text: "JSON string value exceeds", kind: fault.Value, why: "a value is too long for Vault"},
-	{status: 500, text: "JSON object exceeds", kind: fault.Value, why: "too many keys for Vault"},
-	{status: 500, text: "value being too large", kind: fault.Value, why: "the secret is too large for Vault's storage"},
+	{status: 500, text: "JSON string value exceeds", kind: fault.Value, why: "a value is too long for Vault", hint: tooLarge},
+	{status: 500, text: "JSON object exceeds", kind: fault.Value, why: "too many keys for Vault", hint: "spread them over several paths"},
+	{status: 500, text: "value being too large", kind: fault.Value, why: "the secret is too large for Vault's storage", hint: tooLarge},
 	{status: 500, text: "malformed JSON", kind: fault.Value, why: "Vault cannot read the request"},
 	{status: 500, text: "duplicate key", kind: fault.Value, why: "a key is given twice"},
 	{status: 500, text: "past the max TTL", kind: fault.Denied, why: "the token has reached its longest life"},
@@ -141,8 +142,9 @@ func (c *Client) understand(r request, resp *http.Response, body []byte) (*Answe
 		if a.Status == http.StatusTooManyRequests {
 			return a, c.judge(r, a, resp)
 		}
-		return a, &fault.Error{Kind: fault.Away, What: r.what, Why: fmt.Sprintf("%s (HTTP %d from %s)", whyNotVault, a.Status, c.where),
-			Hint: "something else answers at this address, such as a proxy whose Vault is away: check --address", RetryAfter: retryAfter(resp)}
+		e := notVaults(r.what, fmt.Sprintf("HTTP %d from %s", a.Status, c.where))
+		e.RetryAfter = retryAfter(resp)
+		return a, e
 	}
 	a.LeaseID, a.LeaseDuration, a.Renewable = wire.LeaseID, wire.LeaseDuration, wire.Renewable
 	a.Data, a.Auth, a.Warnings, a.Errors = wire.Data, wire.Auth, wire.Warnings, wire.Errors
@@ -192,6 +194,15 @@ func (c *Client) judge(r request, a *Answer, resp *http.Response) error {
 }
 
 const tokenHint = "it may have expired or been revoked or used up, or may not be used from this address: log in again (`vault login`), or give another token"
+
+// notVaults is the failure of an answer that cannot be one of Vault's.
+func notVaults(what, detail string) *fault.Error {
+	why := whyNotVault
+	if detail != "" {
+		why += " (" + detail + ")"
+	}
+	return &fault.Error{Kind: fault.Away, What: what, Why: why, Hint: "something else answers at this address, such as a proxy whose Vault is away: check --address"}
+}
 
 // serverWords joins the errors of Vault's own JSON into one line, without what the request carried: whatever answers may quote
 // what it was asked with.
@@ -248,10 +259,10 @@ func (r request) secrets() []string {
 func (c *Client) redirected(r request, resp *http.Response) error {
 	loc, err := resp.Location()
 	if err != nil || loc.Host == "" {
-		return &fault.Error{Kind: fault.Away, What: r.what, Why: whyNotVault + " (a redirect to nowhere)"}
+		return notVaults(r.what, "a redirect to nowhere")
 	}
 	if resp.Request != nil && loc.Scheme == resp.Request.URL.Scheme && loc.Host == resp.Request.URL.Host {
-		return &fault.Error{Kind: fault.Usage, What: r.what, Why: "Vault does not accept the path as it is written"}
+		return &fault.Error{Kind: fault.Usage, What: r.what, Why: "Vault does not accept the path as it is written", Hint: "write it without empty segments, dots and odd characters"}
 	}
 	to := (&url.URL{Scheme: loc.Scheme, Host: loc.Host}).String()
 	if resp.Request != nil && resp.Request.URL.Scheme == "http" && loc.Scheme == "https" && loc.Hostname() == resp.Request.URL.Hostname() {

@@ -86,7 +86,7 @@ func PasswordFileSource(option, path string) Source {
 // CheckPassword refuses what could not be a password: Vault answers an empty one with an internal error.
 func CheckPassword(source, s string) (Text, error) {
 	if s == "" {
-		return Text{}, &fault.Error{Kind: fault.Usage, What: "cannot use " + source, Why: "it is empty"}
+		return Text{}, &fault.Error{Kind: fault.Usage, What: "cannot use " + source, Why: "it is empty", Hint: "put the password there, on one line"}
 	}
 	return Text{s}, nil
 }
@@ -293,7 +293,7 @@ func (l *authenticator) grantOf(answer *Answer, at time.Time) (grant, error) {
 	case answer.Wrapped:
 		return grant{}, &fault.Error{Kind: fault.Usage, What: l.what(), Why: "the answer is wrapped", Hint: "something in front of Vault adds X-Vault-Wrap-TTL: take that out"}
 	case answer.Auth == nil:
-		return grant{}, &fault.Error{Kind: fault.Away, What: l.what(), Why: whyNotVault + " (no token in it)"}
+		return grant{}, notVaults(l.what(), "no token in it")
 	case answer.Auth.ClientToken == "" && len(answer.Auth.MFA) > 0 && string(answer.Auth.MFA) != "null":
 		refused.Why = "a second factor (MFA) is demanded, which vaultexec cannot give"
 		refused.Hint = "log in with `vault login` and use its token, or take this login out of the MFA enforcement (identity/mfa/login-enforcement)"
@@ -347,7 +347,7 @@ func (l *authenticator) lookupWrapping(ctx context.Context, w Text) (string, err
 	}
 	var info wrapping
 	if json.Unmarshal(a.Data, &info) != nil || info.CreationPath == "" {
-		return "", &fault.Error{Kind: fault.Away, What: l.what(), Why: whyNotVault + " (no creation path in it)"}
+		return "", notVaults(l.what(), "no creation path in it")
 	}
 	return info.CreationPath, nil
 }

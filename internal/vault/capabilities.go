@@ -7,8 +7,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/agenticverz/vaultexec/internal/fault"
 )
 
 // Capabilities asks what the token may do with API paths. It needs the default policy, or a rule for
@@ -21,7 +19,7 @@ func (c *Client) Capabilities(ctx context.Context, paths []string) (map[string][
 	}
 	var d map[string]json.RawMessage
 	if json.Unmarshal(a.Data, &d) != nil {
-		return nil, &fault.Error{Kind: fault.Away, What: r.what, Why: whyNotVault}
+		return nil, notVaults(r.what, "")
 	}
 	caps := map[string][]string{}
 	for _, p := range paths {
@@ -76,7 +74,7 @@ func (c *Client) Server(ctx context.Context) (ServerInfo, error) {
 		Enterprise *bool  `json:"enterprise"`
 	}
 	if json.Unmarshal(a.raw, &h) != nil || h.Version == "" {
-		return ServerInfo{}, &fault.Error{Kind: fault.Away, What: r.what, Why: whyNotVault}
+		return ServerInfo{}, notVaults(r.what, "")
 	}
 	return ServerInfo{h.Version, a.Date, h.Enterprise}, nil
 }

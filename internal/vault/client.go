@@ -90,7 +90,7 @@ func New(cfg Config) (*Client, error) {
 	if cfg.ProxyAddress != "" {
 		proxy, err := url.Parse(cfg.ProxyAddress)
 		if err != nil || proxy.Host == "" {
-			return nil, &fault.Error{Kind: fault.Usage, What: "cannot use VAULT_PROXY_ADDR", Why: "not a URL such as http://proxy:3128"}
+			return nil, &fault.Error{Kind: fault.Usage, What: "cannot use VAULT_PROXY_ADDR", Why: "not a URL", Hint: "write it as http://proxy:3128"}
 		}
 		transport.Proxy = http.ProxyURL(proxy)
 	}
@@ -121,7 +121,7 @@ func New(cfg Config) (*Client, error) {
 	}
 	client, err := api.NewClient(conf)
 	if err != nil {
-		return nil, &fault.Error{Kind: fault.Usage, What: "cannot set up the connection", Why: "the address is not valid", Err: err}
+		return nil, &fault.Error{Kind: fault.Usage, What: "cannot set up the connection", Why: "the address is not valid", Hint: "correct --address, VAULT_ADDR or VAULT_AGENT_ADDR", Err: err}
 	}
 	client.SetWrappingLookupFunc(func(string, string) string { return "" })
 	client.ClearToken()
@@ -226,7 +226,7 @@ func tlsFilesError(cfg Config, err error) error {
 			continue
 		}
 		if _, err := os.ReadFile(file.path); err != nil && (file.option != "--ca-path" || !isDir(file.path)) {
-			e.Why = fmt.Sprintf("cannot read %s %q: %s", file.option, file.path, Errno(err))
+			e.Why, e.Hint = fmt.Sprintf("cannot read %s %q: %s", file.option, file.path, Errno(err)), fileHint
 			return e
 		}
 	}

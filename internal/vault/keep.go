@@ -194,7 +194,7 @@ func (s *Session) renew(ctx context.Context, g *grant, log *slog.Logger) error {
 		log.Debug("the token is renewed", "seconds", a.Auth.LeaseDuration)
 		return nil
 	case err == nil:
-		return &fault.Error{Kind: fault.Away, What: "cannot renew the token", Why: whyNotVault}
+		return notVaults("cannot renew the token", "")
 	case fault.Is(err, fault.Away, fault.Address, fault.BadToken):
 		return err
 	}

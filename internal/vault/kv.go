@@ -53,6 +53,8 @@ type ReadOptions struct {
 // reserved mounts hold no secrets for programs, and a cubbyhole could imitate the proof of KV version 2.
 var reserved = []string{"cubbyhole", "identity", "sys", "auth"}
 
+const mountsHint = "`vaultexec list /` shows the mounts that the token can see"
+
 // Read reads a secret of a KV engine of either version, or of any engine that answers a read.
 //
 // The version is found by guess, proof and question: the path is read as if the mount were version 2. An answer that proves
@@ -60,7 +62,7 @@ var reserved = []string{"cubbyhole", "identity", "sys", "auth"}
 // which every token may that may do anything below the mount, and which uses up no use of a token.
 func (c *Client) Read(ctx context.Context, p Path, opt ReadOptions) (*Secret, error) {
 	if root, _, _ := strings.Cut(p.Mount+"/"+p.Name, "/"); slices.Contains(reserved, root) || p.Mount == "" && slices.Contains(reserved, firstSegment(p.Name)) {
-		return nil, &fault.Error{Kind: fault.Usage, What: cannotRead(p), Why: "it is not in a secrets engine"}
+		return nil, &fault.Error{Kind: fault.Usage, What: cannotRead(p), Why: "it is not in a secrets engine", Hint: mountsHint}
 	}
 	engine, known := c.mounts.find(p)
 	var guess *Answer
@@ -231,7 +233,7 @@ func notUnderstood(p Path, a *Answer) error {
 	if a.Wrapped {
 		return &fault.Error{Kind: fault.Usage, What: cannotRead(p), Why: "the answer is wrapped", Hint: "something in front of Vault adds X-Vault-Wrap-TTL: take that out"}
 	}
-	return &fault.Error{Kind: fault.Away, What: cannotRead(p), Why: whyNotVault + " (no secret in it)"}
+	return notVaults(cannotRead(p), "no secret in it")
 }
 
 // readPlain reads <mount>/<name>: KV version 1 and every engine that is not KV.
@@ -380,7 +382,7 @@ func (c *Client) askServer(ctx context.Context, p Path) (Engine, error) {
 		// Namespaces: the answer may or may not begin with the one that the path or the header named.
 		e.Mount = p.Mount
 		if e.Mount == "" {
-			return Engine{}, &fault.Error{Kind: fault.Usage, What: cannotRead(p), Why: fmt.Sprintf("the mount %q is not at the start of it", strings.TrimSuffix(m.Path, "/"))}
+			return Engine{}, &fault.Error{Kind: fault.Usage, What: cannotRead(p), Why: fmt.Sprintf("the mount %q is not at the start of it", strings.TrimSuffix(m.Path, "/")), Hint: mountsHint}
 		}
 	}
 	switch m.Type {
@@ -390,7 +392,7 @@ func (c *Client) askServer(ctx context.Context, p Path) (Engine, error) {
 			e.KV = 2
 		}
 	case "cubbyhole", "system", "identity", "ns_system", "ns_identity", "ns_cubbyhole":
-		return Engine{}, &fault.Error{Kind: fault.Usage, What: cannotRead(p), Why: fmt.Sprintf("%s holds no secrets for programs", e.Mount)}
+		return Engine{}, &fault.Error{Kind: fault.Usage, What: cannotRead(p), Why: fmt.Sprintf("%s holds no secrets for programs", e.Mount), Hint: mountsHint}
 	}
 	return e, nil
 }

@@ -127,7 +127,7 @@ func (c *Client) Look(ctx context.Context, p Path) (Marker, error) {
 		} `json:"versions"`
 	}
 	if json.Unmarshal(a.Data, &m) != nil || m.Current == nil {
-		return Marker{}, &fault.Error{Kind: fault.Away, What: r.what, Why: whyNotVault}
+		return Marker{}, notVaults(r.what, "")
 	}
 	v, ok := m.Versions[strconv.Itoa(*m.Current)]
 	if !ok {

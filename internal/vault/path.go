@@ -45,7 +45,7 @@ func ParseKeyRef(s, mount string) (Path, string, error) {
 		return Path{}, "", pathError(s, "no #KEY", `name one key of the secret, as in "database#POSTGRES_PASSWORD"`)
 	}
 	if i := strings.IndexFunc(key, unicode.IsControl); i >= 0 {
-		return Path{}, "", pathError(s, "a control character in the key", "")
+		return Path{}, "", pathError(s, "a control character in the key", "write the key as `vaultexec get PATH` shows it")
 	}
 	p, err := parsePath(path, mount)
 	return p, unescape(key), err
@@ -57,7 +57,7 @@ func parsePath(s, mount string) (Path, error) {
 	if i := strings.LastIndexByte(s, '@'); i >= 0 && isVersion(s[i+1:]) {
 		n, err := strconv.Atoi(s[i+1:])
 		if err != nil {
-			return Path{}, pathError(s, "the version is too large", "")
+			return Path{}, pathError(s, "the version is too large", "`vaultexec get --versions PATH` shows those that there are")
 		}
 		p.Version, rest = n, s[:i]
 	}
@@ -83,8 +83,6 @@ func parsePath(s, mount string) (Path, error) {
 	return p, nil
 }
 
-var escaper = strings.NewReplacer("%", "%25", "@", "%40", "#", "%23")
-
 // Reference writes the reference to one key, with the mount, as ParseKeyRef reads it.
 func (p Path) Reference(key string) string {
 	version := ""
@@ -92,7 +90,7 @@ func (p Path) Reference(key string) string {
 		version = "@" + strconv.Itoa(p.Version)
 		p.Version = 0
 	}
-	return "/" + escaper.Replace(p.String()) + version + "#" + strings.ReplaceAll(key, "%", "%25")
+	return "/" + EscapePath(p.String()) + version + "#" + strings.ReplaceAll(key, "%", "%25")
 }
 
 // ParseDir reads the path of a folder: as ParsePath, but a slash at the end and a mount alone ("/agenticverz") are fine.
@@ -143,6 +141,11 @@ func splitPath(s string) (segments []string, why string) {
 }
 
 var unescaper = strings.NewReplacer("%40", "@", "%23", "#", "%25", "%", "%2C", ",", "%2c", ",", "%7C", "|", "%7c", "|", "%7D", "}", "%7d", "}")
+
+var escaper = strings.NewReplacer("@", "%40", "#", "%23", "%", "%25", ",", "%2C")
+
+// EscapePath writes a name of Vault's as a part of a path on the command line or in a variable.
+func EscapePath(s string) string { return escaper.Replace(s) }
 
 func unescape(s string) string { return unescaper.Replace(s) }
 

@@ -385,7 +385,7 @@ func (s *Session) lookup(ctx context.Context, t Text) (grant, error) {
 		Expires   *string  `json:"expire_time"` // null for a token that never ends
 	}
 	if json.Unmarshal(a.Data, &d) != nil || d.Type == "" {
-		return grant{}, &fault.Error{Kind: fault.Away, What: "cannot look the token up", Why: whyNotVault}
+		return grant{}, notVaults("cannot look the token up", "")
 	}
 	g := grant{
 		token: t, accessor: d.Accessor, policies: append(d.Policies, d.Identity...), kind: d.Type, at: at,

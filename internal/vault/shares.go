@@ -73,7 +73,7 @@ func addShare(shares []Share, s Share) []Share {
 func jsonShares(text string) ([]Share, *fault.Error) {
 	var object map[string]json.RawMessage
 	if json.Unmarshal([]byte(text), &object) != nil {
-		return nil, &fault.Error{Why: "it begins like JSON and is none"}
+		return nil, &fault.Error{Why: "it begins like JSON and is none", Hint: "it should be what `vault operator init -format=json` printed"}
 	}
 	var shares []Share
 	recovery := false

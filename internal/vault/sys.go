@@ -68,7 +68,7 @@ func sealStatus(r request, a *Answer) (SealStatus, error) {
 		Sealed *bool `json:"sealed"`
 	}
 	if json.Unmarshal(a.raw, &has) != nil || has.Sealed == nil || json.Unmarshal(a.raw, &s) != nil {
-		return s, &fault.Error{Kind: fault.Away, What: r.what, Why: whyNotVault}
+		return s, notVaults(r.what, "")
 	}
 	s.Date = a.Date
 	return s, nil
@@ -123,7 +123,7 @@ func (c *Client) Leader(ctx context.Context) (Leader, error) {
 	a, err := c.do(ctx, request{what: "cannot ask for the leader", path: "sys/leader", bare: true, token: &Text{}})
 	var l Leader
 	if err == nil && json.Unmarshal(a.raw, &l) != nil {
-		err = &fault.Error{Kind: fault.Away, What: "cannot ask for the leader", Why: whyNotVault}
+		err = notVaults("cannot ask for the leader", "")
 	}
 	return l, err
 }
@@ -172,7 +172,7 @@ func (c *Client) LookupToken(ctx context.Context) (TokenInfo, error) {
 		Uses      int      `json:"num_uses"`
 	}
 	if json.Unmarshal(a.Data, &d) != nil || d.Type == "" {
-		return TokenInfo{}, &fault.Error{Kind: fault.Away, What: "cannot look the token up", Why: whyNotVault}
+		return TokenInfo{}, notVaults("cannot look the token up", "")
 	}
 	return TokenInfo{d.Type, d.Name, append(d.Policies, d.Identity...), time.Duration(d.TTL) * time.Second, d.Renewable, d.Uses}, nil
 }
@@ -214,7 +214,7 @@ func (c *Client) Versions(ctx context.Context, p Path) ([]VersionInfo, error) {
 		} `json:"versions"`
 	}
 	if json.Unmarshal(a.Data, &m) != nil {
-		return nil, &fault.Error{Kind: fault.Away, What: r.what, Why: whyNotVault}
+		return nil, notVaults(r.what, "")
 	}
 	who := func(raw json.RawMessage) string {
 		var w actor

@@ -30,9 +30,11 @@ func ReadCredential(option, path string) (Text, error) {
 	return CheckCredential(fmt.Sprintf("%s %q", option, path), s)
 }
 
+const fileHint = "name a file that is there and that this user may read"
+
 // readSmall reads a file that holds a credential.
 func readSmall(option, path string) (string, error) {
-	e := &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot read %s %q", option, path)}
+	e := &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot read %s %q", option, path), Hint: fileHint}
 	f, err := os.Open(path)
 	if err != nil {
 		e.Why, e.Err = Errno(err), err
@@ -44,7 +46,7 @@ func readSmall(option, path string) (string, error) {
 	case err != nil:
 		e.Why, e.Err = Errno(err), err
 	case len(b) > maxCredential:
-		e.Why = "it is too large for a credential"
+		e.Why, e.Hint = "it is too large for a credential", "name the file that holds the credential and nothing else"
 	default:
 		return string(b), nil
 	}
@@ -57,9 +59,9 @@ func CheckCredential(source, s string) (Text, error) {
 	e := &fault.Error{Kind: fault.Usage, What: "cannot use " + source}
 	switch {
 	case s == "":
-		e.Why = "it is empty"
+		e.Why, e.Hint = "it is empty", "put the credential there, and nothing else"
 	case strings.IndexFunc(s, func(r rune) bool { return r <= ' ' || r >= 0x7f }) >= 0:
-		e.Why = "it holds a blank, a line break or a character that no credential has"
+		e.Why, e.Hint = "it holds a blank, a line break or a character that no credential has", "put the credential there, and nothing else"
 	default:
 		return Text{s}, nil
 	}
@@ -74,10 +76,7 @@ const helperLimit = time.Minute
 func StoredToken(ctx context.Context, home, configPath string, environ []string) (Text, error) {
 	none := &fault.Error{Kind: fault.Usage, What: "cannot log in", Why: "no token",
 		Hint: "set VAULT_TOKEN, give --token-file FILE, or log in with `vault login`"}
-	if configPath == "" && home != "" {
-		configPath = filepath.Join(home, ".vault")
-	}
-	if configPath != "" {
+	if configPath = cliConfig(home, configPath); configPath != "" {
 		helper, err := tokenHelper(configPath)
 		if err != nil {
 			return Text{}, err
@@ -96,6 +95,24 @@ func StoredToken(ctx context.Context, home, configPath string, environ []string)
 		return Text{}, none
 	}
 	return t, err
+}
+
+// HasTokenHelper reports whether StoredToken would run a program, or cannot tell.
+func HasTokenHelper(home, configPath string) bool {
+	configPath = cliConfig(home, configPath)
+	if configPath == "" {
+		return false
+	}
+	helper, err := tokenHelper(configPath)
+	return helper != "" || err != nil
+}
+
+// cliConfig is the path of the Vault CLI's configuration file.
+func cliConfig(home, configPath string) string {
+	if configPath == "" && home != "" {
+		return filepath.Join(home, ".vault")
+	}
+	return configPath
 }
 
 // tokenHelper returns the token_helper of the Vault CLI's configuration file. HCL was its format from the start.
@@ -119,6 +136,8 @@ func tokenHelper(path string) (string, error) {
 	return conf.TokenHelper, nil
 }
 
+const helperHint = "correct token_helper there, or set VAULT_TOKEN or give --token-file to do without it"
+
 // askHelper runs "HELPER get" as the Vault CLI does, without os/exec: while a command is supervised every child is reaped by
 // the main goroutine, which would leave os/exec waiting for a status that is gone. The status is looked at where it can be had.
 //
@@ -127,7 +146,7 @@ func tokenHelper(path string) (string, error) {
 func askHelper(ctx context.Context, helper, configPath string, environ []string) (Text, error) {
 	what := fmt.Sprintf("cannot get a token from the token helper %q (named by %s)", helper, configPath)
 	if !filepath.IsAbs(helper) {
-		return Text{}, &fault.Error{Kind: fault.Usage, What: what, Why: "its path is not absolute"}
+		return Text{}, &fault.Error{Kind: fault.Usage, What: what, Why: "its path is not absolute", Hint: helperHint}
 	}
 	type answer struct {
 		out    []byte
@@ -150,11 +169,11 @@ func askHelper(ctx context.Context, helper, configPath string, environ []string)
 	out, status, err := a.out, a.status, a.err
 	switch {
 	case err != nil:
-		return Text{}, &fault.Error{Kind: fault.Usage, What: what, Why: "it cannot be started: " + Errno(err)}
+		return Text{}, &fault.Error{Kind: fault.Usage, What: what, Why: "it cannot be started: " + Errno(err), Hint: helperHint}
 	case status.Exited() && status.ExitStatus() != 0:
-		return Text{}, &fault.Error{Kind: fault.Usage, What: what, Why: fmt.Sprintf("it ended with exit status %d", status.ExitStatus())}
+		return Text{}, &fault.Error{Kind: fault.Usage, What: what, Why: fmt.Sprintf("it ended with exit status %d", status.ExitStatus()), Hint: helperHint}
 	case status.Signaled():
-		return Text{}, &fault.Error{Kind: fault.Usage, What: what, Why: "it was ended by signal " + status.Signal().String()}
+		return Text{}, &fault.Error{Kind: fault.Usage, What: what, Why: "it was ended by signal " + status.Signal().String(), Hint: helperHint}
 	case len(bytes.TrimSpace(out)) == 0:
 		return Text{}, &fault.Error{Kind: fault.Usage, What: what, Why: "it has no token", Hint: "log in with `vault login`"}
 	}

@@ -320,7 +320,7 @@ func writtenVersion(p Path, a *Answer) (int, error) {
 		Version int `json:"version"`
 	}
 	if json.Unmarshal(a.Data, &d) != nil || d.Version == 0 {
-		return 0, &fault.Error{Kind: fault.Away, What: cannotWrite(p), Why: whyNotVault + " (it names no version)"}
+		return 0, notVaults(cannotWrite(p), "it names no version")
 	}
 	return d.Version, nil
 }

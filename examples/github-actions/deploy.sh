@@ -1,0 +1,3 @@
+#!/bin/sh
+: "${DEPLOY_TOKEN:?}"
+echo "deploying as $DEPLOY_USER"
