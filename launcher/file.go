@@ -437,6 +437,7 @@ func (s *supervisor) ready() {
 
 // rewrite puts the files of env in their places while the command runs, and reports whether that worked.
 func (s *supervisor) rewrite(env *Env) bool {
+	s.out.add(env)
 	err := s.files.place(env)
 	if err != nil {
 		s.Log.Warn("the files are not replaced: "+err.Error(), "hint", fault.Of(err).Hint)

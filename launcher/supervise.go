@@ -87,6 +87,7 @@ func (l *launch) supervise(p program, env *Env, got []fetched) error {
 	finish := s.attend(p, got)
 	debug.FreeOSMemory()
 	s.loop()
+	s.out.finish()
 	finish()
 	return s.outcome()
 }
@@ -281,12 +282,20 @@ func (s *supervisor) waitForSignal(d time.Duration) syscall.Signal {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	runtime.Gosched() // os/signal's goroutine may hold a signal that it could not put into the channel yet
-	ends := func(sig os.Signal) bool { return isDeadly(sig.(syscall.Signal)) && sig != s.Watching.Refresh }
+	ends := func(sig os.Signal) syscall.Signal {
+		switch {
+		case sig == unix.SIGCONT && s.inner.left():
+			return unix.SIGTERM
+		case isDeadly(sig.(syscall.Signal)) && sig != s.Watching.Refresh:
+			return sig.(syscall.Signal)
+		}
+		return 0
+	}
 	for over := false; ; {
 		select {
 		case sig := <-s.signals.ch:
-			if ends(sig) {
-				return sig.(syscall.Signal)
+			if sig := ends(sig); sig != 0 {
+				return sig
 			}
 			continue
 		default:
@@ -296,8 +305,8 @@ func (s *supervisor) waitForSignal(d time.Duration) syscall.Signal {
 		}
 		select {
 		case sig := <-s.signals.ch:
-			if ends(sig) {
-				return sig.(syscall.Signal)
+			if sig := ends(sig); sig != 0 {
+				return sig
 			}
 		case <-t.C:
 			over = true
@@ -313,18 +322,19 @@ func (s *supervisor) fork() error {
 	front := false
 	if s.tty != nil {
 		s.tty.look()
-		front = s.tty.own && s.tty.foreground
+		front = s.tty.own && s.tty.foreground && s.inner.inFront()
 	}
 	next := s.runs.env
 	if s.next != nil {
 		next = s.next.env
 	}
+	s.out.begin(next)
 	env, done, err := s.files.handOver(next)
 	if err != nil {
 		return err
 	}
 	defer done()
-	attr := &syscall.ProcAttr{Env: env, Files: []uintptr{0, 1, 2}, Sys: sys}
+	attr := &syscall.ProcAttr{Env: env, Files: s.out.files(), Sys: sys}
 	pid, err := s.forkExec(attr)
 	if err != nil {
 		return err
@@ -374,6 +384,12 @@ func (s *supervisor) received(sig syscall.Signal) {
 	if sig == unix.SIGPIPE {
 		return
 	}
+	if sig == unix.SIGCONT && s.inner.left() { // killed, and what it was to the command is over
+		if s.pid != 0 {
+			s.resumed()
+		}
+		sig = unix.SIGTERM
+	}
 	if sig == s.Watching.Refresh && s.watch != nil {
 		select {
 		case s.watch.look <- struct{}{}:
@@ -399,12 +415,13 @@ func (s *supervisor) received(sig syscall.Signal) {
 
 // forward passes a signal on, unless the terminal has sent it to the child as well.
 func (s *supervisor) forward(sig syscall.Signal) {
+	resized := sig == unix.SIGWINCH && s.out.resize() // whoever heard of it before saw the old size
 	if s.sharedGroup() {
 		changed := sig == unix.SIGWINCH && s.tty.sizeChanged(time.Now())
 		front := s.tty.inFront()
 		// One that ends things and came just before the fork reached nobody but vaultexec.
 		early := isDeadly(sig) && time.Since(s.forkedAt) < forkMoment
-		if !early && terminalSent(sig, s.tty.foreground, front == s.tty.group, changed, front < 0) {
+		if !early && !resized && terminalSent(sig, s.tty.foreground, front == s.tty.group, changed, front < 0) {
 			return
 		}
 	}
@@ -432,7 +449,9 @@ func (s *supervisor) resumed() {
 	if s.tty != nil {
 		s.tty.look()
 		if s.tty.own {
-			s.tty.give(s.tty.group, s.pid)
+			if s.inner.inFront() {
+				s.tty.give(s.tty.group, s.pid)
+			}
 		} else if self && !s.stopped {
 			return
 		}
@@ -553,18 +572,26 @@ func (s *supervisor) childStopped(sig syscall.Signal) {
 	}
 	// A child that was stopped because it asked for the terminal goes on if it can have it. That is so after `fg` of a job that
 	// runs: the shell gives the terminal to the group that it knows, and has no reason to send SIGCONT.
-	if s.tty.own && (sig == unix.SIGTTIN || sig == unix.SIGTTOU) && (s.tty.inFront() == s.pid || s.tty.give(s.tty.group, s.pid)) {
+	if s.tty.own && (sig == unix.SIGTTIN || sig == unix.SIGTTOU) && s.inner.inFront() && (s.tty.inFront() == s.pid || s.tty.give(s.tty.group, s.pid)) {
 		s.signalChild(unix.SIGCONT, true)
 		return
 	}
-	if orphaned() {
+	if s.inner == nil && orphaned() {
 		s.unstop(sig)
 		return
 	}
 	if s.tty.own {
 		s.tty.give(s.pid, s.tty.group)
 	}
+	s.out.drain()
 	s.selfStopped = true
+	if s.inner != nil {
+		if !s.inner.stop() {
+			s.selfStopped = false
+			s.unstop(sig)
+		}
+		return
+	}
 	s.signals.withDefault(sig, func() { raise(sig) })
 	// Execution goes on here after SIGCONT, which is in the channel now, or at once if the parent died in between.
 	if orphaned() {
@@ -633,6 +660,11 @@ func RunStub(args, environ []string) error {
 	if args[0] == terminalStubName {
 		unblock(unix.SIGTSTP)
 	}
+	return startError(args[1], unix.Exec(args[1], args[2:], renamed(environ)))
+}
+
+// renamed lets the variables that name the parent process name this one.
+func renamed(environ []string) []string {
 	parent, self := fmt.Sprint(os.Getppid()), fmt.Sprint(os.Getpid())
 	env := make([]string, len(environ))
 	for i, kv := range environ {
@@ -643,5 +675,5 @@ func RunStub(args, environ []string) error {
 			}
 		}
 	}
-	return startError(args[1], unix.Exec(args[1], args[2:], env))
+	return env
 }
