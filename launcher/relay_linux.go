@@ -86,7 +86,8 @@ func (l *launch) runRelay(terminals int) error {
 	if r.tty.modes != nil {
 		_ = unix.IoctlSetTermios(master, setTermiosDrain, r.tty.modes)
 	}
-	r.note()
+	copySize(r.tty.fd, master)
+	r.behind()
 	if r.keys, err = newKeyboard(r.tty.fd, master); err != nil {
 		return maskFault(err)
 	}
@@ -254,6 +255,16 @@ func (r *relay) back() {
 	}
 	r.note()
 	r.set(r.last)
+	r.behind()
+}
+
+// behind prepares the inner terminal for the background: what line ends become is the outer terminal's business there.
+func (r *relay) behind() {
+	if modes, err := unix.IoctlGetTermios(r.master, getTermios); err == nil {
+		modes.Oflag &^= unix.OPOST
+		_ = unix.IoctlSetTermios(r.master, setTermiosDrain, modes)
+	}
+	r.note()
 }
 
 // note remembers the modes of the inner terminal.
