@@ -61,11 +61,11 @@ func (l *launch) openOutputs() (*outputs, error) {
 		var err error
 		switch {
 		case l.inner != nil && l.inner.ours(fd):
-			s.in, o.fds[fd], s.terminal = l.inner.master, l.inner.slave, true
+			s.in, o.fds[fd], s.typed = l.inner.master, l.inner.slave, true
 		case isTerminal(fd):
 			s.in, o.fds[fd], err = openPty()
 			if err == nil {
-				s.terminal, s.relays = true, true
+				s.relays = true
 				plainOutput(s.in, fd)
 			}
 		default:
@@ -86,7 +86,7 @@ func (l *launch) openOutputs() (*outputs, error) {
 		o.streams = append(o.streams, s)
 	}
 	for _, s := range o.streams {
-		s.mask = masker{least: l.Masking.Least, typed: s.terminal}
+		s.mask = masker{least: l.Masking.Least, typed: s.typed}
 		s.requests, s.over = make(chan request, 8), make(chan struct{})
 		go s.run()
 	}
@@ -195,9 +195,10 @@ func (o *outputs) drain() {
 	}
 	limit := time.NewTimer(lastDrain)
 	defer limit.Stop()
-	for _, done := range o.ask(false) {
+	for _, w := range o.ask(false) {
 		select {
-		case <-done:
+		case <-w.done:
+		case <-w.over:
 		case <-limit.C:
 			return
 		}
@@ -210,10 +211,12 @@ func (o *outputs) finish() {
 	if o == nil {
 		return
 	}
-	for _, done := range o.ask(true) {
+	for _, w := range o.ask(true) {
 		for waiting := true; waiting; {
 			select {
-			case <-done:
+			case <-w.done:
+				waiting = false
+			case <-w.over:
 				waiting = false
 			case sig := <-o.l.signals.ch:
 				if isDeadly(sig.(unix.Signal)) {
@@ -224,20 +227,15 @@ func (o *outputs) finish() {
 	}
 }
 
-// ask sends a request to every stream and returns what will be closed when it is fulfilled.
-func (o *outputs) ask(end bool) []chan struct{} {
-	var all []chan struct{}
+// ask sends a request to every stream.
+func (o *outputs) ask(end bool) []request {
+	var all []request
 	for _, s := range o.streams {
-		r := request{end: end, done: make(chan struct{})}
-		select {
-		case <-s.over:
-			continue
-		default:
-		}
+		r := request{end: end, done: make(chan struct{}), over: s.over}
 		select {
 		case s.requests <- r:
 			_, _ = unix.Write(s.waker, []byte{0})
-			all = append(all, r.done)
+			all = append(all, r)
 		default: // it is stuck, and has been asked
 		}
 	}
@@ -249,8 +247,8 @@ type stream struct {
 	outputs     *outputs
 	name        string
 	in, out     int
-	terminal    bool
-	relays      bool // the terminal stands before another
+	typed       bool // it shows what a person types
+	relays      bool // a terminal that stands before another
 	wake, waker int
 	requests    chan request
 	over        chan struct{} // closed when run has ended
@@ -263,8 +261,9 @@ type stream struct {
 
 // request is to write everything that is there.
 type request struct {
-	end  bool // and to end
-	done chan struct{}
+	end  bool          // and to end
+	done chan struct{} // closed when it is fulfilled
+	over chan struct{} // closed when the stream has ended
 }
 
 // run copies until it is told to end, or until nobody reads: then the pipe is closed, so that the child gets SIGPIPE as it
@@ -274,7 +273,8 @@ func (s *stream) run() {
 	// catches that signal; the command that wrote is not to be stopped for it either, it has a terminal of its own.
 	runtime.LockOSThread()
 	blockHere(unix.SIGTTOU)
-	defer s.end()
+	defer close(s.over)
+	defer unix.Close(s.in)
 	s.buf = make([]byte, chunkSize)
 	for {
 		if ok := s.copy(-1); !ok {
@@ -300,19 +300,6 @@ func (s *stream) run() {
 			s.flush()
 			return
 		case fds[1].Revents&(unix.POLLERR|unix.POLLHUP|unix.POLLNVAL) != 0:
-			return
-		}
-	}
-}
-
-func (s *stream) end() {
-	unix.Close(s.in)
-	close(s.over)
-	for {
-		select {
-		case r := <-s.requests:
-			close(r.done)
-		default:
 			return
 		}
 	}

@@ -410,8 +410,8 @@ func (in *inner) enter() error {
 // stop stops this process so that the relay sees it and does the same, unless nobody could resume the relay: then it returns
 // false. (SIGTSTP would do nothing: no shell is in this session.)
 func (in *inner) stop() bool {
-	p, ok := readProcess(in.relay)
-	if !ok || orphanedFrom(p.parent, p.group, p.session, p.group == in.relay) {
+	p, ok := readProcess(in.relay) // which hidepid may hide
+	if ok && orphanedFrom(p.parent, p.group, p.session, p.group == in.relay) {
 		return false
 	}
 	raise(unix.SIGSTOP)
@@ -425,7 +425,7 @@ func (in *inner) inFront() bool {
 		return true
 	}
 	p, ok := readProcess(in.relay)
-	return ok && p.front == p.group
+	return !ok || p.front == p.group
 }
 
 // openPty makes a terminal.
