@@ -93,7 +93,7 @@ for v in sys.argv[1:]:
 			"plain": v, "hex": fmt.Sprintf("%x", v), "HEX": fmt.Sprintf("%X", v),
 			"base64": base64.StdEncoding.EncodeToString([]byte(v)), "raw base64": base64.RawStdEncoding.EncodeToString([]byte(v)),
 			"url base64": base64.URLEncoding.EncodeToString([]byte(v)), "raw url base64": base64.RawURLEncoding.EncodeToString([]byte(v)),
-			"query": url.QueryEscape(v), "path": url.PathEscape(v), "userinfo": urlQuote(v, "~$&+=:@", "%20", true), "lower query": urlQuote(v, "~", "+", false),
+			"query": url.QueryEscape(v), "path": url.PathEscape(v), "userinfo": strings.TrimPrefix(url.UserPassword("", v).String(), ":"), "fragment": (&url.URL{Fragment: v}).EscapedFragment(), "URL path": (&url.URL{Path: "/" + v}).EscapedPath()[1:],
 			"terminal": strings.ReplaceAll(v, "\n", "\r\n"),
 		}
 		inner := func(b []byte) string { return strings.Trim(string(b[1:len(b)-1]), "\n") }

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"strings"
+	"sync"
 	"unicode/utf16"
 	"unicode/utf8"
 )
@@ -55,111 +56,177 @@ func isArmor(line string) bool {
 
 // textForms are the value, and the value quoted: JSON as various encoders write it, and shell words.
 func textForms(v string) []string {
+	q := quotings()
 	forms := []string{v}
 	if utf8.ValidString(v) {
-		for _, q := range jsonQuotings {
-			forms = append(forms, q.quote(v))
-		}
+		forms = quoteAll(forms, v, q.json)
 	}
-	return append(forms, shellForms(v)...)
+	forms = quoteAll(forms, v, q.shell)
+	if v != "" && (v[0] == '#' || v[0] == '~') { // what printf %q quotes at the beginning only
+		forms = append(forms, `\`+q.shell[0].quote(v))
+	}
+	return forms
 }
 
-// jsonQuoting is how one kind of encoder quotes a string.
-type jsonQuoting struct {
-	always string // quoted as \u00xx beside control characters
-	slash  bool   // \/
-	ascii  bool   // nothing but ASCII
-	upper  bool   // \u00AB
-	coded  bool   // \u000a for \n
-	single bool   // ' and not " is quoted, by a backslash: Python's repr
+// quoting is one way to write a string: what stands for each byte, "" for itself.
+type quoting struct {
+	bytes [256]string
+	code  string // format of what stands for a UTF-16 unit outside of ASCII; "" for UTF-8 as it is
 }
 
-var jsonQuotings = []jsonQuoting{
-	{},                             // JavaScript, Go without HTML escapes, Ruby
-	{ascii: true},                  // Python
-	{always: "<>&"},                // Go
-	{always: "<>&\u2028\u2029"},    // Go, the rest of it
-	{always: "<>&='", ascii: true}, // Gson
-	{slash: true},                  // PHP with JSON_UNESCAPED_UNICODE
-	{slash: true, ascii: true},     // PHP
-	{coded: true},                  // Go before 1.22 for \b and \f, and others
-	{always: `"'<>&+` + "`", ascii: true, upper: true}, // .NET
-	{single: true},
-}
-
-func (q jsonQuoting) quote(v string) string {
+func (q *quoting) quote(v string) string {
 	var b strings.Builder
-	code := func(c uint16) {
-		if q.upper {
-			fmt.Fprintf(&b, `\u%04X`, c)
-		} else {
-			fmt.Fprintf(&b, `\u%04x`, c)
-		}
-	}
-	const short = "\b\f\n\r\t"
-	for _, r := range v {
-		i := strings.IndexRune(short, r)
-		switch {
-		case strings.ContainsRune(q.always, r), q.coded && r < ' ', r < ' ' && i < 0:
-			code(uint16(r))
-		case i >= 0:
-			b.WriteString(`\` + "bfnrt"[i:i+1])
-		case r == '\\', r == '"' && !q.single, r == '\'' && q.single, r == '/' && q.slash:
-			b.WriteString(`\` + string(r))
-		case q.ascii && r > '~':
-			for _, c := range utf16.Encode([]rune{r}) {
-				code(c)
+	b.Grow(len(v) + len(v)/2)
+	for i := 0; i < len(v); {
+		c := v[i]
+		if c >= utf8.RuneSelf && q.code != "" {
+			r, n := utf8.DecodeRuneInString(v[i:])
+			for _, unit := range utf16.Encode([]rune{r}) {
+				fmt.Fprintf(&b, q.code, unit)
 			}
-		default:
-			b.WriteRune(r)
+			i += n
+			continue
 		}
+		if with := q.bytes[c]; with != "" {
+			b.WriteString(with)
+		} else {
+			b.WriteByte(c)
+		}
+		i++
 	}
 	return b.String()
 }
 
-// shellForms are what set, export -p, declare -p, printf %q and ${v@Q} of the shells print between the outer quotes, and
-// Python's shlex.
-func shellForms(v string) []string {
-	backslashed := func(special string) string {
-		var b strings.Builder
-		for i := range len(v) {
-			if strings.IndexByte(special, v[i]) >= 0 {
-				b.WriteByte('\\')
-			}
-			b.WriteByte(v[i])
-		}
-		return b.String()
-	}
-	word := backslashed("\t\n !\"$&'()*,;<>?[\\]^`{|}")
-	if word != "" && (word[0] == '#' || word[0] == '~') {
-		word = `\` + word
-	}
-	var c, octal strings.Builder // $'…'
+// quoteAll appends v in every quoting. Most agree about the bytes that are in v, and about many values with v itself.
+func quoteAll(forms []string, v string, quotings []quoting) []string {
+	var has [256]bool
 	for i := range len(v) {
-		if j := strings.IndexByte("\a\b\x1b\f\n\r\t\v\\'", v[i]); j >= 0 {
-			q := `\` + `abEfnrtv\'`[j:j+1]
-			c.WriteString(q)
-			octal.WriteString(q)
-			continue
-		}
-		if v[i] < ' ' || v[i] == 0x7f {
-			fmt.Fprintf(&c, `\%03o`, v[i])
-		} else {
-			c.WriteByte(v[i])
-		}
-		if v[i] < ' ' || v[i] >= 0x7f {
-			fmt.Fprintf(&octal, `\%03o`, v[i])
-		} else {
-			octal.WriteByte(v[i])
+		has[v[i]] = true
+	}
+	var present, key []byte
+	for c, yes := range has {
+		if yes {
+			present = append(present, byte(c))
 		}
 	}
-	return []string{
-		strings.ReplaceAll(v, "'", `'\''`),
-		strings.ReplaceAll(v, "'", `'"'"'`),
-		backslashed("\\\"$`"), // "…"
-		word, c.String(), octal.String(),
+	seen := map[string]bool{}
+	for i := range quotings {
+		q := &quotings[i]
+		key = key[:0]
+		for _, c := range present {
+			with := q.bytes[c]
+			if c >= utf8.RuneSelf && q.code != "" {
+				with = q.code
+			}
+			if with != "" {
+				key = append(append(key, with...), 0)
+			}
+			key = append(key, 0)
+		}
+		if len(key) > len(present) && !seen[string(key)] {
+			seen[string(key)] = true
+			forms = append(forms, q.quote(v))
+		}
+	}
+	return forms
+}
+
+// set makes with, a format of the byte, stand for all of some bytes.
+func (q *quoting) set(bytes, format string) {
+	for i := range len(bytes) {
+		q.bytes[bytes[i]] = fmt.Sprintf(format, bytes[i])
 	}
 }
+
+const (
+	controls = "\x00\x01\x02\x03\x04\x05\x06\a\b\t\n\v\f\r\x0e\x0f\x10\x11\x12\x13\x14\x15\x16\x17\x18\x19\x1a\x1b\x1c\x1d\x1e\x1f"
+	letters  = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+)
+
+// quotings are made when they are needed first.
+var quotings = sync.OnceValue(func() (all struct{ json, shell, url []quoting }) {
+	type kind struct {
+		coded   string // as \u00xx beside control characters
+		escaped string // by a backslash
+		ascii   bool
+		upper   bool // \u00AB
+		long    bool // \u000a for \n
+	}
+	for _, k := range []kind{
+		{escaped: `"`},                              // JavaScript, Go without HTML escapes, Ruby
+		{escaped: `"`, ascii: true},                 // Python
+		{escaped: `"`, coded: "<>&"},                // Go
+		{escaped: `"`, coded: "<>&='", ascii: true}, // Gson
+		{escaped: `"/`},                             // PHP with JSON_UNESCAPED_UNICODE
+		{escaped: `"/`, ascii: true},                // PHP
+		{escaped: `"`, long: true},
+		{coded: `"'<>&+` + "`", ascii: true, upper: true}, // .NET
+		{escaped: "'"},                                    // Python's repr
+	} {
+		var q quoting
+		format := `\u%04x`
+		if k.upper {
+			format = `\u%04X`
+		}
+		q.set(controls+k.coded, format)
+		if !k.long {
+			for i, c := range "\b\f\n\r\t" {
+				q.bytes[c] = `\` + "bfnrt"[i:i+1]
+			}
+		}
+		q.set(`\`+k.escaped, `\%c`)
+		if k.ascii {
+			q.set("\x7f", format)
+			q.code = format
+		}
+		all.json = append(all.json, q)
+	}
+
+	// What set, export -p, declare -p, printf %q and ${v@Q} of the shells print between the outer quotes, and Python's shlex.
+	all.shell = make([]quoting, 6)
+	all.shell[0].set("\t\n !\"$&'()*,;<>?[\\]^`{|}", `\%c`)
+	all.shell[1].set("\\\"$`", `\%c`)
+	all.shell[2].bytes['\''] = `'\''`
+	all.shell[3].bytes['\''] = `'"'"'`
+	for i := range 2 { // $'…'
+		q := &all.shell[4+i]
+		q.set(controls+"\x7f", `\%03o`)
+		for i, c := range "\a\b\x1b\f\n\r\t\v\\'" {
+			q.bytes[c] = `\` + `abEfnrtv\'`[i:i+1]
+		}
+		for c := utf8.RuneSelf; c < 256 && i == 1; c++ {
+			q.bytes[c] = fmt.Sprintf(`\%03o`, c)
+		}
+	}
+
+	// What encoders leave as it is in URLs, beside letters, digits, "-", "_" and ".".
+	for _, safe := range []string{
+		"~",                 // strictly RFC 3986, Go's QueryEscape
+		"~/",                // Python's quote
+		"~!'()*",            // encodeURIComponent
+		"~!$&'()*+,;=",      // RFC 3986: user and password
+		"~!$&'()*+,;=:@",    // the same: segment of a path
+		"~$&+,;=",           // Go: user and password
+		"~$&+=:@",           // PathEscape
+		"~$&+,/:;=@",        // URL.Path
+		"~!$&()*+,/:;=?@",   // URL.Fragment
+		"~;,/?:@&=+$!*'()#", // encodeURI
+		"*",                 // forms: WHATWG, Java's URLEncoder
+	} {
+		for _, format := range []string{"%%%02X", "%%%02x"} {
+			var q quoting
+			for c := range 256 {
+				if c >= utf8.RuneSelf || strings.IndexByte(letters+"-_."+safe, byte(c)) < 0 {
+					q.bytes[c] = fmt.Sprintf(format, c)
+				}
+			}
+			form := q
+			form.bytes[' '] = "+"
+			all.url = append(all.url, q, form)
+		}
+	}
+	return all
+})
 
 // codedForms are the value in base64, hexadecimal and URLs.
 func codedForms(v string) []string {
@@ -172,10 +239,7 @@ func codedForms(v string) []string {
 		forms = append(forms, folded(whole, 76)...) // base64(1), MIME
 		forms = append(forms, folded(whole, 64)...) // openssl, PEM
 	}
-	for _, safe := range urlSafe {
-		forms = append(forms, urlQuote(v, safe, "%20", true), urlQuote(v, safe, "%20", false), urlQuote(v, safe, "+", true), urlQuote(v, safe, "+", false))
-	}
-	return forms
+	return quoteAll(forms, v, quotings().url)
 }
 
 // base64Within returns the characters that stand for v whatever comes before and behind it, where v begins at the given place
@@ -201,34 +265,4 @@ func folded(code string, width int) []string {
 		lines = append(lines, code[:width])
 	}
 	return append(lines, code)
-}
-
-// urlSafe is what encoders leave as it is beside letters, digits, "-", "_" and ".".
-var urlSafe = []string{
-	"~",                 // RFC 3986, Go's QueryEscape
-	"~/",                // Python's quote
-	"~!'()*",            // encodeURIComponent
-	"~$&+=:@",           // Go's PathEscape
-	"~;,/?:@&=+$!*'()#", // encodeURI
-	"*",                 // forms: WHATWG, Java's URLEncoder
-}
-
-func urlQuote(v, safe, space string, upper bool) string {
-	format := "%%%02x"
-	if upper {
-		format = "%%%02X"
-	}
-	var b strings.Builder
-	for i := range len(v) {
-		c := v[i]
-		switch {
-		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', strings.IndexByte("-_."+safe, c) >= 0:
-			b.WriteByte(c)
-		case c == ' ':
-			b.WriteString(space)
-		default:
-			fmt.Fprintf(&b, format, c)
-		}
-	}
-	return b.String()
 }
