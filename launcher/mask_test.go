@@ -225,7 +225,6 @@ type naive struct {
 	typed    bool
 	text     string
 	done     int
-	covered  int
 }
 
 func (n *naive) put(chunk string, end bool) string {

@@ -295,6 +295,27 @@ func TestMaskSessionLeader(t *testing.T) {
 	}
 }
 
+// PID 1 on a terminal, behind unshare, which leads the session.
+func TestMaskAsPID1(t *testing.T) {
+	t.Parallel()
+	needsNamespaces(t)
+	m := newMasked(t)
+	r := actual{t}
+	for command, want := range map[string]string{"exit 7": "7", "kill -TERM $$": "143", "(sleep 0 &) ; exec $PROBE pid1": "42"} {
+		p := ptytest.Open(r, r.Limit(), append(environ(r, "PROBE="+probe(t)), m.env...), asPID1(m.with.cmd("sh", "-c", "stty size; echo [$KEY]; "+command)...)...)
+		p.Expect(`24 80\r\n\[\*\*\*\]\r\n`)
+		if want == "42" {
+			p.Expect(`zombies 0\r\nready\r\n`)
+			if err := unix.Kill(p.AwaitState("vaultexec", "S")[0], unix.SIGTERM); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := ending(p.Ended()); got != want {
+			t.Fatalf("%s: ended with %s\n%s", command, got, p)
+		}
+	}
+}
+
 // Ctrl-Z while vaultexec itself asks for a password, and while it waits for Vault: once.
 func TestMaskBeforeTheCommand(t *testing.T) {
 	t.Parallel()
