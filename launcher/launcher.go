@@ -70,7 +70,7 @@ func Run(o Options) error {
 	if l.out, err = l.openOutputs(); err != nil {
 		return err
 	}
-	defer l.out.finish()
+	defer l.out.finish(true)
 	p, err := findProgram(o.Argv, o.Environ)
 	if err != nil {
 		return err

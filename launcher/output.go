@@ -206,10 +206,15 @@ func (o *outputs) drain() {
 }
 
 // finish writes what is left when the command and its group have ended. Others may have the pipes still open (D19): what they
-// write later is lost. A signal that would end vaultexec ends the waiting for a reader that does not read.
-func (o *outputs) finish() {
+// write later is lost. A reader that does not read is waited for, as the command would, until a signal comes that would end
+// vaultexec; if one has come already, for a moment.
+func (o *outputs) finish(told bool) {
 	if o == nil {
 		return
+	}
+	var limit <-chan time.Time
+	if told {
+		limit = time.After(groupGrace)
 	}
 	for _, w := range o.ask(true) {
 		for waiting := true; waiting; {
@@ -218,6 +223,8 @@ func (o *outputs) finish() {
 				waiting = false
 			case <-w.over:
 				waiting = false
+			case <-limit:
+				return
 			case sig := <-o.l.signals.ch:
 				if isDeadly(sig.(unix.Signal)) {
 					return

@@ -87,7 +87,7 @@ func (l *launch) supervise(p program, env *Env, got []fetched) error {
 	finish := s.attend(p, got)
 	debug.FreeOSMemory()
 	s.loop()
-	s.out.finish()
+	s.out.finish(s.machine.next == toDie || !s.machine.termAt.IsZero())
 	finish()
 	return s.outcome()
 }
