@@ -86,7 +86,7 @@ func (a *app) launchOptions(s *settings) launcher.Options {
 	}
 	o.Wait = waitTime(s)
 	o.Rules.Files, o.AllowDisk = files(s), s.bool("allow-disk")
-	o.Mode, o.Supervision = mode(s), supervision(s)
+	o.Mode, o.Supervision, o.Masking = mode(s), supervision(s), masking(s)
 	if s.bool("watch") {
 		o.Watching = watching(s, a.environ)
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"slices"
+	"strconv"
 
 	"github.com/agenticverz/vaultexec/internal/fault"
 	"github.com/agenticverz/vaultexec/launcher"
@@ -11,10 +12,20 @@ import (
 // needsParent reports whether an option needs vaultexec to stay: somebody has to mask the output, and to remove the files.
 // What is wrong with them is noted elsewhere.
 func needsParent(s *settings) bool {
-	return slices.ContainsFunc(s.all("file"), func(v setting) bool {
+	return s.bool("mask") || slices.ContainsFunc(s.all("file"), func(v setting) bool {
 		f, err := launcher.ParseFile(v.text)
 		return err == nil && f.Path != ""
 	})
+}
+
+// masking reads --mask and --mask-min.
+func masking(s *settings) launcher.Masking {
+	v := s.one("mask-min")
+	n, err := strconv.Atoi(v.text)
+	if err != nil || n < 1 {
+		s.bad(v, "not a number of bytes", "write it as 6; the least is 1")
+	}
+	return launcher.Masking{On: s.bool("mask"), Least: n}
 }
 
 // files reads --file.

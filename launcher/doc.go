@@ -14,6 +14,9 @@
 // from the running child before everything new was read and makes a valid environment, and what failed to work is replaced
 // by what worked before.
 //
+// With --mask what the command prints goes through vaultexec (output.go, mask.go, maskforms.go); on a terminal that takes a second
+// vaultexec behind a terminal of its own, and the first one only passes on (relay_linux.go).
+//
 //	starting ──▶ running ──▶ settling ──▶ waiting ──▶ reading ──▶ hooking ──▶ stopping
 //	   ▲            ▲            ▲           ▲           │           │           │
 //	   │            │            │           └────────── │ ─ failed ─┤           │

@@ -425,10 +425,10 @@ func (f *files) removeAll() {
 }
 
 // ready is the last step before a change is acted on: the new files are written beside the old ones, or in their places where
-// no restart follows. --on-change signal can
-// bring a change to the running command only in files with a path: its environment and its files in memory stay what they
-// are for as long as it lives. When something else has changed, too, the command is restarted in place of being signalled:
-// it would run on with a mixture of old and new, and nobody would notice before the old value ends.
+// no restart follows. --on-change signal can bring a change to the running command only in files with a path: its environment
+// and its files in memory stay what they are for as long as it lives. When something else has changed, too, the command is
+// restarted in place of being signalled: it would run on with a mixture of old and new, and nobody would notice before the old
+// value ends.
 func (s *supervisor) ready() {
 	if s.machine.state != hooking {
 		s.happened(evHooked{ok: true})
@@ -443,6 +443,7 @@ func (s *supervisor) ready() {
 	}
 	put := s.files.stage
 	if s.Watching.OnChange.Do == ReactSignal && !ev.restart { // the signal follows at once
+		s.out.add(s.next.env)
 		put = s.files.place
 	}
 	if err := put(s.next.env); err != nil {
@@ -454,6 +455,7 @@ func (s *supervisor) ready() {
 
 // rewrite puts the files of env in their places while the command runs.
 func (s *supervisor) rewrite(env *Env) {
+	s.out.add(env)
 	if err := s.files.place(env); err != nil {
 		s.Log.Warn("the files are not replaced: "+err.Error(), hinted(err)...)
 	}

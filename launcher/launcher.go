@@ -26,6 +26,7 @@ type Options struct {
 
 	Mode        Mode
 	Supervision Supervision
+	Masking     Masking
 	Watching    Watching // the zero value looks at nothing
 	AllowDisk   bool     // files with a path may be on a disk
 
@@ -46,13 +47,30 @@ const (
 type launch struct {
 	Options
 	signals *signals
+	inner   *inner   // nil unless this is vaultexec behind the terminal of --mask
+	out     *outputs // nil without --mask
 }
 
 // Run fetches the secrets and becomes the command, or starts it and stays as its parent. It returns a *fault.Error or
 // fault.List when that failed, *Exited with the code of the command, *Killed when a signal ended vaultexec or the command. It
 // must be called on the main thread, locked.
 func Run(o Options) error {
-	l := &launch{Options: o, signals: catchDeadly()}
+	l := &launch{Options: o, signals: catchDeadly(), inner: parseInner(os.Args[0])}
+	if terminals, yes := l.relayed(); yes {
+		return l.runRelay(terminals)
+	}
+	if l.inner != nil {
+		if err := l.inner.enter(); err != nil {
+			return err
+		}
+		l.Environ = renameProcess(l.Environ)
+		l.signals.catch(unix.SIGTSTP, unix.SIGCONT)
+	}
+	var err error
+	if l.out, err = l.openOutputs(); err != nil {
+		return err
+	}
+	defer l.out.finish(true)
 	p, err := findProgram(o.Argv, o.Environ)
 	if err != nil {
 		return err
@@ -141,7 +159,15 @@ func watched[T any](l *launch, f func(context.Context) (T, error)) (T, error) {
 		case r := <-result:
 			return r.value, r.err
 		case sig := <-l.signals.ch:
-			if sig == unix.SIGPIPE {
+			switch {
+			case sig == unix.SIGPIPE:
+				continue
+			case sig == unix.SIGTSTP:
+				l.stopEarly()
+				continue
+			case sig == unix.SIGCONT && l.inner.left():
+				sig = unix.SIGTERM
+			case sig == unix.SIGCONT:
 				continue
 			}
 			last, done := context.WithTimeout(ctx, lastWord)
@@ -151,6 +177,24 @@ func watched[T any](l *launch, f func(context.Context) (T, error)) (T, error) {
 			return none, &Killed{Signal: sig.(unix.Signal)}
 		}
 	}
+}
+
+// stopEarly is Ctrl-Z before the command exists, behind the terminal of --mask; elsewhere the kernel does that. Who asks for a
+// password has stopped this process already: then a SIGCONT follows.
+func (l *launch) stopEarly() {
+	const moment = 10 * time.Millisecond
+	for range 2 { // the first moment may have been over while this process was stopped
+		select {
+		case sig := <-l.signals.ch:
+			if sig != unix.SIGCONT {
+				l.signals.ch <- sig
+				break
+			}
+			return
+		case <-time.After(moment):
+		}
+	}
+	l.inner.stop()
 }
 
 // fetch logs in and reads all secrets.

@@ -64,7 +64,36 @@ const (
 	lastSignal      syscall.Signal = 31
 	getTermios                     = unix.TIOCGETA
 	setTermiosDrain                = unix.TIOCSETAW
+	fionread                       = 0x4004667f // ttycom.h
 )
+
+// pipe makes a pipe that no other program inherits.
+func pipe(p *[2]int) error {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	if err := unix.Pipe(p[:]); err != nil {
+		return err
+	}
+	unix.CloseOnExec(p[0])
+	unix.CloseOnExec(p[1])
+	return nil
+}
+
+func blockHere(syscall.Signal) {}
+
+// A terminal of the command's own, for --mask, is made on Linux only; elsewhere --mask refuses a terminal.
+
+func openPty() (master, slave int, err error) { return -1, -1, unix.ENOTSUP }
+
+func (l *launch) relayed() (int, bool) { return 0, false }
+
+func (l *launch) runRelay(int) error { return nil }
+
+func (in *inner) enter() error { return nil }
+
+func (in *inner) stop() bool { return false }
+
+func (in *inner) inFront() bool { return true }
 
 type process struct {
 	pid, parent, group, session int

@@ -62,6 +62,9 @@ func withBlocked(sig syscall.Signal, f func()) {
 	changeMask(unix.SIG_UNBLOCK, sig)
 }
 
+// blockHere blocks sig on this thread, which must be locked and end with its goroutine.
+func blockHere(sig syscall.Signal) { changeMask(unix.SIG_BLOCK, sig) }
+
 // isBlocked reports whether sig is blocked on this thread, which must be locked.
 func isBlocked(sig syscall.Signal) bool {
 	var none, old unix.Sigset_t

@@ -15,6 +15,7 @@ func becomeSubreaper() { _ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 // process is one line of /proc/PID/stat, as far as it is needed here.
 type process struct {
 	pid, parent, group, session int
+	front                       int // foreground group of its terminal
 	name                        string
 	dead                        bool // a zombie or about to be
 }
@@ -59,6 +60,7 @@ func readProcess(pid int) (process, bool) {
 	p.parent, _ = strconv.Atoi(f[1])
 	p.group, _ = strconv.Atoi(f[2])
 	p.session, _ = strconv.Atoi(f[3])
+	p.front, _ = strconv.Atoi(f[5])
 	return p, true
 }
 

@@ -89,6 +89,7 @@ func (l *launch) supervise(p program, env *Env, got []fetched) error {
 	debug.FreeOSMemory()
 	releaseProgram()
 	s.loop()
+	s.out.finish(s.machine.next == toDie || !s.machine.termAt.IsZero())
 	finish()
 	return s.outcome()
 }
@@ -293,12 +294,20 @@ func (s *supervisor) waitForSignal(d time.Duration) syscall.Signal {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	runtime.Gosched() // os/signal's goroutine may hold a signal that it could not put into the channel yet
-	ends := func(sig os.Signal) bool { return isDeadly(sig.(syscall.Signal)) && sig != s.Watching.Refresh }
+	ends := func(sig os.Signal) syscall.Signal {
+		switch {
+		case sig == unix.SIGCONT && s.inner.left():
+			return unix.SIGTERM
+		case isDeadly(sig.(syscall.Signal)) && sig != s.Watching.Refresh:
+			return sig.(syscall.Signal)
+		}
+		return 0
+	}
 	for over := false; ; {
 		select {
 		case sig := <-s.signals.ch:
-			if ends(sig) {
-				return sig.(syscall.Signal)
+			if sig := ends(sig); sig != 0 {
+				return sig
 			}
 			continue
 		default:
@@ -308,8 +317,8 @@ func (s *supervisor) waitForSignal(d time.Duration) syscall.Signal {
 		}
 		select {
 		case sig := <-s.signals.ch:
-			if ends(sig) {
-				return sig.(syscall.Signal)
+			if sig := ends(sig); sig != 0 {
+				return sig
 			}
 		case <-t.C:
 			over = true
@@ -325,18 +334,19 @@ func (s *supervisor) fork() error {
 	front := false
 	if s.tty != nil {
 		s.tty.look()
-		front = s.tty.own && s.tty.foreground
+		front = s.tty.own && s.tty.foreground && s.inner.inFront()
 	}
 	next := s.runs.env
 	if s.next != nil {
 		next = s.next.env
 	}
+	s.out.begin(next)
 	env, fds, err := s.files.handOver(next)
 	if err != nil {
 		return err
 	}
 	defer closeAll(fds)
-	attr := &syscall.ProcAttr{Env: env, Files: childFiles([]uintptr{0, 1, 2}, fds), Sys: sys}
+	attr := &syscall.ProcAttr{Env: env, Files: childFiles(s.out.files(), fds), Sys: sys}
 	pid, err := s.forkExec(attr)
 	if err != nil {
 		return err
@@ -386,6 +396,12 @@ func (s *supervisor) received(sig syscall.Signal) {
 	if sig == unix.SIGPIPE {
 		return
 	}
+	if sig == unix.SIGCONT && s.inner.left() { // killed, and what it was to the command is over
+		if s.pid != 0 {
+			s.resumed()
+		}
+		sig = unix.SIGTERM
+	}
 	if sig == s.Watching.Refresh && s.watch != nil {
 		select {
 		case s.watch.look <- struct{}{}:
@@ -411,6 +427,7 @@ func (s *supervisor) received(sig syscall.Signal) {
 
 // forward passes a signal on, unless the terminal has sent it to the child as well.
 func (s *supervisor) forward(sig syscall.Signal) {
+	resized := sig == unix.SIGWINCH && s.out.resize() // whoever heard of it before saw the old size
 	if s.sharedGroup() {
 		changed := sig == unix.SIGWINCH && s.tty.sizeChanged(time.Now())
 		front := s.tty.inFront()
@@ -420,7 +437,7 @@ func (s *supervisor) forward(sig syscall.Signal) {
 		}
 		// One that ends things and came just before the fork reached nobody but vaultexec.
 		early := isDeadly(sig) && time.Since(s.forkedAt) < forkMoment
-		if !early && terminalSent(sig, s.tty.foreground, front == s.tty.group, changed, gone) {
+		if !early && !resized && terminalSent(sig, s.tty.foreground, front == s.tty.group, changed, gone) {
 			return
 		}
 	}
@@ -448,7 +465,9 @@ func (s *supervisor) resumed() {
 	if s.tty != nil {
 		s.tty.look()
 		if s.tty.own {
-			s.tty.give(s.tty.group, s.pid)
+			if s.inner.inFront() {
+				s.tty.give(s.tty.group, s.pid)
+			}
 		} else if self && !s.stopped {
 			return
 		}
@@ -569,18 +588,26 @@ func (s *supervisor) childStopped(sig syscall.Signal) {
 	}
 	// A child that was stopped because it asked for the terminal goes on if it can have it. That is so after `fg` of a job that
 	// runs: the shell gives the terminal to the group that it knows, and has no reason to send SIGCONT.
-	if s.tty.own && (sig == unix.SIGTTIN || sig == unix.SIGTTOU) && (s.tty.inFront() == s.pid || s.tty.give(s.tty.group, s.pid)) {
+	if s.tty.own && (sig == unix.SIGTTIN || sig == unix.SIGTTOU) && s.inner.inFront() && (s.tty.inFront() == s.pid || s.tty.give(s.tty.group, s.pid)) {
 		s.signalChild(unix.SIGCONT, true)
 		return
 	}
-	if orphaned() {
+	if s.inner == nil && orphaned() {
 		s.unstop(sig)
 		return
 	}
 	if s.tty.own {
 		s.tty.give(s.pid, s.tty.group)
 	}
+	s.out.drain()
 	s.selfStopped = true
+	if s.inner != nil {
+		if !s.inner.stop() {
+			s.selfStopped = false
+			s.unstop(sig)
+		}
+		return
+	}
 	s.signals.withDefault(sig, func() { raise(sig) })
 	// Execution goes on here after SIGCONT, which is in the channel now, or at once if the parent died in between.
 	if orphaned() {

@@ -1,6 +1,7 @@
 package launcher
 
 import (
+	"bytes"
 	"io"
 	"os"
 	"runtime"
@@ -81,17 +82,28 @@ func (t *terminal) give(from, to int) bool {
 }
 
 // Background returns a writer for vaultexec's own messages that may write to a terminal whose foreground is the child's. After
-// `stty tostop` the kernel answers such a write with SIGTTOU, which is caught here, and so with another one, for ever.
-func Background(w io.Writer) io.Writer { return backgroundWriter{w} }
+// `stty tostop` the kernel answers such a write with SIGTTOU, which is caught here, and so with another one, for ever. To a
+// terminal that is raw for --mask, lines end as such a terminal wants it.
+func Background(stderr io.Writer) io.Writer {
+	in := parseInner(os.Args[0])
+	return backgroundWriter{stderr, in != nil && in.ours(2)}
+}
 
-type backgroundWriter struct{ out io.Writer }
+type backgroundWriter struct {
+	out io.Writer
+	raw bool
+}
 
 // Write implements io.Writer.
 func (w backgroundWriter) Write(b []byte) (n int, err error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	withBlocked(unix.SIGTTOU, func() { n, err = w.out.Write(b) })
-	return n, err
+	text := b
+	if w.raw {
+		text = bytes.ReplaceAll(b, []byte("\n"), []byte("\r\n"))
+	}
+	withBlocked(unix.SIGTTOU, func() { n, err = w.out.Write(text) })
+	return min(n, len(b)), err
 }
 
 // restoreModes sets the terminal back as it was at the start, for after a child that could not do so itself. Only where the
@@ -126,10 +138,15 @@ func (t *terminal) hangsUp(now time.Time) bool {
 func orphaned() bool {
 	group := unix.Getpgrp()
 	session, _ := unix.Getsid(0)
-	if resumable(os.Getppid(), group, session) {
+	return orphanedFrom(os.Getppid(), group, session, group == os.Getpid())
+}
+
+// orphanedFrom is orphaned for any process, of which it is given what decides.
+func orphanedFrom(parent, group, session int, leads bool) bool {
+	if resumable(parent, group, session) {
 		return false
 	}
-	if group == os.Getpid() { // alone in it, as far as the shell knows
+	if leads { // alone in it, as far as the shell knows
 		return true
 	}
 	return !slices.ContainsFunc(processes(), func(p process) bool {

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -302,15 +303,20 @@ type Process struct {
 	Name, State                 string
 }
 
-// Processes returns the processes of the session.
+// Processes returns the processes of the session, and of sessions that its processes have begun: a program may put another
+// terminal between.
 func (p *Terminal) Processes() []Process {
-	var list []Process
-	for _, m := range All() {
-		if m.Session == p.Leads {
-			list = append(list, m)
+	all := All()
+	within := map[int]bool{p.Leads: true}
+	for grown := true; grown; {
+		grown = false
+		for _, m := range all {
+			if within[m.Parent] && !within[m.PID] {
+				within[m.PID], grown = true, true
+			}
 		}
 	}
-	return list
+	return slices.DeleteFunc(all, func(m Process) bool { return m.Session != p.Leads && !within[m.PID] })
 }
 
 // All returns all processes, zombies included.

@@ -1,0 +1,442 @@
+package launcher
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/agenticverz/vaultexec/internal/fault"
+	"github.com/agenticverz/vaultexec/internal/vault"
+)
+
+// Masking is what --mask asks for.
+type Masking struct {
+	On    bool
+	Least int // bytes; shorter values are not masked
+}
+
+// outputs are the command's standard output and error with --mask: each is a pipe to vaultexec, or a terminal where vaultexec's
+// own is one, and what comes out there is masked and written to vaultexec's own. If both are the same file, they are the same
+// pipe, so that the order of what is written is kept. The pipes live as long as vaultexec and serve one child after the other.
+//
+// Each stream has a goroutine that copies and knows nothing of the child. It reads no more before what it read is written: a
+// slow reader slows the child down, as it would without vaultexec.
+type outputs struct {
+	l       *launch
+	streams []*stream
+	fds     [3]int // the child's descriptors 0 to 2, as vaultexec has them
+
+	set    atomic.Pointer[maskSet]
+	env    *Env     // the last one whose values are masked
+	now    []string // values of the running child, also those that replaced others in its files
+	before []string // of the one before: something of it may be on its way, or live on in another session
+	told   string   // names that were left out, as they were logged last
+}
+
+const (
+	idleTime  = 40 * time.Millisecond // after which an undecided end is let go; 50 ms are promised
+	lastDrain = 200 * time.Millisecond
+	chunkSize = 64 << 10 // what a pipe holds
+)
+
+// openOutputs returns nil without --mask.
+func (l *launch) openOutputs() (*outputs, error) {
+	if !l.Masking.On {
+		return nil, nil
+	}
+	o := &outputs{l: l, fds: [3]int{0, 1, 2}}
+	o.set.Store(newMaskSet(nil))
+	for _, fd := range []int{1, 2} {
+		if fd == 2 && sameFile(1, 2) {
+			o.fds[2] = o.fds[1]
+			break
+		}
+		s := &stream{outputs: o, out: fd, name: [...]string{1: "output", 2: "error"}[fd]}
+		var err error
+		switch {
+		case l.inner != nil && l.inner.ours(fd):
+			s.in, o.fds[fd], s.typed = l.inner.master, l.inner.slave, true
+		case isTerminal(fd):
+			s.in, o.fds[fd], err = openPty()
+			if err == nil {
+				s.relays = true
+				plainOutput(s.in, fd)
+			}
+		default:
+			s.in, o.fds[fd], err = openPipe()
+		}
+		if err == nil {
+			err = unix.SetNonblock(s.in, true)
+		}
+		if err == nil {
+			s.wake, s.waker, err = openPipe()
+		}
+		if err == nil {
+			err = unix.SetNonblock(s.wake, true)
+		}
+		if err != nil {
+			return nil, maskFault(err)
+		}
+		o.streams = append(o.streams, s)
+	}
+	for _, s := range o.streams {
+		s.mask = masker{least: l.Masking.Least, typed: s.typed}
+		s.requests, s.over = make(chan request, 8), make(chan struct{})
+		go s.run()
+	}
+	return o, nil
+}
+
+func maskFault(err error) error {
+	return &fault.Error{Kind: fault.Usage, What: "cannot mask the output", Why: "no terminal or pipe for it: " + vault.Errno(err), Err: err,
+		Hint: "standard output and error that are no terminals need pipes only: vaultexec … 2>&1 | cat"}
+}
+
+// openPipe returns both ends, which no other program inherits.
+func openPipe() (r, w int, err error) {
+	var p [2]int
+	if err := pipe(&p); err != nil {
+		return -1, -1, err
+	}
+	return p[0], p[1], nil
+}
+
+func isTerminal(fd int) bool {
+	_, err := unix.IoctlGetTermios(fd, getTermios)
+	return err == nil
+}
+
+// sameFile reports whether two descriptors lead to the same place.
+func sameFile(a, b int) bool {
+	var x, y unix.Stat_t
+	return unix.Fstat(a, &x) == nil && unix.Fstat(b, &y) == nil && x.Dev == y.Dev && x.Ino == y.Ino
+}
+
+// plainOutput prepares a terminal that stands before another: the size is the same, and what the other does with line ends it
+// does itself.
+func plainOutput(pty, fd int) {
+	if modes, err := unix.IoctlGetTermios(fd, getTermios); err == nil {
+		modes.Oflag &^= unix.OPOST
+		_ = unix.IoctlSetTermios(pty, setTermiosDrain, modes)
+	}
+	copySize(fd, pty)
+}
+
+// copySize makes a terminal as large as another and reports whether it was not.
+func copySize(from, to int) bool {
+	size, err := unix.IoctlGetWinsize(from, unix.TIOCGWINSZ)
+	if err != nil {
+		return false
+	}
+	old, err := unix.IoctlGetWinsize(to, unix.TIOCGWINSZ)
+	if err != nil || *old == *size {
+		return false
+	}
+	return unix.IoctlSetWinsize(to, unix.TIOCSWINSZ, size) == nil
+}
+
+// files are the descriptors that the child gets.
+func (o *outputs) files() []uintptr {
+	if o == nil {
+		return []uintptr{0, 1, 2}
+	}
+	return []uintptr{uintptr(o.fds[0]), uintptr(o.fds[1]), uintptr(o.fds[2])}
+}
+
+// begin masks what the next child is given, before it is started.
+func (o *outputs) begin(env *Env) {
+	if o == nil || o.env == env {
+		return
+	}
+	o.before, o.now = o.now, nil
+	o.add(env)
+}
+
+// add masks what the running child is given in addition.
+func (o *outputs) add(env *Env) {
+	if o == nil || o.env == env {
+		return
+	}
+	o.env = env
+	values, leftOut := maskedValues(env, o.l.Masking.Least)
+	for _, v := range values {
+		if !slices.Contains(o.now, v) {
+			o.now = append(o.now, v)
+		}
+	}
+	o.set.Store(newMaskSet(maskForms(append(slices.Clone(o.before), o.now...), o.l.Masking.Least)))
+	if names := strings.Join(leftOut, ", "); names != o.told {
+		o.told = names
+		o.l.Log.Debug("not masked, too short or too common", "names", names)
+	}
+}
+
+// resize passes the size of the window on where the child has another terminal, and reports whether it changed.
+func (o *outputs) resize() bool {
+	changed := false
+	if o != nil {
+		for _, s := range o.streams {
+			changed = s.relays && copySize(s.out, s.in) || changed
+		}
+	}
+	return changed
+}
+
+// drain writes what the child has written so far, before vaultexec stops with it. Whoever does not read is not waited for.
+func (o *outputs) drain() {
+	if o == nil {
+		return
+	}
+	limit := time.NewTimer(lastDrain)
+	defer limit.Stop()
+	for _, w := range o.ask(false) {
+		select {
+		case <-w.done:
+		case <-w.over:
+		case <-limit.C:
+			return
+		}
+	}
+}
+
+// finish writes what is left when the command and its group have ended. Others may have the pipes still open (D19): what they
+// write later is lost. A reader that does not read is waited for, as the command would, until a signal comes that would end
+// vaultexec; if one has come already, for a moment.
+func (o *outputs) finish(told bool) {
+	if o == nil {
+		return
+	}
+	var limit <-chan time.Time
+	if told {
+		limit = time.After(groupGrace)
+	}
+	for _, w := range o.ask(true) {
+		for waiting := true; waiting; {
+			select {
+			case <-w.done:
+				waiting = false
+			case <-w.over:
+				waiting = false
+			case <-limit:
+				return
+			case sig := <-o.l.signals.ch:
+				if isDeadly(sig.(unix.Signal)) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// ask sends a request to every stream.
+func (o *outputs) ask(end bool) []request {
+	var all []request
+	for _, s := range o.streams {
+		r := request{end: end, done: make(chan struct{}), over: s.over}
+		select {
+		case s.requests <- r:
+			_, _ = unix.Write(s.waker, []byte{0})
+			all = append(all, r)
+		default: // it is stuck, and has been asked
+		}
+	}
+	return all
+}
+
+// stream copies one output. What stands above requests is fixed before run begins, the rest is run's own.
+type stream struct {
+	outputs     *outputs
+	name        string
+	in, out     int
+	typed       bool // it shows what a person types
+	relays      bool // a terminal that stands before another
+	wake, waker int
+	requests    chan request
+	over        chan struct{} // closed when run has ended
+
+	mask  masker
+	buf   []byte
+	text  []byte
+	lossy bool // a write failed, and it was said
+}
+
+// request is to write everything that is there.
+type request struct {
+	end  bool          // and to end
+	done chan struct{} // closed when it is fulfilled
+	over chan struct{} // closed when the stream has ended
+}
+
+// run copies until it is told to end, or until nobody reads: then the pipe is closed, so that the child gets SIGPIPE as it
+// would without vaultexec. Of a pipe whose reader has gone the kernel tells also while nothing is written.
+func (s *stream) run() {
+	// The thread ends with this goroutine. After `stty tostop` a background process that writes would be stopped, and this one
+	// catches that signal; the command that wrote is not to be stopped for it either, it has a terminal of its own.
+	runtime.LockOSThread()
+	blockHere(unix.SIGTTOU)
+	defer close(s.over)
+	defer unix.Close(s.in)
+	s.buf = make([]byte, chunkSize)
+	for {
+		if ok := s.copy(-1); !ok {
+			return
+		}
+		wait := -1
+		if s.mask.holds() {
+			wait = int(idleTime / time.Millisecond)
+		}
+		fds := []unix.PollFd{{Fd: int32(s.in), Events: unix.POLLIN}, {Fd: int32(s.out)}, {Fd: int32(s.wake), Events: unix.POLLIN}}
+		n, err := unix.Poll(fds, wait)
+		switch {
+		case err != nil: // EINTR
+		case n == 0:
+			if !s.flush() {
+				return
+			}
+		case fds[2].Revents != 0:
+			if !s.serve() {
+				return
+			}
+		case fds[0].Revents&unix.POLLIN == 0 && fds[0].Revents&(unix.POLLHUP|unix.POLLERR) != 0:
+			s.flush()
+			return
+		case fds[1].Revents&(unix.POLLERR|unix.POLLHUP|unix.POLLNVAL) != 0:
+			return
+		}
+	}
+}
+
+// serve fulfils requests. It reports whether to go on.
+func (s *stream) serve() bool {
+	var b [8]byte
+	_, _ = unix.Read(s.wake, b[:])
+	for {
+		select {
+		case r := <-s.requests:
+			// What a pipe or a terminal can hold. Somebody who goes on writing is not waited for.
+			ok := s.copy(max(pending(s.in), 2*chunkSize)) && s.flush()
+			close(r.done)
+			if !ok || r.end {
+				return false
+			}
+		default:
+			return true
+		}
+	}
+}
+
+// copy reads what is there, limit bytes at most unless it is negative, and reports whether there can be more.
+func (s *stream) copy(limit int) bool {
+	for limit != 0 {
+		b := s.buf
+		if limit > 0 {
+			b = b[:min(limit, len(b))]
+		}
+		n, err := unix.Read(s.in, b)
+		switch {
+		case n > 0:
+			if limit > 0 {
+				limit -= n
+			}
+			s.mask.set = s.outputs.set.Load()
+			s.text = s.mask.write(s.text[:0], b[:n])
+			if !s.write(s.text) {
+				return false
+			}
+		case err == unix.EINTR:
+		case err == unix.EAGAIN:
+			return true
+		default: // end of file, or EIO of a terminal that nobody has open
+			s.flush()
+			return false
+		}
+		if limit < 0 && len(s.requests) > 0 {
+			return true
+		}
+	}
+	return true
+}
+
+func (s *stream) flush() bool {
+	if s.mask.set = s.outputs.set.Load(); !s.mask.holds() {
+		return true
+	}
+	s.text = s.mask.flush(s.text[:0])
+	return s.write(s.text)
+}
+
+// write reports whether there is somebody to write for. A full disk is no reason to end the command: what cannot be written is
+// lost, which is said once, and it goes on.
+func (s *stream) write(b []byte) bool {
+	for len(b) > 0 {
+		n, err := unix.Write(s.out, b)
+		if n > 0 {
+			b = b[n:]
+			s.lossy = s.lossy && err != nil
+			continue
+		}
+		switch err {
+		case unix.EINTR:
+		case unix.EAGAIN: // somebody has made vaultexec's own output non-blocking
+			_, _ = unix.Poll([]unix.PollFd{{Fd: int32(s.out), Events: unix.POLLOUT}}, -1)
+		case unix.ENOSPC, unix.EDQUOT, unix.EFBIG, unix.ENOMEM, unix.ENOBUFS:
+			if !s.lossy {
+				s.lossy = true
+				s.outputs.l.Log.Warn(fmt.Sprintf("cannot write the command's standard %s, what it writes is lost: %s", s.name, vault.Errno(err)))
+			}
+			return true
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+// pending is how much can be read at once.
+func pending(fd int) int {
+	n, err := unix.IoctlGetInt(fd, fionread)
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+// inner says that this is vaultexec behind the terminal that it made for the command (relay_linux.go), and what it got from the
+// one in front: the terminal's two ends, and which of the standard descriptors lead to the terminal in front.
+type inner struct {
+	master, slave int
+	terminals     int // bits 0 to 2
+	relay         int // process ID of the one in front
+}
+
+// innerName is argv[0] of that vaultexec; the numbers follow.
+const innerName = "vaultexec: behind a terminal of its own"
+
+// parseInner returns nil for a vaultexec that somebody else started.
+func parseInner(argv0 string) *inner {
+	rest, ok := strings.CutPrefix(argv0, innerName+" ")
+	if !ok {
+		return nil
+	}
+	in := &inner{}
+	if n, err := fmt.Sscan(rest, &in.relay, &in.master, &in.slave, &in.terminals); n != 4 || err != nil {
+		return nil
+	}
+	return in
+}
+
+func (in *inner) name() string {
+	return fmt.Sprintf("%s %d %d %d %d", innerName, in.relay, in.master, in.slave, in.terminals)
+}
+
+// ours reports whether a standard descriptor leads to the terminal in front.
+func (in *inner) ours(fd int) bool { return in.terminals&(1<<fd) != 0 }
+
+// left reports whether the one in front is gone.
+func (in *inner) left() bool { return in != nil && os.Getppid() != in.relay }
