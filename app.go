@@ -14,6 +14,7 @@ import (
 
 	"github.com/agenticverz/vaultexec/internal/fault"
 	"github.com/agenticverz/vaultexec/internal/vault"
+	"github.com/agenticverz/vaultexec/launcher"
 )
 
 // app is one invocation.
@@ -82,6 +83,13 @@ func (a *app) run(args []string) error {
 		c.Commands = append(c.Commands, cmd.cli(a, run))
 	}
 	return c.Run(append([]string{"vaultexec"}, a.head...))
+}
+
+// warn says what the options show. Behind the terminal of --mask the vaultexec in front has said it.
+func (a *app) warn(text string, attrs ...any) {
+	if !launcher.IsInner(os.Args) {
+		a.ui.log.Warn(text, attrs...)
+	}
 }
 
 // unsetVaultVariables takes them out of this process: vault/api reads them again by itself, and some would win over an

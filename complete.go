@@ -282,6 +282,9 @@ func signalNames() []string {
 // a login leaves a token behind in Vault, a wrapping token can be used once, a token helper is a program that may ask.
 func (c *completer) client(ctx context.Context) (*vault.Client, *settings) {
 	s := &settings{opts: options, given: c.given, environ: c.app.getenv}
+	if _, err := s.configure(); err != nil {
+		return nil, s
+	}
 	session := c.app.session(s)
 	if session == nil || session.Own() || clearText(session.Client.Where()) && !s.bool("allow-http") {
 		return nil, s

@@ -39,13 +39,16 @@ func (a *app) begin(s *settings) error {
 	warnings, err := s.configure()
 	a.ui.setup(s)
 	for _, w := range warnings {
-		a.ui.log.Warn(w)
+		a.warn(w)
 	}
 	return err
 }
 
 // configure adds what the file of --config says to the settings.
 func (s *settings) configure() (warnings []string, err error) {
+	if !slices.ContainsFunc(s.opts, func(o option) bool { return o.name == "config" }) { // a command that needs no Vault
+		return nil, nil
+	}
 	file, profile := s.one("config"), s.one("profile")
 	switch {
 	case file.from == "" && profile.text != "":
@@ -98,7 +101,7 @@ func readConfig(from, name string) (src []byte, warnings []string, err error) {
 	what := fmt.Sprintf("cannot read %s %q", from, name)
 	f, err := os.Open(name)
 	if err != nil {
-		return nil, nil, &fault.Error{Kind: fault.Usage, What: what, Why: vault.Errno(err)}
+		return nil, nil, &fault.Error{Kind: fault.Usage, What: what, Why: vault.Errno(err), Hint: "name a YAML file of options that can be read"}
 	}
 	defer func() { _ = f.Close() }()
 	info, err := f.Stat()
@@ -110,9 +113,9 @@ func readConfig(from, name string) (src []byte, warnings []string, err error) {
 	}
 	switch {
 	case err != nil:
-		return nil, nil, &fault.Error{Kind: fault.Usage, What: what, Why: vault.Errno(err)}
+		return nil, nil, &fault.Error{Kind: fault.Usage, What: what, Why: vault.Errno(err), Hint: "name a YAML file of options that can be read"}
 	case len(src) > maxConfig:
-		return nil, nil, &fault.Error{Kind: fault.Usage, What: what, Why: fmt.Sprintf("it is larger than %d KiB", maxConfig>>10)}
+		return nil, nil, &fault.Error{Kind: fault.Usage, What: what, Why: fmt.Sprintf("it is larger than %d KiB", maxConfig>>10), Hint: "name a YAML file of options; vaultexec help run lists them"}
 	}
 	if info.Mode().IsRegular() {
 		warnings = distrust(name, src, info)

@@ -52,7 +52,7 @@ func (a *app) session(s *settings) *vault.Session {
 		return nil
 	}
 	if clearText(cfg.Address) && !allowHTTP {
-		a.ui.log.Warn("the token and the secrets cross the network unencrypted to "+client.Where(), "acknowledge", "--allow-http")
+		a.warn("the token and the secrets cross the network unencrypted to "+client.Where(), "acknowledge", "--allow-http")
 	}
 	return vault.NewSession(client, login)
 }

@@ -137,6 +137,22 @@ vaultexec import app dotenv-bad
 vaultexec import app empty
 vaultexec import app huge
 vaultexec import app@1 dotenv
+vaultexec --mask --mask-min 0 --path app -- true
+vaultexec --watch --refresh-signal KILL --path app -- true
+vaultexec --profile dev -- true
+vaultexec --config config --profile prod -- true
+vaultexec --config missing -- true
+vaultexec --config large -- true
+vaultexec --config config-bad -- true
+vaultexec --env NAME='${app#KEY' -- true
+vaultexec --env NAME='a$${b' -- true
+vaultexec --env NAME='${app#KEY|upper}' -- true
+A='>>vault:app#KEY' vaultexec --resolve-env -- true
+A=vault:v1:abcd vaultexec --resolve-env -- true
+A=vault:app vaultexec --resolve-env -- true
+vaultexec --env-file missing -- true
+vaultexec --env-file dotenv-bad -- true
+vaultexec --address http://vault:8200/v1 --path app -- true
 vaultexec import dotenv --map x
 vaultexec import dotenv --map 'Z*=app'
 vaultexec unseal --keys-file missing
@@ -182,6 +198,7 @@ vaultexec rotate app KE
 vaultexec rotate deleted KEY
 vaultexec import deleted dotenv
 vaultexec import app dotenv
+vaultexec import fresh dotenv --write-references dotenv
 vaultexec import two --mount team/kv --map A=app --map B=/team/kv/app
 vaultexec get --reveal null#KEY
 ulimit -s 512; vaultexec --path wide -- true
@@ -292,7 +309,7 @@ path "transit/*" { capabilities = ["read", "list"] }`)}})
 		"no-shebang": {"echo\n", 0o700}, "no-interpreter": {"#!/nowhere/sh\n", 0o700}, "dos-script": {"#!/bin/sh\r\n", 0o700}, "interpreter-denied": {"#!DIR/empty\n", 0o700},
 		"dotenv": {"KEY=2\n", 0o600}, "dotenv-bad": {"KEY='x\n", 0o600}, "open-keys": {"x", 0o644}, "keys-none": {"\n", 0o600}, "keys-bad": {"!!!\n", 0o600},
 		"keys-json": {`{"unseal_keys_b64":["!"]}`, 0o600}, "keys-recovery": {`{"recovery_keys_b64":["` + strings.Repeat("A", 43) + `="]}`, 0o600},
-		"keys-brace": {"{", 0o600}, "two": {"A=1\nB=2\n", 0o600}, "huge": {strings.Repeat("x", 5<<20), 0o600},
+		"keys-brace": {"{", 0o600}, "config": {"mount: agenticverz\nprofiles: {dev: {}}\n", 0o600}, "config-bad": {"mont: x\ntoken: y\nwait: [1]\n", 0o600}, "two": {"A=1\nB=2\n", 0o600}, "huge": {strings.Repeat("x", 5<<20), 0o600},
 	} {
 		write(t, filepath.Join(r.dir, name), strings.ReplaceAll(f.text, "DIR", r.dir), f.mode)
 	}
@@ -400,6 +417,9 @@ var undriven = map[string]string{
 	"is still set":               "a defect",
 	"the address is not valid":   "a defect: the address was checked",
 	"the request cannot be enco": "a defect",
+	"cannot mask the output":     "needs a system without terminals",
+	"no .env file takes":         "no path that Vault takes has them",
+	"it did not answer within":   "a helper that hangs for a minute: outage_test.go",
 	"the session is over":        "nobody is told: the command is being ended",
 	"cannot log in again":        "beside a command: watch_test.go",
 	"is tried again at":          "beside a command: internal/vault/session_test.go",

@@ -96,12 +96,12 @@ func readEnvFile(v setting) (map[string]string, error) {
 	what := fmt.Sprintf("cannot read %s %q", v.from, v.text)
 	f, err := os.Open(v.text)
 	if err != nil {
-		return nil, &fault.Error{Kind: fault.Usage, What: what, Why: vault.Errno(err)}
+		return nil, &fault.Error{Kind: fault.Usage, What: what, Why: vault.Errno(err), Hint: "name a file of NAME=VALUE lines"}
 	}
 	defer func() { _ = f.Close() }()
 	vars, err := parseDotenv(f, false)
 	if err != nil {
-		return nil, &fault.Error{Kind: fault.Usage, What: what, Why: fault.Of(err).Why}
+		return nil, &fault.Error{Kind: fault.Usage, What: what, Why: fault.Of(err).Why, Hint: fault.Of(err).Hint}
 	}
 	return vars, nil
 }
@@ -124,7 +124,7 @@ func writeReferences(file string, targets []*target) error {
 	}
 	what := fmt.Sprintf("cannot write --write-references %q", file)
 	if again, err := dotenv.Parse(b.String(), dotenv.Options{}); err != nil || !maps.Equal(again, refs) {
-		return &fault.Error{Kind: fault.Usage, What: what, Why: "a path has characters that no .env file takes"}
+		return &fault.Error{Kind: fault.Usage, What: what, Why: "a path has characters that no .env file takes", Hint: "name its key with --env NAME=PATH#KEY instead"}
 	}
 	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
 	if err == nil {

@@ -431,6 +431,9 @@ func parseInner(argv0 string) *inner {
 	return in
 }
 
+// IsInner reports whether this is vaultexec behind the terminal of --mask.
+func IsInner(args []string) bool { return len(args) > 0 && parseInner(args[0]) != nil }
+
 func (in *inner) name() string {
 	return fmt.Sprintf("%s %d %d %d %d", innerName, in.relay, in.master, in.slave, in.terminals)
 }
