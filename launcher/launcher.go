@@ -15,7 +15,8 @@ import (
 // Options is everything that a run needs to know, checked already.
 type Options struct {
 	Argv    []string // the command, byte for byte
-	Environ []string // the environment that vaultexec was started with
+	Environ []string // what the command inherits of: the environment that vaultexec was started with, references resolved
+	Started []string // that environment as it was
 
 	Session        *vault.Session
 	Sources        []Source

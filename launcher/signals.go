@@ -143,6 +143,9 @@ func SignalName(sig syscall.Signal) string {
 	return fmt.Sprintf("signal %d", int(sig))
 }
 
+// perThread is the signal by which Go's runtime reaches each of its threads (awaitHandlers): without its handler it is deadly.
+const perThread syscall.Signal = 33
+
 // rtMin is the C library's SIGRTMIN.
 const rtMin syscall.Signal = 34
 

@@ -676,7 +676,7 @@ func RunStub(args, environ []string) error {
 	// A signal that is meant for the command and comes before it exists does what it would do to the command then. Go would
 	// print a stack for SIGQUIT, swallow others, and lose what its handler has when execve comes.
 	for sig := syscall.Signal(1); sig <= lastSignal; sig++ {
-		if !isIgnored(sig) {
+		if sig != perThread && !isIgnored(sig) {
 			setDefault(sig)
 		}
 	}

@@ -79,6 +79,18 @@ func TestMaskOnTerminal(t *testing.T) {
 	}
 }
 
+// References in variables reach the command by way of the vaultexec in front, which has resolved them for itself only.
+func TestMaskReferences(t *testing.T) {
+	t.Parallel()
+	m := newMasked(t, "--resolve-env")
+	for _, v := range []launcher{m.with, m.without} {
+		p := shell(actual{t}, v, append(m.env, "REF=key ${vault:app-prod#KEY}")...)
+		p.Run(`$V sh -c '[ "$REF" = "key $KEY" ] && echo sa""me'`)
+		p.Expect("same\r\n")
+		p.ExpectStatus(0)
+	}
+}
+
 // D17: programs find with --mask what they find without: terminals of the same size and modes, no descriptor more, and they show
 // the same.
 func TestMaskIsNotSeen(t *testing.T) {
