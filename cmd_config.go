@@ -12,7 +12,7 @@ import (
 )
 
 var configCommand = &command{
-	name: "config", args: "[OPTIONS]", summary: "what a run with these options would go by, and where each comes from",
+	name: "config", args: "[OPTIONS]", summary: "what counts, and where each value comes from",
 	about: `
 Options win over variables, those over the file of --config, that over defaults.
 Credentials are shown as "set". Nothing is asked of Vault.

@@ -120,6 +120,7 @@ func (s *supervisor) attend(p program, got []fetched) (finish func()) {
 		select {
 		case <-time.After(connEnd):
 			clearFreed()
+			releaseProgram()
 		case <-over:
 		}
 	})
