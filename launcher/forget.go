@@ -26,13 +26,12 @@ func (s *supervisor) forget() {
 // else gets the place; whole pages go back to the kernel, which clears them, but pages that hold anything else stay. So every
 // free place is handed out once, which clears it: of each size so many objects are made that the heap has to grow for them,
 // and nothing is collected meanwhile. (With a very low GOMEMLIMIT it is collected all the same, and the heap might never grow:
-// more than the whole heap is never made of one size.) It takes some 20 ms, once, and what was made is let go of in between:
-// a heap that was large once keeps the books of it.
+// more than the whole heap is never made of one size.) It takes some 20 ms and 4 MiB, once. (Letting go of
+// it in between would have the runtime ask for huge pages, which stay.)
 //
 // Objects with pointers have places of their own, and hold no text. Above 32 KiB everything has whole pages.
 func clearFreed() {
 	const (
-		room   = 512 << 10
 		batch  = 16 << 10
 		growth = 32 << 10 // more than another goroutine brings about just now
 	)
@@ -42,12 +41,7 @@ func clearFreed() {
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
-	least := m.HeapInuse
 	fill := func(size int) {
-		if m.HeapInuse > least+room {
-			debug.FreeOSMemory()
-			runtime.ReadMemStats(&m)
-		}
 		most := m.HeapInuse + growth
 		for made := 0; m.HeapInuse < most && uint64(made) < most; made += batch {
 			for range max(batch/size, 1) {

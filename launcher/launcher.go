@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"os"
+	"runtime"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -56,7 +57,11 @@ type launch struct {
 // fault.List when that failed, *Exited with the code of the command, *Killed when a signal ended vaultexec or the command. It
 // must be called on the main thread, locked.
 func Run(o Options) error {
-	l := &launch{Options: o, signals: catchDeadly(), inner: parseInner(os.Args[0])}
+	l := &launch{Options: o, inner: parseInner(os.Args[0])}
+	if l.staysBehind(nil) {
+		oneProcessor() // before the first request makes threads, which never go
+	}
+	l.signals = catchDeadly()
 	if terminals, yes := l.relayed(); yes {
 		return l.runRelay(terminals)
 	}
@@ -101,6 +106,10 @@ func Run(o Options) error {
 	defer closeAll(fds)
 	return replace(p, environ, fds, l.signals)
 }
+
+// oneProcessor keeps the threads few of a process that mostly sleeps. (Where vaultexec becomes the command it would not pay:
+// it moves what the runtime has spread over the processors already, 55 page faults.)
+func oneProcessor() { runtime.GOMAXPROCS(1) }
 
 // staysBehind decides between the modes.
 func (l *launch) staysBehind(got []fetched) bool {

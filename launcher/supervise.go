@@ -82,7 +82,7 @@ func (l *launch) supervise(p program, env *Env, got []fetched) error {
 	signal.Notify(s.chld, unix.SIGCHLD)
 	s.signals.catchAll()
 	// From here on it mostly sleeps: fewer threads, and a heap that is collected at 1 MiB and not at 4.
-	runtime.GOMAXPROCS(1)
+	oneProcessor()
 	debug.SetGCPercent(25)
 	s.do(s.start())
 	finish := s.attend(p, got)
