@@ -736,6 +736,7 @@ func TestTerminalAtOnce(t *testing.T) {
 	t.Parallel()
 	staying(t, func(t *testing.T, v launcher) {
 		p := shell(actual{t}, v)
+		p.Limit = 3 * time.Minute // for 50 starts of the race detector's build, beside other tests
 		p.Run("for i in $(seq 50); do $V stty echo || echo FAI''LED; done; $V sh -c 'read x; echo got $x'; echo al''l")
 		p.AwaitState("sh", "S")
 		p.Run("this")
