@@ -28,7 +28,7 @@ vault:
 
 # BENCHFLAGS=-check ends with an error when a bar is missed.
 bench: vault
-	@$(GO) run ./tools/bench $(BENCHFLAGS)
+	@$(GO) run ./tools/bench -tags "$(TAGS)" $(BENCHFLAGS)
 
 # The terminal session of the README, recorded anew.
 session: vault
