@@ -55,7 +55,7 @@ func TestBudgetOfRequests(t *testing.T) {
 				for i := range n {
 					args = append(args, "--path", "app-"+strconv.Itoa(i))
 				}
-				cmd := exec.Command(vaulttest.Build(t, "."), append(args, "--", "/bin/true")...)
+				cmd := exec.Command(vaulttest.Build(t, "."), append(args, "--", "/bin/sh", "-c", ":")...)
 				cmd.Env = append([]string{"VAULT_ADDR=" + proxy.Addr, "HOME=" + t.TempDir(), "GORACE=" + vaulttest.Gorace}, env...)
 				if out, err := cmd.CombinedOutput(); err != nil || len(out) > 0 {
 					t.Fatalf("%v: %s", err, vaulttest.Redact(string(out)))
