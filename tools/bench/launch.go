@@ -17,8 +17,9 @@ type contestant struct {
 	env       []string
 	args      []string
 	every     int // takes part in every nth round only
-	wall, cpu []float64
 	failed    error
+
+	wall, cpu, faults []float64
 }
 
 // The bars of launches.
@@ -80,17 +81,21 @@ func launch(s *stage) section {
 			sec.Notes = append(sec.Notes, fmt.Sprintf("%s failed: %s", c.what, text[:min(len(text), 300)]))
 			continue
 		}
+		if len(c.wall) == 0 { // too few rounds for its turn
+			continue
+		}
 		sec.add(sampled(c.key, c.what, "ms", c.wall), sampled(c.key+"-cpu", c.what+": CPU", "ms", c.cpu))
+		if c.every == 1 && !strings.Contains(c.key, "-delay") {
+			sec.add(sampled(c.key+"-faults", c.what+": page faults", "", c.faults))
+		}
 	}
 	for i, r := range sec.Rows {
 		for _, p := range pairs {
-			if r.Key == p.key || r.Key == p.key+"-cpu" {
-				against := strings.Replace(r.Key, p.key, p.key+"-bare", 1)
-				bar := p.bar
-				if strings.HasSuffix(r.Key, "-cpu") {
-					bar = 0
-				}
-				sec.Rows[i] = sec.to(r, against, bar)
+			switch r.Key {
+			case p.key:
+				sec.Rows[i] = sec.to(r, p.key+"-bare", p.bar)
+			case p.key + "-cpu", p.key + "-faults":
+				sec.Rows[i] = sec.to(r, strings.Replace(r.Key, p.key, p.key+"-bare", 1), 0)
 			}
 		}
 	}
@@ -168,13 +173,15 @@ func (c *contestant) launch(s *stage, counts bool) {
 		c.failed = err
 		return
 	}
-	cpu, err := p.wait()
+	used, err := p.wait()
 	if err != nil {
 		c.failed = err
 		return
 	}
 	if counts {
-		c.wall, c.cpu = append(c.wall, ms(at-p.began)), append(c.cpu, ms(int64(cpu)))
+		c.wall = append(c.wall, ms(at-p.began))
+		c.cpu = append(c.cpu, ms(int64(used.cpu)))
+		c.faults = append(c.faults, used.faults)
 	}
 }
 

@@ -239,13 +239,24 @@ func (p *running) report() (int64, error) {
 	return int64(binary.NativeEndian.Uint64(b[:])), nil
 }
 
-// wait waits for the program's end and returns the CPU time of all that it waited for.
-func (p *running) wait() (time.Duration, error) {
+// spent is what a program and all that it waited for have used.
+type spent struct {
+	cpu    time.Duration
+	faults float64 // page faults: most of a start, where they are dear
+}
+
+// wait waits for the program's end.
+func (p *running) wait() (spent, error) {
 	defer p.reports.Close()
 	if err := p.cmd.Wait(); err != nil {
-		return 0, fmt.Errorf("%s: %w: %s", p.cmd.Args[0], err, vaulttest.Redact(p.stderr.String()))
+		return spent{}, fmt.Errorf("%s: %w: %s", p.cmd.Args[0], err, vaulttest.Redact(p.stderr.String()))
 	}
-	return p.cmd.ProcessState.SystemTime() + p.cmd.ProcessState.UserTime(), nil
+	state := p.cmd.ProcessState
+	used := spent{cpu: state.SystemTime() + state.UserTime()}
+	if u, ok := state.SysUsage().(*syscall.Rusage); ok {
+		used.faults = float64(u.Minflt)
+	}
+	return used, nil
 }
 
 // stop ends it with SIGTERM.
