@@ -128,7 +128,7 @@ func (r *report) costs() string {
 		for _, interval := range []float64{30, 60, 300} {
 			perSecond := n * pathsEach / interval
 			day := perSecond * 86400
-			fmt.Fprintf(&b, "| %s × %d | %v | %s | %s | %s | %s |\n", grouped(n), pathsEach, time.Duration(interval)*time.Second, grouped(perSecond),
+			fmt.Fprintf(&b, "| %s × %d | %.0f s | %s | %s | %s | %s |\n", grouped(n), pathsEach, interval, grouped(perSecond),
 				number(perSecond*figure("cpu-request")/1000), millions(day*figure("lines-request")), gigabytes(day*figure("bytes-request")))
 		}
 	}
