@@ -1,176 +1,155 @@
-// Command bench measures how long vaultexec takes from its start to the exec of the command, against the least that a Go
-// program can do (tools/bench/bare), side by side in one run: A B A B, medians, ratios. Absolute times are the machine's,
-// ratios are the program's.
+// Command bench measures vaultexec side by side with the least that a Go program can do (tools/bench/bare) and with what
+// else is on PATH: envconsul, secret-init, vault agent, tini, dumb-init. It is where every figure of the README comes from.
+// All contestants take turns in one run on one machine; absolute times are the machine's, ratios are the program's.
 //
-//	go run ./tools/bench [-n 60] [-check]
+//	go run ./tools/bench [-tags TAGS] [-only launch,startup,supervise,restart,scale] [-n 30] [-check] [-record]
+//
+// The tables go to standard output and, as JSON, to bench.json. -record also keeps them in docs/bench.json, from which the
+// figures of the README and of docs/scale.md are written; -render writes those again without measuring.
 package main
 
 import (
+	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
-	"time"
 
 	"github.com/agenticverz/vaultexec/internal/vaulttest"
 )
 
-// The bars: two paths against the bare program, fifty against two, size of the program.
-const (
-	barTwo   = 1.5
-	barFifty = 2.0
-	barSize  = 12 << 20
-)
-
-// contestant is one of the programs that take turns.
-type contestant struct {
+// bench is one section of the report.
+type bench struct {
 	name string
-	args []string
-	took []time.Duration
+	run  func(*stage) section
+}
+
+// sections in the order of the report.
+var sections = []bench{
+	{"launch", launch},
+	{"startup", startup},
+	{"supervise", supervise},
+	{"restart", restart},
+	{"scale", scale},
 }
 
 func main() {
-	n := flag.Int("n", 60, "rounds")
+	only := flag.String("only", "", "sections to run, separated by commas")
+	rounds := flag.Int("n", 30, "rounds of the launches")
+	tags := flag.String("tags", "", "of the build, as make has them")
 	check := flag.Bool("check", false, "end with 1 when a bar is missed")
+	record := flag.Bool("record", false, "keep the figures in docs/bench.json, README.md and docs/scale.md")
+	render := flag.Bool("render", false, "write README.md and docs/scale.md from docs/bench.json, and measure nothing")
 	flag.Parse()
-	missed, err := bench(*n)
+	err := run(*only, *tags, *rounds, *check, *record, *render)
 	vaulttest.Shutdown()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", vaulttest.Redact(err.Error()))
 		os.Exit(1)
 	}
-	if missed && *check {
-		os.Exit(1)
-	}
 }
 
-func bench(rounds int) (missed bool, err error) {
-	dir, err := os.MkdirTemp("", "vaultexec-bench-")
-	if err != nil {
-		return false, err
-	}
-	defer os.RemoveAll(dir)
-	vaultexec, err := build(dir, ".", "vaultexec")
-	if err != nil {
-		return false, err
-	}
-	bare, err := build(dir, "tools/bench/bare", "bare")
-	if err != nil {
-		return false, err
-	}
-	srv, err := vaulttest.StartDev()
-	if err != nil {
-		return false, err
-	}
-	env, err := fill(srv, 50)
-	if err != nil {
-		return false, err
-	}
-	paths := func(n int) []string {
-		args := []string{vaultexec}
-		for i := range n {
-			args = append(args, "--path", "app-"+strconv.Itoa(i))
-		}
-		return append(args, "--", "/bin/true")
-	}
-	two := &contestant{name: "vaultexec, 2 paths", args: paths(2)}
-	bareTwo := &contestant{name: "bare program, 2 paths", args: []string{bare, "2", "/bin/true"}}
-	fifty := &contestant{name: "vaultexec, 50 paths", args: paths(50)}
-	bareFifty := &contestant{name: "bare program, 50 paths", args: []string{bare, "50", "/bin/true"}}
-	all := []*contestant{two, bareTwo, fifty, bareFifty}
-	for round := range rounds + 3 {
-		for _, c := range all {
-			took, err := run(c.args, env)
-			if err != nil {
-				return false, fmt.Errorf("%s: %w", c.name, err)
-			}
-			if round >= 3 { // caches are warm
-				c.took = append(c.took, took)
-			}
-		}
-	}
-	for _, c := range all {
-		slices.Sort(c.took)
-		fmt.Printf("%-24s %8.2f ms   (quarter %.2f, three quarters %.2f)\n", c.name, ms(c.at(2)), ms(c.at(1)), ms(c.at(3)))
-	}
-	bar := func(what string, got, limit float64, unit string) {
-		note := ""
-		if got > limit {
-			note, missed = "   MISSED", true
-		}
-		fmt.Printf("%-44s %6.2f%s   bar %.2f%s%s\n", what, got, unit, limit, unit, note)
-	}
-	info, err := os.Stat(vaultexec)
-	if err != nil {
-		return false, err
-	}
-	bar("2 paths, times the bare program", ms(two.at(2))/ms(bareTwo.at(2)), barTwo, "")
-	bar("50 paths, times 2 paths", ms(fifty.at(2))/ms(two.at(2)), barFifty, "")
-	fmt.Printf("%-44s %6.2f    Vault's own work for 50 requests on this machine\n", "the same of the bare program", ms(bareFifty.at(2))/ms(bareTwo.at(2)))
-	fmt.Printf("%-44s %6.2f\n", "50 paths, times the bare program", ms(fifty.at(2))/ms(bareFifty.at(2)))
-	bar("size of the program", float64(info.Size())/(1<<20), barSize>>20, " MiB")
-	return missed, nil
-}
-
-// at returns a quartile.
-func (c *contestant) at(quarter int) time.Duration { return c.took[len(c.took)*quarter/4] }
-
-func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
-
-// build builds as a release is built.
-func build(dir, pkg, name string) (string, error) {
+func run(only, tags string, rounds int, check, record, render bool) error {
 	root, err := vaulttest.ModuleRoot()
 	if err != nil {
-		return "", err
+		return err
 	}
-	out := filepath.Join(dir, name)
-	cmd := exec.Command("go", "build", "-trimpath", "-tags", "urfave_cli_no_docs", "-ldflags", "-s -w", "-o", out, "./"+pkg)
-	cmd.Dir, cmd.Env = root, append(os.Environ(), "CGO_ENABLED=0")
-	if text, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("cannot build %s: %w\n%s", pkg, err, text)
+	kept := filepath.Join(root, "docs", "bench.json")
+	if render {
+		return renderFrom(root, kept)
 	}
-	return out, nil
-}
-
-// fill writes n secrets and returns the environment of both programs.
-func fill(srv *vaulttest.Server, n int) ([]string, error) {
-	for i := range n {
-		data := map[string]string{}
-		for k := range 5 {
-			data[fmt.Sprintf("KEY_%d_%d", i, k)] = vaulttest.Canary("bench")
-		}
-		if _, err := srv.TryPutKV("secret", "app-"+strconv.Itoa(i), data); err != nil {
-			return nil, err
-		}
-	}
-	policy := map[string]string{"policy": `path "secret/data/*" { capabilities = ["read"] }`}
-	if _, err := srv.TryMust("PUT", "sys/policies/acl/bench", policy); err != nil {
-		return nil, err
-	}
-	token, err := srv.TryToken(vaulttest.TokenOpts{Policies: []string{"bench"}, NoDefault: true})
+	r, err := measure(only, tags, rounds)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return []string{"PATH=" + os.Getenv("PATH"), "HOME=/nonexistent", "VAULT_ADDR=" + srv.Addr, "VAULT_TOKEN=" + token}, nil
+	r.print(os.Stdout)
+	if err := r.write(filepath.Join(root, "bench.json")); err != nil {
+		return err
+	}
+	if record {
+		if only != "" {
+			return errors.New("-record keeps a run of all sections, not of some")
+		}
+		if err := r.write(kept); err != nil {
+			return err
+		}
+		if err := renderFrom(root, kept); err != nil {
+			return err
+		}
+	}
+	if check && r.missed() {
+		return errors.New("a bar is missed")
+	}
+	return nil
 }
 
-// run runs a program to its end and returns the time that it took.
-func run(args, env []string) (time.Duration, error) {
-	var stderr strings.Builder
-	cmd := exec.Command(args[0], args[1:]...)
-	cmd.Env = env
-	begin := time.Now()
-	err := cmd.Run()
-	took := time.Since(begin)
-	if err != nil { // once more, to see why
-		cmd = exec.Command(args[0], args[1:]...)
-		cmd.Env, cmd.Stderr = env, &stderr
-		_ = cmd.Run()
-		return 0, fmt.Errorf("%w: %s", err, stderr.String())
+// measure runs the sections.
+func measure(only, tags string, rounds int) (r *report, err error) {
+	var names []string
+	if only != "" {
+		names = strings.Split(only, ",")
 	}
-	return took, nil
+	for _, n := range names {
+		if !slices.ContainsFunc(sections, func(s bench) bool { return s.name == n }) {
+			return nil, fmt.Errorf("no section %q", n)
+		}
+	}
+	s := &stage{rounds: rounds, tags: tags}
+	defer s.close()
+	defer func() {
+		switch p := recover().(type) {
+		case nil:
+		case failure: // from Fatalf
+			r, err = nil, p
+		default:
+			panic(p)
+		}
+	}()
+	s.set()
+	r = newReport()
+	for _, sec := range sections {
+		if len(names) > 0 && !slices.Contains(names, sec.name) {
+			continue
+		}
+		fmt.Fprintf(os.Stderr, "bench: %s\n", sec.name)
+		r.Sections = append(r.Sections, sec.run(s))
+	}
+	return r, nil
+}
+
+func renderFrom(root, kept string) error {
+	text, err := os.ReadFile(kept)
+	if err != nil {
+		return err
+	}
+	var r report
+	if err := json.Unmarshal(text, &r); err != nil {
+		return err
+	}
+	for _, f := range []struct {
+		file, text string
+	}{{"README.md", r.figures()}, {"docs/scale.md", r.costs()}} {
+		if err := replaceBlock(filepath.Join(root, f.file), f.text); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// replaceBlock puts text between the two marks of a file.
+func replaceBlock(file, text string) error {
+	const begin, end = "<!-- make bench BENCHFLAGS=-record writes this -->\n", "<!-- end -->"
+	old, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	before, rest, ok := strings.Cut(string(old), begin)
+	_, after, ok2 := strings.Cut(rest, end)
+	if !ok || !ok2 {
+		return fmt.Errorf("%s has no block to be written", file)
+	}
+	return os.WriteFile(file, []byte(before+begin+text+end+after), 0o644)
 }
