@@ -56,7 +56,11 @@ func (a *app) run(args []string) error {
 		a.ui.errorf(shortUsage)
 		return &fault.Error{Kind: fault.Usage, What: "no command", Hint: "vaultexec --help shows everything"}
 	}
-	run := newGiven()
+	return a.parser(newGiven()).Run(append([]string{"vaultexec"}, a.head...))
+}
+
+// parser reads the command line into run and does what it asks for.
+func (a *app) parser(run *given) *cli.App {
 	usageError := func(_ *cli.Context, err error, _ bool) error {
 		if errors.Is(err, flag.ErrHelp) { // -h, which is no option of ours
 			return a.help(nil)
@@ -82,7 +86,7 @@ func (a *app) run(args []string) error {
 	for _, cmd := range adminCommands {
 		c.Commands = append(c.Commands, cmd.cli(a, run))
 	}
-	return c.Run(append([]string{"vaultexec"}, a.head...))
+	return c
 }
 
 // warn says what the options show. Behind the terminal of --mask the vaultexec in front has said it.

@@ -215,6 +215,9 @@ func (l *launch) fetch(ctx context.Context) ([]fetched, error) {
 	if err := l.Session.Prepare(ctx); err != nil {
 		return nil, err
 	}
+	if l.Session.Own() { // it logs in first
+		l.Session.Client.Expect(len(plan(l.Sources)))
+	}
 	patience := l.patience(time.Now())
 	if err := patience.Do(ctx, l.Session.Login); err != nil {
 		return nil, err

@@ -62,6 +62,7 @@ type Client struct {
 	api     *api.Client
 	bare    *api.Client // the same without the namespace
 	pool    *http.Transport
+	spares  *spares // nil where connections are not made ahead
 	timeout time.Duration
 	where   string // scheme://host for texts; never with a user name or password
 	agent   bool
@@ -94,8 +95,13 @@ func New(cfg Config) (*Client, error) {
 		}
 		transport.Proxy = http.ProxyURL(proxy)
 	}
-	if cfg.TestOnlyDial != nil {
+	var ahead *spares
+	switch {
+	case cfg.TestOnlyDial != nil:
 		transport.DialContext = cfg.TestOnlyDial
+	case u.Scheme == "http":
+		ahead = &spares{dialer: net.Dialer{KeepAlive: keepAlive}}
+		transport.DialContext = ahead.DialContext
 	}
 	httpClient := &http.Client{
 		Transport:     transport,
@@ -135,7 +141,7 @@ func New(cfg Config) (*Client, error) {
 	if u.Scheme == "https" {
 		httpClient.Transport = &oneHandshake{Transport: transport, first: make(chan struct{})}
 	}
-	c := &Client{api: client, bare: client.WithNamespace(""), pool: transport, timeout: cfg.Timeout, agent: cfg.Agent}
+	c := &Client{api: client, bare: client.WithNamespace(""), pool: transport, spares: ahead, timeout: cfg.Timeout, agent: cfg.Agent}
 	c.where = u.Scheme + "://" + u.Host + u.Path
 	if c.timeout <= 0 {
 		c.timeout = 10 * time.Second
@@ -143,8 +149,11 @@ func New(cfg Config) (*Client, error) {
 	return c, nil
 }
 
+// keepAlive finds out about a connection whose other end is gone.
+const keepAlive = 30 * time.Second
+
 func newTransport() *http.Transport {
-	dialer := &net.Dialer{KeepAlive: 30 * time.Second}
+	dialer := &net.Dialer{KeepAlive: keepAlive}
 	return &http.Transport{
 		Proxy:                 http.ProxyFromEnvironment,
 		DialContext:           dialer.DialContext,
@@ -293,7 +302,12 @@ func (c *Client) Token() Text {
 }
 
 // CloseIdle closes the connections that carry no request.
-func (c *Client) CloseIdle() { c.pool.CloseIdleConnections() }
+func (c *Client) CloseIdle() {
+	c.pool.CloseIdleConnections()
+	if c.spares != nil {
+		c.spares.drop()
+	}
+}
 
 // request is one call of Vault's HTTP API.
 type request struct {
