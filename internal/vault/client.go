@@ -62,7 +62,7 @@ type Client struct {
 	api     *api.Client
 	bare    *api.Client // the same without the namespace
 	pool    *http.Transport
-	spares  *spares // nil where connections are not made ahead
+	spares  *spares // nil but with plain HTTP to a host
 	timeout time.Duration
 	where   string // scheme://host for texts; never with a user name or password
 	agent   bool
@@ -95,13 +95,8 @@ func New(cfg Config) (*Client, error) {
 		}
 		transport.Proxy = http.ProxyURL(proxy)
 	}
-	var ahead *spares
-	switch {
-	case cfg.TestOnlyDial != nil:
+	if cfg.TestOnlyDial != nil {
 		transport.DialContext = cfg.TestOnlyDial
-	case u.Scheme == "http":
-		ahead = &spares{dialer: net.Dialer{KeepAlive: keepAlive}}
-		transport.DialContext = ahead.DialContext
 	}
 	httpClient := &http.Client{
 		Transport:     transport,
@@ -141,7 +136,15 @@ func New(cfg Config) (*Client, error) {
 	if u.Scheme == "https" {
 		httpClient.Transport = &oneHandshake{Transport: transport, first: make(chan struct{})}
 	}
-	c := &Client{api: client, bare: client.WithNamespace(""), pool: transport, spares: ahead, timeout: cfg.Timeout, agent: cfg.Agent}
+	c := &Client{api: client, bare: client.WithNamespace(""), pool: transport, timeout: cfg.Timeout, agent: cfg.Agent}
+	if u.Scheme == "http" {
+		port := u.Port()
+		if port == "" {
+			port = "80"
+		}
+		c.spares = &spares{dial: transport.DialContext, addr: net.JoinHostPort(u.Hostname(), port)}
+		transport.DialContext = c.spares.DialContext
+	}
 	c.where = u.Scheme + "://" + u.Host + u.Path
 	if c.timeout <= 0 {
 		c.timeout = 10 * time.Second
@@ -149,11 +152,8 @@ func New(cfg Config) (*Client, error) {
 	return c, nil
 }
 
-// keepAlive finds out about a connection whose other end is gone.
-const keepAlive = 30 * time.Second
-
 func newTransport() *http.Transport {
-	dialer := &net.Dialer{KeepAlive: keepAlive}
+	dialer := &net.Dialer{KeepAlive: 30 * time.Second}
 	return &http.Transport{
 		Proxy:                 http.ProxyFromEnvironment,
 		DialContext:           dialer.DialContext,

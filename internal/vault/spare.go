@@ -10,7 +10,8 @@ import (
 // spares are connections that are made ahead, together with the one for the login: those over which everything is read after
 // it. Otherwise all reads but one would wait a round trip for a connection first.
 type spares struct {
-	dialer net.Dialer
+	dial func(ctx context.Context, network, addr string) (net.Conn, error)
+	addr string // Vault's own; connections to a proxy are not made ahead
 
 	mu    sync.Mutex
 	want  int // to be made with the next connection
@@ -19,7 +20,6 @@ type spares struct {
 
 type spare struct {
 	conn net.Conn // nil when it could not be made
-	to   string
 	at   time.Time
 }
 
@@ -29,14 +29,16 @@ const spareLife = 2 * time.Second
 
 // DialContext takes a spare connection, or makes one.
 func (s *spares) DialContext(ctx context.Context, network, addr string) (net.Conn, error) {
-	to := network + " " + addr
+	if addr != s.addr {
+		return s.dial(ctx, network, addr)
+	}
 	if sp, ok := s.take(ctx, network, addr); ok && sp.conn != nil {
-		if sp.to == to && time.Since(sp.at) < spareLife {
+		if time.Since(sp.at) < spareLife {
 			return sp.conn, nil
 		}
 		_ = sp.conn.Close()
 	}
-	return s.dialer.DialContext(ctx, network, addr)
+	return s.dial(ctx, network, addr)
 }
 
 // take begins what is wanted, or waits for one that was begun before.
@@ -49,8 +51,8 @@ func (s *spares) take(ctx context.Context, network, addr string) (spare, bool) {
 			go func() {
 				ctx, cancel := context.WithTimeout(context.Background(), spareLife)
 				defer cancel()
-				conn, _ := s.dialer.DialContext(ctx, network, addr)
-				ch <- spare{conn, network + " " + addr, time.Now()}
+				conn, _ := s.dial(ctx, network, addr)
+				ch <- spare{conn, time.Now()}
 			}()
 		}
 		s.want = 0
@@ -93,5 +95,5 @@ func (c *Client) Expect(n int) {
 	}
 	c.spares.mu.Lock()
 	defer c.spares.mu.Unlock()
-	c.spares.want = min(n, maxConns) - 1
+	c.spares.want = max(min(n, maxConns)-1, 0)
 }
