@@ -74,17 +74,21 @@ func (a *app) parser(run *given) *cli.App {
 		OnUsageError:   usageError,
 		Flags:          run.flags(options),
 		Action:         func(c *cli.Context) error { return a.launch(run, c.Args().Slice()) },
-		Commands: []*cli.Command{
-			{Name: "run", OnUsageError: usageError, HideHelp: true, Flags: run.flags(options),
-				Action: func(c *cli.Context) error { return a.launch(run, c.Args().Slice()) }},
-			{Name: "check", OnUsageError: usageError, HideHelp: true, Flags: run.flags(checkOptions()),
-				Action: func(c *cli.Context) error { return a.check(run, c.Args().Slice()) }},
-			{Name: "help", OnUsageError: usageError, HideHelp: true,
-				Action: func(c *cli.Context) error { return a.help(c.Args().Slice()) }},
-		},
 	}
+	// A command is one of the words or is not meant: the options of all of them would be made at each start.
+	add := func(name string, flags func() []cli.Flag, action func(words []string) error) {
+		if slices.Contains(a.head, name) {
+			c.Commands = append(c.Commands, &cli.Command{Name: name, OnUsageError: usageError, HideHelp: true, Flags: flags(),
+				Action: func(c *cli.Context) error { return action(c.Args().Slice()) }})
+		}
+	}
+	add("run", func() []cli.Flag { return run.flags(options) }, func(words []string) error { return a.launch(run, words) })
+	add("check", func() []cli.Flag { return run.flags(checkOptions()) }, func(words []string) error { return a.check(run, words) })
+	add("help", func() []cli.Flag { return nil }, a.help)
 	for _, cmd := range adminCommands {
-		c.Commands = append(c.Commands, cmd.cli(a, run))
+		if slices.Contains(a.head, cmd.name) {
+			c.Commands = append(c.Commands, cmd.cli(a, run))
+		}
 	}
 	return c
 }
