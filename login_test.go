@@ -17,6 +17,7 @@ import (
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
+	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -346,8 +347,26 @@ func TestNoCredentialIsShown(t *testing.T) {
 	userpass := sc.Name("userpass")
 	r.srv.Must(t, "POST", "sys/auth/"+userpass, map[string]any{"type": "userpass"})
 	r.srv.Must(t, "POST", "auth/"+userpass+"/users/ann", map[string]any{"password": password, "token_policies": policy})
+	certs := sc.Name("cert")
+	r.srv.Must(t, "POST", "sys/auth/"+certs, map[string]any{"type": "cert"})
 	jwtMount, jwt := jwtMethod(t, r.srv, sc, policy)
 	const bad = "bad-0123456789"
+	// An Agent that adds its token.
+	target, err := url.Parse(rec.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	agent := httptest.NewServer(&httputil.ReverseProxy{Rewrite: func(p *httputil.ProxyRequest) {
+		p.SetURL(target)
+		p.Out.Header.Set("X-Vault-Token", r.token)
+	}})
+	t.Cleanup(agent.Close)
+	cert := vaulttest.NewCA(t, "clients").Client(t, vaulttest.CertOpts{Name: "app"})
+	key, err := os.ReadFile(cert.KeyFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	vaulttest.Secret(string(key))
 
 	for _, c := range []struct {
 		name string
@@ -372,6 +391,8 @@ func TestNoCredentialIsShown(t *testing.T) {
 		{"userpass", []string{"--auth", "userpass", "--auth-mount", userpass, "--username", "ann", "--password-file", file(password)}, nil, false},
 		{"userpass bad", []string{"--auth", "userpass", "--auth-mount", userpass, "--username", "ann", "--password-file", file(bad + "password")}, nil, true},
 		{"ldap", []string{"--auth", "ldap", "--auth-mount", userpass, "--username", "ann"}, []string{"VAULTEXEC_PASSWORD=" + password}, false}, // the same request
+		{"agent", nil, []string{"VAULT_AGENT_ADDR=" + agent.URL}, false},
+		{"cert", []string{"--auth", "cert", "--auth-mount", certs, "--client-cert", cert.CertFile, "--client-key", cert.KeyFile}, nil, true}, // without TLS
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := *r
