@@ -357,6 +357,7 @@ func TestNothingCanBeObserved(t *testing.T) {
 		"replace":      {"--path", "app"},
 		"file":         {"--path", "app", "--path", "key", "--file", "TLS_KEY"},
 		"supervise":    {"--supervise", "--path", "app", "--file", "API_KEY"},
+		"mask":         {"--mask", "--path", "app", "--file", "API_KEY"},
 		"file at":      {"--path", "app", "--path", "key", "--file", "TLS_KEY=" + o.memory + "/key"},
 		"approle":      {"--supervise", "--auth", "approle", "--auth-mount", auth, "--role-id", roleID, "--secret-id-file", idFile, "--path", "app"},
 		"keep-token":   {"--keep-token", "--path", "app"},
