@@ -253,9 +253,11 @@ func (r *configReader) fail(line int, what, why, hint string) {
 	r.faults = append(r.faults, lineFault{line, &fault.Error{Kind: fault.Usage, What: r.at(line) + ": " + what, Why: why, Hint: hint}})
 }
 
-// keyName is a key for a text, unless it may be a secret.
+// keyName is a key for a text, if it is a word as options are. A file that was named by mistake (/etc/shadow) may have anything
+// before a colon.
 func keyName(s string) string {
-	if vault.LooksSecret(s) || len(s) > 60 {
+	word := strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-") == ""
+	if !word || s == "" || len(s) > 40 || vault.LooksSecret(s) {
 		return "a key"
 	}
 	return s

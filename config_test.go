@@ -203,3 +203,16 @@ func TestConfigLogin(t *testing.T) {
 		}
 	}
 }
+
+// A file that was named by mistake is not shown.
+func TestConfigOfAnotherKind(t *testing.T) {
+	for _, src := range []string{"root:$6$salt$hash:20228:0:99999:7::\n", "postgres://ann:pass@db: x\n", "two words: x\n"} {
+		_, faults := parseConfig("file", []byte(src))
+		if len(faults) != 1 || !strings.HasPrefix(faults[0].What, "file:1: a key is no option") {
+			t.Errorf("%d failures, %v", len(faults), faults)
+		}
+	}
+	if _, faults := parseConfig("file", []byte("pth: x\n")); len(faults) != 1 || !strings.Contains(faults[0].What, "pth is no option") {
+		t.Errorf("a word is not named: %v", faults)
+	}
+}
