@@ -22,12 +22,20 @@ func (s *supervisor) forget() {
 	}
 }
 
+// collectLate puts off the garbage collection of a start. What it frees keeps its bytes, and a stack that grows into such a
+// place before clearFreed has been there would keep them for good: nothing clears the unused part of a stack. A start makes far
+// less garbage than these 64 MiB, and one that waits for Vault is collected every two minutes.
+func collectLate() { debug.SetGCPercent(1600) }
+
+// collectOften keeps small what mostly sleeps: the heap is collected at 1 MiB and not at 4.
+func collectOften() { debug.SetGCPercent(25) }
+
 // clearFreed has what was let go of overwritten. Go's collector leaves the bytes of what it frees as they are until somebody
 // else gets the place; whole pages go back to the kernel, which clears them, but pages that hold anything else stay. So every
 // free place is handed out once, which clears it: of each size so many objects are made that the heap has to grow for them,
 // and nothing is collected meanwhile. (With a very low GOMEMLIMIT it is collected all the same, and the heap might never grow:
-// more than the whole heap is never made of one size.) It takes some 20 ms and 4 MiB, once. (Letting go of
-// it in between would have the runtime ask for huge pages, which stay.)
+// more than the whole heap is never made of one size.) It takes some 20 ms and 4 MiB, once. (Letting go of it in between would
+// have the runtime ask for huge pages, which stay.)
 //
 // Objects with pointers have places of their own, and hold no text. Above 32 KiB everything has whole pages.
 func clearFreed() {
@@ -35,10 +43,12 @@ func clearFreed() {
 		batch  = 16 << 10
 		growth = 32 << 10 // more than another goroutine brings about just now
 	)
-	runtime.GC() // a sync.Pool lets go at the second collection
-	debug.FreeOSMemory()
+	for range 2 { // a sync.Pool lets go at the second collection; stacks that it makes smaller move to where the first was
+		debug.FreeOSMemory()
+	}
 	defer debug.FreeOSMemory()
-	defer debug.SetGCPercent(debug.SetGCPercent(-1))
+	debug.SetGCPercent(-1)
+	defer collectOften()
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	fill := func(size int) {

@@ -84,6 +84,9 @@ func Run(o Options) error {
 	if err := CheckFilePlaces(o.Rules.Files, o.AllowDisk); err != nil {
 		return err
 	}
+	if l.staysBehind(nil) {
+		collectLate()
+	}
 	env, got, err := l.prepare(func(env *Env) error { return checkSize(env, p.argv, stackLimit()) })
 	if err != nil {
 		return err

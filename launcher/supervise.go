@@ -81,12 +81,9 @@ func (l *launch) supervise(p program, env *Env, got []fetched) error {
 	s.tty = openTerminal()
 	signal.Notify(s.chld, unix.SIGCHLD)
 	s.signals.catchAll()
-	// From here on it mostly sleeps: fewer threads, and a heap that is collected at 1 MiB and not at 4.
-	oneProcessor()
-	debug.SetGCPercent(25)
+	oneProcessor() // from here on it mostly sleeps
 	s.do(s.start())
 	finish := s.attend(p, got)
-	debug.FreeOSMemory()
 	releaseProgram()
 	s.loop()
 	s.out.finish(s.machine.next == toDie || !s.machine.termAt.IsZero())
@@ -105,6 +102,8 @@ func (s *supervisor) attend(p program, got []fetched) (finish func()) {
 		s.good = s.runs
 		done.Go(func() { s.watch.run(ctx) })
 		done.Go(func() { s.Session.Keep(ctx, s.Log) })
+		collectOften()
+		debug.FreeOSMemory()
 		return func() {
 			cancel()
 			done.Wait()
