@@ -214,10 +214,11 @@ func (w *watched) last() started {
 	return list[len(list)-1]
 }
 
-// kill ends what a failed test has left.
+// kill ends what a failed test has left. The number may belong to another process by now, or to a thread of this one.
 func (w *watched) kill() {
 	for _, s := range w.starts() {
-		if s.pid > 0 && alive(s.pid) {
+		environ, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", s.pid))
+		if err == nil && strings.Contains(string(environ), "RECORD="+w.record()+"\x00") {
 			_ = syscall.Kill(s.pid, syscall.SIGKILL)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -145,14 +146,31 @@ func start(t T, argv []string, change ...func(*exec.Cmd)) *proc {
 		close(p.done)
 	}()
 	t.Cleanup(func() {
-		for _, m := range ptytest.All() {
-			if m.PID == p.pid || m.Parent == p.pid || m.Group == p.pid {
-				_ = unix.Kill(m.PID, unix.SIGKILL)
-			}
-		}
+		p.killSession()
 		<-p.done
 	})
 	return p
+}
+
+// killSession ends whatever is left, as after a control: a command may ignore SIGTERM, and a program may stand between. Whoever
+// has the number of a program that has ended is somebody else, and so is its session.
+func (p *proc) killSession() {
+	for left := true; left; {
+		left = false
+		all := ptytest.All()
+		select {
+		case <-p.done:
+			if slices.ContainsFunc(all, func(m ptytest.Process) bool { return m.PID == p.pid }) {
+				return
+			}
+		default:
+		}
+		for _, m := range all {
+			if (m.PID == p.pid || m.Parent == p.pid || m.Session == p.pid) && m.State != "Z" && unix.Kill(m.PID, unix.SIGKILL) == nil {
+				left = true
+			}
+		}
+	}
 }
 
 // signal sends a signal to the program.
