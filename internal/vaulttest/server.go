@@ -11,9 +11,11 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strconv"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -61,7 +63,13 @@ var shared struct {
 }
 
 // Main runs the tests of a package and then stops the servers that they left: func TestMain(m *testing.M) { vaulttest.Main(m) }.
+// Programs that the tests start ignore no signal that nohup or a shell's & had this one ignore.
 func Main(m *testing.M) {
+	for _, sig := range []os.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGCONT, syscall.SIGTSTP, syscall.SIGTTIN, syscall.SIGTTOU} {
+		if signal.Ignored(sig) {
+			signal.Notify(make(chan os.Signal, 1), sig) // what has a handler begins with its default
+		}
+	}
 	code := m.Run()
 	Shutdown()
 	os.Exit(code)
