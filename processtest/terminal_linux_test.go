@@ -715,7 +715,7 @@ func TestCtrlZAtAnyMoment(t *testing.T) {
 			}
 			p.Expect("Stopped")
 			p.ExpectPrompt()
-			p.Run("fg")
+			p.Run("fg %1") // one that stops before its exec is nobody's current job to bash
 			p.AwaitState("sleep", "S")
 			awaitLaunchers(p, v, "S")
 			p.Await("sleep to have the terminal", func(list []ptytest.Process) bool {
