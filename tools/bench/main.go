@@ -44,6 +44,10 @@ func main() {
 	record := flag.Bool("record", false, "keep the figures in docs/bench.json, README.md and docs/scale.md")
 	render := flag.Bool("render", false, "write README.md and docs/scale.md from docs/bench.json, and measure nothing")
 	flag.Parse()
+	if flag.NArg() > 0 || *rounds < 1 {
+		fmt.Fprintln(os.Stderr, "bench: only options are taken, and -n is 1 at least; -h lists them")
+		os.Exit(2)
+	}
 	err := run(*only, *tags, *rounds, *check, *record, *render)
 	vaulttest.Shutdown()
 	if err != nil {
@@ -94,7 +98,11 @@ func measure(only, tags string, rounds int) (r *report, err error) {
 	}
 	for _, n := range names {
 		if !slices.ContainsFunc(sections, func(s bench) bool { return s.name == n }) {
-			return nil, fmt.Errorf("no section %q", n)
+			var known []string
+			for _, s := range sections {
+				known = append(known, s.name)
+			}
+			return nil, fmt.Errorf("no section %q; there are %s", n, strings.Join(known, ", "))
 		}
 	}
 	s := &stage{rounds: rounds, tags: tags}
