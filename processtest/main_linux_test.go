@@ -157,13 +157,15 @@ func start(t T, argv []string, change ...func(*exec.Cmd)) *proc {
 func (p *proc) killSession() {
 	for left := true; left; {
 		left = false
-		all := ptytest.All()
+		ended := false
 		select {
 		case <-p.done:
-			if slices.ContainsFunc(all, func(m ptytest.Process) bool { return m.PID == p.pid }) {
-				return
-			}
+			ended = true
 		default:
+		}
+		all := ptytest.All() // after the question: one that ends just now would be taken for the next with its number
+		if ended && slices.ContainsFunc(all, func(m ptytest.Process) bool { return m.PID == p.pid }) {
+			return
 		}
 		for _, m := range all {
 			if (m.PID == p.pid || m.Parent == p.pid || m.Session == p.pid) && m.State != "Z" && unix.Kill(m.PID, unix.SIGKILL) == nil {
