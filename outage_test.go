@@ -715,6 +715,7 @@ func TestWatchersSpread(t *testing.T) {
 	if testing.Short() {
 		t.Skip("two hundred processes")
 	}
+	t.Parallel()
 	w := newWatched(t, 2)
 	bin := vaulttest.BuildStatic(t, ".")
 	w.fresh("one", "A")

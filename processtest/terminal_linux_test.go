@@ -685,7 +685,7 @@ func TestKillStoppedJob(t *testing.T) {
 			p.ExpectPrompt()
 			p.Run(c.kill)
 			p.Await("both to be gone", func(list []ptytest.Process) bool {
-				return !slices.ContainsFunc(list, func(m ptytest.Process) bool { return m.Name != "bash" && m.State != "Z" })
+				return !slices.ContainsFunc(list, func(m ptytest.Process) bool { return m.Name != "bash" && !m.Ended() })
 			})
 			p.Run("/bin/true") // bash looks for what has ended when it waits for another
 			p.Expect(c.says)

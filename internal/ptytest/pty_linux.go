@@ -300,8 +300,12 @@ func (p *Terminal) String() string {
 // Process is one process of the session.
 type Process struct {
 	PID, Parent, Group, Session int
-	Name, State                 string
+	Name, State                 string // State is Z when the main thread has ended; Ended tells whether all have
+	Threads                     int
 }
+
+// Ended reports whether its parent can reap it. The main thread of a process that is killed is often a zombie before the others.
+func (m Process) Ended() bool { return m.State == "Z" && m.Threads <= 1 }
 
 // Processes returns the processes of the session, and of sessions that its processes have begun: a program may put another
 // terminal between.
@@ -342,6 +346,7 @@ func All() []Process {
 		m.Parent, _ = strconv.Atoi(f[1])
 		m.Group, _ = strconv.Atoi(f[2])
 		m.Session, _ = strconv.Atoi(f[3])
+		m.Threads, _ = strconv.Atoi(f[17])
 		list = append(list, m)
 	}
 	return list
