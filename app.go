@@ -27,7 +27,7 @@ type app struct {
 }
 
 func newApp(environ []string, stdout, stderr io.Writer) *app {
-	return &app{environ: environ, ui: newUI(stdout, stderr), terminal: &terminal{in: os.Stdin, out: stderr}}
+	return &app{environ: environ, ui: newUI(stdout, stderr), terminal: &terminal{in: os.Stdin, out: stderr, stopped: launcher.IsInner(os.Args)}}
 }
 
 // getenv looks a variable up as it was at the start; vaultexec's own VAULT_ variables are gone by the time of use.

@@ -62,6 +62,19 @@ func TestPasswordPrompt(t *testing.T) {
 		wait.Until(t, time.Minute, "the echo to be off again", func() bool { return !echo(p) })
 		answer(t, p)
 	})
+	// Nobody could resume it: the kernel does not stop it, and neither does vaultexec. It asks again.
+	t.Run("not stopped without a shell", func(t *testing.T) {
+		p := ptytest.Open(t, time.Minute, r.env, r.bin, "check")
+		p.Expect(question)
+		wait.Until(t, time.Minute, "the echo to be off", func() bool { return !echo(p) })
+		p.Type(ptytest.CtrlZ)
+		p.Expect(question)
+		wait.Until(t, time.Minute, "the echo to be off again", func() bool { return !echo(p) })
+		p.Type(password + "\n")
+		if ending := ending(p.Ended()); ending != "0" {
+			t.Errorf("it ended with %s\n%s", ending, p)
+		}
+	})
 	t.Run("ended without a shell", func(t *testing.T) {
 		p := ptytest.Open(t, time.Minute, r.env, r.bin, "check")
 		p.Expect(question)

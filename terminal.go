@@ -11,17 +11,27 @@ import (
 
 	"github.com/agenticverz/vaultexec/internal/fault"
 	"github.com/agenticverz/vaultexec/internal/vault"
+	"github.com/agenticverz/vaultexec/launcher"
 )
 
 // terminal asks a person for what must not be seen. It can be restored from another goroutine, at any time: main does that
 // before a signal ends the process.
 type terminal struct {
-	in  *os.File
-	out io.Writer
+	in      *os.File
+	out     io.Writer
+	stopped bool // somebody else catches SIGTSTP, and calls aside
 
-	mu    sync.Mutex
-	saved *unix.Termios // while the echo is off
-	over  bool          // restored for good
+	mu       sync.Mutex
+	question string        // while it is being asked
+	answer   chan typed    // for it
+	saved    *unix.Termios // while the echo is off
+	over     bool          // restored for good
+}
+
+// typed is an answer.
+type typed struct {
+	text string
+	err  error
 }
 
 func isTerminal(f *os.File) bool {
@@ -29,25 +39,59 @@ func isTerminal(f *os.File) bool {
 	return err == nil
 }
 
-// hide switches the echo off. Signals stay as they are: Ctrl-C and Ctrl-Z work while a password is typed.
-func (t *terminal) hide() error {
+// ask switches the echo off and prints the question. Signals stay as they are: Ctrl-C and Ctrl-Z work while a password is typed.
+func (t *terminal) ask() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.question == "" { // answered meanwhile
+		return nil
+	}
 	if t.over {
-		return unix.EINTR
+		return errNoTerminal
 	}
 	old, err := unix.IoctlGetTermios(int(t.in.Fd()), getTermios)
 	if err != nil {
-		return err
+		return errNoTerminal
 	}
 	hidden := *old
 	hidden.Lflag &^= unix.ECHO
 	hidden.Lflag |= unix.ECHONL | unix.ICANON | unix.ISIG
 	if err := unix.IoctlSetTermios(int(t.in.Fd()), setTermios, &hidden); err != nil {
-		return err
+		return errNoTerminal
 	}
 	t.saved = old
+	_, _ = io.WriteString(t.out, t.question)
 	return nil
+}
+
+// begin and end enclose a question.
+func (t *terminal) begin(question string) chan typed {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.question, t.answer = question, make(chan typed, 2)
+	return t.answer
+}
+
+func (t *terminal) end() {
+	t.mu.Lock()
+	t.question = ""
+	t.mu.Unlock()
+	t.show()
+}
+
+// aside calls stop, which stops this process, with the terminal as it was: whoever gets it meanwhile wants to see what is typed.
+// A question that is not answered yet is asked again afterwards.
+func (t *terminal) aside(stop func()) {
+	t.show()
+	stop()
+	if err := t.ask(); err != nil {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		select {
+		case t.answer <- typed{err: err}:
+		default: // it has been told
+		}
+	}
 }
 
 // show puts the terminal back as it was.
@@ -87,46 +131,31 @@ var (
 // taken back, and whoever gives up ends the process, after restore.
 func (t *terminal) readHidden(question string) (string, error) {
 	stopped := make(chan os.Signal, 1)
-	if !signal.Ignored(unix.SIGTSTP) {
+	if !t.stopped && !signal.Ignored(unix.SIGTSTP) {
 		signal.Notify(stopped, unix.SIGTSTP)
 		defer signal.Stop(stopped)
 	}
-	ask := func() error {
-		if err := t.hide(); err != nil {
-			return errNoTerminal
-		}
-		_, _ = io.WriteString(t.out, question)
-		return nil
-	}
-	if err := ask(); err != nil {
+	answer := t.begin(question)
+	defer t.end()
+	if err := t.ask(); err != nil {
 		return "", err
 	}
-	defer t.show()
-	type line struct {
-		text string
-		err  error
-	}
-	lines := make(chan line, 1)
 	go func() {
 		text, err := readLine(t.in)
-		lines <- line{text, err}
+		answer <- typed{text, err}
 	}()
 	for {
 		select {
-		case l := <-lines:
-			if l.err != nil && l.text == "" {
+		case l := <-answer:
+			switch {
+			case l.err == errNoTerminal:
+				return "", l.err
+			case l.err != nil && l.text == "":
 				return "", errInputEnded
 			}
 			return l.text, nil
 		case <-stopped:
-			// Whoever gets the terminal meanwhile wants to see what is typed. After SIGCONT the question is asked again.
-			t.show()
-			signal.Stop(stopped)
-			_ = unix.Kill(unix.Getpid(), unix.SIGSTOP)
-			signal.Notify(stopped, unix.SIGTSTP)
-			if err := ask(); err != nil {
-				return "", err
-			}
+			t.aside(launcher.StopSelf)
 		}
 	}
 }

@@ -32,7 +32,8 @@ type Options struct {
 	Watching    Watching // the zero value looks at nothing
 	AllowDisk   bool     // files with a path may be on a disk
 
-	Log *slog.Logger
+	Log   *slog.Logger
+	Aside func(stop func()) // calls stop, which stops this process, while the terminal is as it was before a question
 }
 
 // Mode says whether vaultexec becomes the command or stays as its parent.
@@ -192,23 +193,9 @@ func watched[T any](l *launch, f func(context.Context) (T, error)) (T, error) {
 	}
 }
 
-// stopEarly is Ctrl-Z before the command exists, behind the terminal of --mask; elsewhere the kernel does that. Who asks for a
-// password has stopped this process already: then a SIGCONT follows.
-func (l *launch) stopEarly() {
-	const moment = 10 * time.Millisecond
-	for range 2 { // the first moment may have been over while this process was stopped
-		select {
-		case sig := <-l.signals.ch:
-			if sig != unix.SIGCONT {
-				l.signals.ch <- sig
-				break
-			}
-			return
-		case <-time.After(moment):
-		}
-	}
-	l.inner.stop()
-}
+// stopEarly is Ctrl-Z before the command exists, behind the terminal of --mask; elsewhere the kernel does that, or who asks for
+// a password.
+func (l *launch) stopEarly() { l.Aside(func() { l.inner.stop() }) }
 
 // fetch logs in and reads all secrets.
 func (l *launch) fetch(ctx context.Context) ([]fetched, error) {

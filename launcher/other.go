@@ -37,15 +37,12 @@ func setDefault(sig syscall.Signal) { signal.Reset(sig) }
 
 func awaitHandlers() {}
 
-func (s *signals) withDefault(sig syscall.Signal, f func()) {
-	signal.Reset(sig)
-	f()
-	signal.Notify(s.ch, sig)
-}
-
-func raise(sig syscall.Signal) {
-	_ = unix.Kill(unix.Getpid(), sig)
-	time.Sleep(10 * time.Millisecond) // the signal may be taken by another thread
+// stopSelf: signal.Reset would not bring the default action back, Go keeps its handler and ignores the signal.
+func stopSelf(syscall.Signal) {
+	if !orphaned() {
+		_ = unix.Kill(unix.Getpid(), unix.SIGSTOP)
+		time.Sleep(10 * time.Millisecond) // the signal may be taken by another thread
+	}
 }
 
 func unblock(syscall.Signal) {}

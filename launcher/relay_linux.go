@@ -196,7 +196,7 @@ func (r *relay) reap() error {
 func (r *relay) stop() {
 	r.back()
 	if !orphaned() {
-		r.signals.withDefault(unix.SIGTSTP, func() {
+		withDefault(unix.SIGTSTP, func() {
 			if r.tty.group == os.Getpid() {
 				raise(unix.SIGTSTP)
 			} else { // in a script all stop, as they would by the key

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -130,6 +131,14 @@ func Die(sig syscall.Signal) int {
 		}
 	}
 	return 128 + int(sig)
+}
+
+// StopSelf is what Ctrl-Z does: this process stops until SIGCONT, unless nobody could send it (the kernel's rule for orphaned
+// process groups).
+func StopSelf() {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	stopSelf(unix.SIGTSTP)
 }
 
 // SignalName returns "SIGTERM" and the like, "SIGRTMIN+3" for real-time signals.

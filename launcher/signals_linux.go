@@ -42,7 +42,7 @@ func setDefault(sig syscall.Signal) { rtSigaction(sig, &sigaction{handler: sigDf
 func awaitHandlers() { _, _, _ = syscall.AllThreadsSyscall(unix.SYS_GETPID, 0, 0, 0) }
 
 // withDefault calls f while sig has its default action.
-func (*signals) withDefault(sig syscall.Signal, f func()) {
+func withDefault(sig syscall.Signal, f func()) {
 	var old sigaction
 	rtSigaction(sig, &sigaction{handler: sigDfl}, &old)
 	f()
@@ -51,6 +51,10 @@ func (*signals) withDefault(sig syscall.Signal, f func()) {
 
 // raise sends sig to this thread, so that it acts before the next statement.
 func raise(sig syscall.Signal) { _ = unix.Tgkill(unix.Getpid(), unix.Gettid(), sig) }
+
+// stopSelf stops this process as sig does by default: until SIGCONT, and not at all where nobody could send it. It must be called
+// on a locked thread.
+func stopSelf(sig syscall.Signal) { withDefault(sig, func() { raise(sig) }) }
 
 // unblock takes sig out of the mask of this thread.
 func unblock(sig syscall.Signal) { changeMask(unix.SIG_UNBLOCK, sig) }

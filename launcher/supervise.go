@@ -608,7 +608,7 @@ func (s *supervisor) childStopped(sig syscall.Signal) {
 		}
 		return
 	}
-	s.signals.withDefault(sig, func() { raise(sig) })
+	stopSelf(sig)
 	// Execution goes on here after SIGCONT, which is in the channel now, or at once if the parent died in between.
 	if orphaned() {
 		s.selfStopped = false
