@@ -25,6 +25,11 @@ func setDumpable(on bool) {
 	_ = unix.Prctl(unix.PR_SET_DUMPABLE, arg, 0, 0, 0)
 }
 
+func isDumpable() bool {
+	on, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)
+	return err != nil || on != 0
+}
+
 // setParentDeath has the kernel send sig to the child when vaultexec dies without having ended it.
 func setParentDeath(sys *syscall.SysProcAttr, sig syscall.Signal) { sys.Pdeathsig = sig }
 

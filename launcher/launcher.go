@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"runtime"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -57,12 +58,22 @@ type launch struct {
 // Run fetches the secrets and becomes the command, or starts it and stays as its parent. It returns a *fault.Error or
 // fault.List when that failed, *Exited with the code of the command, *Killed when a signal ended vaultexec or the command. It
 // must be called on the main thread, locked.
-func Run(o Options) error {
+func Run(o Options) (err error) {
 	l := &launch{Options: o, inner: parseInner(os.Args[0])}
 	if l.staysBehind(nil) {
 		oneProcessor() // before the first request makes threads, which never go
 	}
-	l.signals = catchDeadly()
+	if l.mayDie() {
+		l.signals = leaveDeadly()
+		l.Log = slog.New(messages{l.Log.Handler(), &sync.Once{}})
+		defer func() {
+			if err != nil {
+				survivePipe() // it will be printed
+			}
+		}()
+	} else {
+		l.signals = catchDeadly()
+	}
 	if terminals, yes := l.relayed(); yes {
 		return l.runRelay(terminals)
 	}
@@ -73,7 +84,6 @@ func Run(o Options) error {
 		l.Environ = renameProcess(l.Environ)
 		l.signals.catch(unix.SIGTSTP, unix.SIGCONT)
 	}
-	var err error
 	if l.out, err = l.openOutputs(); err != nil {
 		return err
 	}
@@ -109,6 +119,12 @@ func Run(o Options) error {
 	}
 	defer closeAll(fds)
 	return replace(p, environ, fds, l.signals)
+}
+
+// mayDie reports whether nothing is lost when the kernel ends this process before there is a command: no token to revoke, no
+// terminal to restore, no core with secrets, and not PID 1, which it would not end.
+func (l *launch) mayDie() bool {
+	return !l.staysBehind(nil) && l.inner == nil && !l.Session.Own() && os.Getpid() != 1 && !isDumpable()
 }
 
 // oneProcessor keeps the threads few of a process that mostly sleeps. (Where vaultexec becomes the command it would not pay:

@@ -19,6 +19,14 @@ func SetDumpable(bool) {}
 
 func setDumpable(bool) {}
 
+// isDumpable has the signals caught that would dump core.
+func isDumpable() bool { return true }
+
+type leftSignals map[syscall.Signal]struct{}
+
+func (leftSignals) leave(syscall.Signal) {}
+func (leftSignals) take(syscall.Signal)  {}
+
 // TakeEnviron returns the environment of this process; nothing is taken out of it here.
 func TakeEnviron() []string { return os.Environ() }
 

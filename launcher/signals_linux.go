@@ -35,6 +35,23 @@ func isIgnored(sig syscall.Signal) bool {
 // setDefault gives sig its default action.
 func setDefault(sig syscall.Signal) { rtSigaction(sig, &sigaction{handler: sigDfl}, nil) }
 
+// leftSignals are those that have their default action, with Go's handlers for them. The runtime does not know.
+type leftSignals map[syscall.Signal]sigaction
+
+func (l leftSignals) leave(sig syscall.Signal) {
+	var old sigaction
+	rtSigaction(sig, &sigaction{handler: sigDfl}, &old)
+	l[sig] = old
+}
+
+// take gives a signal that was left back to Go.
+func (l leftSignals) take(sig syscall.Signal) {
+	if old, ok := l[sig]; ok {
+		rtSigaction(sig, &old, nil)
+		delete(l, sig)
+	}
+}
+
 // awaitHandlers returns when every handler that the kernel has entered on whatever thread has run, as one may not have though it
 // has the signal already: its thread can have lost the processor at the very first instruction. The runtime makes each thread
 // do a system call by sending it a signal, which handlers (they block all others) let wait. With cgo it cannot; only the race

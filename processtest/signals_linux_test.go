@@ -476,6 +476,30 @@ func TestVanishedReader(t *testing.T) {
 	p.wantEnd("0")
 }
 
+// The same while there is no command: of the wait for Vault, and of the error at the end.
+func TestVanishedReaderBeforeTheCommand(t *testing.T) {
+	t.Parallel()
+	for name, options := range map[string][]string{
+		"waiting": {"--wait", "1s", "--path", "app"},
+		"error":   {"--wait", "0", "--path", "app"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r, w, err := os.Pipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = r.Close()
+			argv := append(append([]string{vaulttest.Build(t, ".")}, options...), "--", "true")
+			p := start(actual{t}, argv, func(c *exec.Cmd) {
+				c.Stderr, c.Env = w, append(c.Env, "VAULT_ADDR=http://127.0.0.1:1", "VAULT_TOKEN=any")
+			})
+			_ = w.Close()
+			p.wantEnd("120")
+		})
+	}
+}
+
 // D18, issue 3: 1,000 children that end at once, and 1,000 that are signalled at a random moment of vaultexec's life: the
 // right status every time, and never a hang. With -race one in four runs the detector's build, whose start costs ten times as
 // much, and which has other timing.
