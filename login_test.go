@@ -22,6 +22,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -272,6 +273,21 @@ func TestLeaseKeepsItsToken(t *testing.T) {
 	r.touch("--replace").finish("0")
 	if n := r.proxy.Count(made); n != 1 || r.left() != 1 {
 		t.Errorf("%d leases and %d tokens, want one each", n, r.left())
+	}
+}
+
+// A lease makes vaultexec stay (D13): from then on the signals that would have ended it are the command's.
+func TestLeaseMakesItStay(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.proxy.On(vaulttest.Under("sys/internal/ui/mounts/database"), vaulttest.Answer(200, `{"data":{"path":"database/","type":"database"}}`))
+	r.proxy.On(vaulttest.Under("database/creds/"), vaulttest.Answer(200, `{"lease_id":"database/creds/app/1","lease_duration":60,"renewable":true,"data":{"username":"u","password":"p"}}`))
+	r.set("VAULTEXEC_PATH=/database/creds/app")
+	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT} {
+		j := r.start("--", "sh", "-c", `sleep 1000 & trap 'kill $!; exit 41' TERM INT HUP QUIT; echo ready >&2; wait`)
+		j.awaitStderr("ready")
+		j.signal(sig)
+		j.finish("41")
 	}
 }
 
