@@ -21,9 +21,10 @@ import (
 type app struct {
 	ui       *ui
 	terminal *terminal
-	environ  []string // as vaultexec was started with it
-	command  []string // what stands after the first --, byte for byte; nil without --
-	head     []string // what stands before it
+	environ  []string       // as vaultexec was started with it
+	vars     map[string]int // the places in it, by name; no values, which are forgotten there (launcher)
+	command  []string       // what stands after the first --, byte for byte; nil without --
+	head     []string       // what stands before it
 }
 
 func newApp(environ []string, stdout, stderr io.Writer) *app {
@@ -32,12 +33,19 @@ func newApp(environ []string, stdout, stderr io.Writer) *app {
 
 // getenv looks a variable up as it was at the start; vaultexec's own VAULT_ variables are gone by the time of use.
 func (a *app) getenv(name string) string {
-	for _, kv := range a.environ {
-		if v, ok := strings.CutPrefix(kv, name+"="); ok {
-			return v
+	if a.vars == nil {
+		a.vars = make(map[string]int, len(a.environ))
+		for i, kv := range slices.Backward(a.environ) { // of two with one name the first counts, as for getenv(3)
+			name, _, _ := strings.Cut(kv, "=")
+			a.vars[strings.Clone(name)] = i // or the name would keep the value in memory
 		}
 	}
-	return ""
+	i, ok := a.vars[name]
+	if !ok {
+		return ""
+	}
+	_, value, _ := strings.Cut(a.environ[i], "=")
+	return value
 }
 
 // run cuts the command line at the first --, so that no word of the command is ever read as vaultexec's own, and hands the
@@ -72,18 +80,18 @@ func (a *app) parser(run *given) *cli.App {
 		Writer: io.Discard, ErrWriter: io.Discard,
 		ExitErrHandler: func(*cli.Context, error) {}, // or App.Run would call os.Exit
 		OnUsageError:   usageError,
-		Flags:          run.flags(options),
+		Flags:          run.flags(a.meant(options)),
 		Action:         func(c *cli.Context) error { return a.launch(run, c.Args().Slice()) },
 	}
-	// A command is one of the words or is not meant: the options of all of them would be made at each start.
+	// A command is one of the words or is not meant, as an option is part of one: all of them would be made at each start.
 	add := func(name string, flags func() []cli.Flag, action func(words []string) error) {
 		if slices.Contains(a.head, name) {
 			c.Commands = append(c.Commands, &cli.Command{Name: name, OnUsageError: usageError, HideHelp: true, Flags: flags(),
 				Action: func(c *cli.Context) error { return action(c.Args().Slice()) }})
 		}
 	}
-	add("run", func() []cli.Flag { return run.flags(options) }, func(words []string) error { return a.launch(run, words) })
-	add("check", func() []cli.Flag { return run.flags(checkOptions()) }, func(words []string) error { return a.check(run, words) })
+	add("run", func() []cli.Flag { return run.flags(a.meant(options)) }, func(words []string) error { return a.launch(run, words) })
+	add("check", func() []cli.Flag { return run.flags(a.meant(checkOptions())) }, func(words []string) error { return a.check(run, words) })
 	add("help", func() []cli.Flag { return nil }, a.help)
 	for _, cmd := range adminCommands {
 		if slices.Contains(a.head, cmd.name) {
@@ -91,6 +99,17 @@ func (a *app) parser(run *given) *cli.App {
 		}
 	}
 	return c
+}
+
+// meant picks the options that the command line may name. The parser makes several passes over all that it is given.
+func (a *app) meant(opts []option) []option {
+	var list []option
+	for _, o := range opts {
+		if slices.ContainsFunc(a.head, func(word string) bool { return strings.Contains(word, o.name) }) {
+			list = append(list, o)
+		}
+	}
+	return list
 }
 
 // warn says what the options show. Behind the terminal of --mask the vaultexec in front has said it.
