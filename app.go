@@ -28,7 +28,7 @@ type app struct {
 }
 
 func newApp(environ []string, stdout, stderr io.Writer) *app {
-	return &app{environ: environ, ui: newUI(stdout, stderr), terminal: &terminal{in: os.Stdin, out: stderr, stopped: launcher.IsInner(os.Args)}}
+	return &app{environ: environ, ui: newUI(stdout, stderr), terminal: &terminal{in: os.Stdin, out: stderr, caught: launcher.IsInner(os.Args)}}
 }
 
 // getenv looks a variable up as it was at the start; vaultexec's own VAULT_ variables are gone by the time of use.
@@ -36,8 +36,9 @@ func (a *app) getenv(name string) string {
 	if a.vars == nil {
 		a.vars = make(map[string]int, len(a.environ))
 		for i, kv := range slices.Backward(a.environ) { // of two with one name the first counts, as for getenv(3)
-			name, _, _ := strings.Cut(kv, "=")
-			a.vars[strings.Clone(name)] = i // or the name would keep the value in memory
+			if name, _, ok := strings.Cut(kv, "="); ok {
+				a.vars[strings.Clone(name)] = i // or the name would keep the value in memory
+			}
 		}
 	}
 	i, ok := a.vars[name]

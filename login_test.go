@@ -276,7 +276,7 @@ func TestLeaseKeepsItsToken(t *testing.T) {
 	}
 }
 
-// A lease makes vaultexec stay (D13): from then on the signals that would have ended it are the command's.
+// A lease makes vaultexec stay (C9): from then on the signals that would have ended it are the command's.
 func TestLeaseMakesItStay(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)

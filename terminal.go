@@ -17,9 +17,9 @@ import (
 // terminal asks a person for what must not be seen. It can be restored from another goroutine, at any time: main does that
 // before a signal ends the process.
 type terminal struct {
-	in      *os.File
-	out     io.Writer
-	stopped bool // somebody else catches SIGTSTP, and calls aside
+	in     *os.File
+	out    io.Writer
+	caught bool // somebody else catches SIGTSTP, and calls aside
 
 	mu       sync.Mutex
 	question string        // while it is being asked
@@ -131,7 +131,7 @@ var (
 // taken back, and whoever gives up ends the process, after restore.
 func (t *terminal) readHidden(question string) (string, error) {
 	stopped := make(chan os.Signal, 1)
-	if !t.stopped && !signal.Ignored(unix.SIGTSTP) {
+	if !t.caught && !signal.Ignored(unix.SIGTSTP) {
 		signal.Notify(stopped, unix.SIGTSTP)
 		defer signal.Stop(stopped)
 	}

@@ -31,9 +31,9 @@ export VAULTEXEC_SKIPPED
 trap 'rm -f "$VAULTEXEC_SKIPPED"' EXIT
 
 status=0
-# Not from the cache: what is tested is a machine with processes and servers, not only the code. Two tests for each processor,
-# because half of them wait at any moment: for a child, a clock, a Vault.
-CGO_ENABLED=${race:+1} "$go" test ${race:+"$race"} -count=1 -parallel $((2 * $(getconf _NPROCESSORS_ONLN))) -timeout 25m ./... || status=$?
+# Not from the cache: what is tested is a machine with processes and servers, not only the code. Four tests at
+# a time, on two processors too, because half of them wait at any moment: for a child, a clock, a Vault.
+CGO_ENABLED=${race:+1} "$go" test ${race:+"$race"} -count=1 -parallel 4 -timeout 25m ./... || status=$?
 
 if [ -s "$VAULTEXEC_SKIPPED" ]; then
 	echo "test: $(sort -u "$VAULTEXEC_SKIPPED" | wc -l) tests were left out:"
