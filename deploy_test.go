@@ -123,10 +123,13 @@ func TestStory(t *testing.T) {
 			env.Values[scriptKey{}] = s
 			env.Defer(s.stopJobs)
 			home := filepath.Join(env.WorkDir, ".home")
+			state := strings.NewReplacer("https://", "", ":", "_").Replace(srv.Addr)
 			for name, value := range map[string]string{
 				"PATH": bin + string(filepath.ListSeparator) + env.Getenv("PATH"), "HOME": home, "GORACE": vaulttest.Gorace,
 				"VAULT_ADDR": srv.Addr, "VAULT_CACERT": srv.CACert, "VAULTEXEC_MOUNT": "agenticverz",
 				"DEPLOY": deploy, "AUDIT_FILE": filepath.Join(env.WorkDir, "audit.log"),
+				"OPERATOR": "ada", "OPERATOR_PASSWORD_FILE": filepath.Join(env.WorkDir, "operator-password"),
+				"STATE": filepath.Join(home, ".local", "state", "vaultexec", state),
 			} {
 				env.Setenv(name, value)
 			}
@@ -178,9 +181,8 @@ func (s *script) know(secrets []string) {
 // cmdOperatorToken logs in as the operator, as the Vault CLI would.
 func cmdOperatorToken(ts *testscript.TestScript, s *script, args []string) {
 	usage(ts, len(args) == 1, "operator-token VARIABLE")
-	out, err := s.srv.TryMust("POST", "auth/approle/login", map[string]string{
-		"role_id": ts.ReadFile("credentials/operator-role-id"), "secret_id": ts.ReadFile("credentials/operator-secret-id"),
-	})
+	password := strings.TrimSpace(ts.ReadFile("operator-password"))
+	out, err := s.srv.TryMust("POST", "auth/userpass/login/ada", map[string]string{"password": password})
 	ts.Check(err)
 	auth, _ := out["auth"].(map[string]any)
 	token, _ := auth["client_token"].(string)
@@ -212,15 +214,21 @@ exec '%s' "$@"
 		t.Fatal(err)
 	}
 	bootstrap, _ := filepath.Abs("deploy/bootstrap")
+	password := filepath.Join(dir, "password")
+	if err := os.WriteFile(password, []byte(vaulttest.Canary("operator")+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	run := func(fail string) (string, error) {
 		cmd := exec.Command(bootstrap)
 		cmd.Dir = dir
 		cmd.Env = []string{"PATH=" + bin + ":" + filepath.Dir(vaulttest.Build(t, ".")) + ":" + os.Getenv("PATH"), "HOME=" + dir, "GORACE=" + vaulttest.Gorace,
-			"VAULT_ADDR=" + srv.Addr, "VAULT_CACERT=" + srv.CACert, "FAIL=" + fail}
+			"VAULT_ADDR=" + srv.Addr, "VAULT_CACERT=" + srv.CACert, "FAIL=" + fail,
+			"KEYS_FILE=" + filepath.Join(dir, "keys.json"), "CREDENTIALS=" + filepath.Join(dir, "credentials"),
+			"OPERATOR=ada", "OPERATOR_PASSWORD_FILE=" + password}
 		out, err := cmd.CombinedOutput()
 		return string(out), err
 	}
-	for _, point := range []string{"operator init -key", "secrets enable", "auth enable", "policy write rotator", "write -f -field=secret_id auth/approle/role/operator", "token revoke"} {
+	for _, point := range []string{"operator init -key", "secrets enable", "auth enable", "policy write rotator", "write -f -field=secret_id auth/approle/role/rotator", "auth enable userpass", "write auth/userpass/users/ada", "token revoke"} {
 		if out, err := run(point); err == nil {
 			t.Errorf("it did not notice the failure of %q:\n%s", point, out)
 		}
@@ -233,7 +241,7 @@ exec '%s' "$@"
 		t.Errorf("%v\n%s", err, vaulttest.Redact(out))
 	}
 	files, _ := filepath.Glob(filepath.Join(dir, "credentials", "*-id"))
-	if len(files) != 6 {
+	if len(files) != 4 {
 		t.Errorf("credentials: %v", files)
 	}
 	for _, f := range files {
@@ -334,6 +342,7 @@ func TestDeployManifests(t *testing.T) {
 	}
 	if docker, err := exec.LookPath("docker"); err == nil && exec.Command(docker, "compose", "version").Run() == nil {
 		cmd := exec.Command(docker, "compose", "-f", "deploy/compose.yaml", "config", "-q")
+		cmd.Env = append(os.Environ(), "CREDENTIALS=/nowhere")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Errorf("docker compose config: %s", out)
 		}

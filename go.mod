@@ -13,6 +13,7 @@ require (
 
 // Tests only.
 require (
+	github.com/moby/patternmatcher v0.6.1
 	github.com/rogpeppe/go-internal v1.14.1
 )
 

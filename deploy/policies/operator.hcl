@@ -16,6 +16,9 @@ path "sys/policies/acl" {
 path "auth/approle/role/*" {
   capabilities = ["create", "read", "update", "delete", "list"]
 }
+path "auth/userpass/users/*" {
+  capabilities = ["create", "read", "update", "delete", "list"]
+}
 path "sys/auth" {
   capabilities = ["read"]
 }
