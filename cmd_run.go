@@ -86,6 +86,7 @@ func (a *app) launchOptions(s *settings) launcher.Options {
 	}
 	o.Wait = waitTime(s)
 	o.Rules.Files, o.AllowDisk = files(s), s.bool("allow-disk")
+	o.Rules.Require = required(s)
 	o.Mode, o.Supervision, o.Masking = mode(s), supervision(s), masking(s)
 	if s.bool("watch") {
 		o.Watching = watching(s, a.environ)
@@ -93,6 +94,16 @@ func (a *app) launchOptions(s *settings) launcher.Options {
 	a.sources(s, &o)
 	checkFiles(s, &o)
 	return o
+}
+
+// required checks the names of --require.
+func required(s *settings) []string {
+	for _, v := range s.all("require") {
+		if !launcher.IsName(v.text) {
+			s.bad(v, "not a variable name", "names are [A-Za-z_][A-Za-z0-9_]*; give the option once for each")
+		}
+	}
+	return s.strs("require")
 }
 
 func mode(s *settings) launcher.Mode {

@@ -41,6 +41,7 @@ vaultexec --wait soon --path app -- true
 vaultexec --kv-version 3 --path app -- true
 vaultexec --only '[' --path app -- true
 vaultexec --prefix 1 --path app -- true
+vaultexec --require 'A B' --path app -- true
 vaultexec --stop-signal SIGFOO --path app -- true
 vaultexec --supervise --replace --path app -- true
 vaultexec --watch --interval 1ms --path app -- true
@@ -179,6 +180,7 @@ vaultexec --path /v1/app@2 -- true
 vaultexec --path /cubbyhole/x -- true
 vaultexec --env X=app#KE -- true
 vaultexec --path app --path same -- true
+vaultexec --path app --require KEYS --require PORT -- true
 vaultexec --path bad-name -- true
 vaultexec --path nul -- true
 vaultexec --path null -- true

@@ -43,7 +43,8 @@ const exitCodes = `Exit codes of vaultexec itself; a command that was started gi
   120  Vault was away for longer than --wait: unreachable, sealed, overloaded;
        or it cannot be talked to like this: TLS refused, wrong protocol
   121  login refused, a policy denies, the token is not valid
-  122  no such secret or mount; the version is deleted or destroyed
+  122  no such secret or mount; the version is deleted or destroyed; a variable
+       of --require is given by nothing
   123  a secret that cannot become a variable: collision, bad name, NUL byte,
        null, too large
   125  wrong option, reference or configuration; found before Vault is asked

@@ -50,6 +50,7 @@ type EnvRules struct {
 	NullAsEmpty  bool
 	AllowNames   []string // dangerous names that are allowed; globs
 	Files        []FileSpec
+	Require      []string // names that the command has to get
 }
 
 // Inherits reports whether --clean-env lets a variable through.
@@ -157,10 +158,15 @@ func buildEnv(got []fetched, rules EnvRules, inherited []string) (*Env, error) {
 		}
 	}
 	b.checkFiles(got)
+	if len(b.faults) > 0 && len(rules.Require) == 0 {
+		return nil, fault.Join(b.faults)
+	}
+	env := b.finish(inherited)
+	b.checkRequired(env)
 	if len(b.faults) > 0 {
 		return nil, fault.Join(b.faults)
 	}
-	return b.finish(inherited), nil
+	return env, nil
 }
 
 type envBuilder struct {
@@ -169,6 +175,7 @@ type envBuilder struct {
 	byName map[string]int // index in vars
 	made   made
 	faults []*fault.Error
+	broken []string // names that a secret gives, and that one of the faults keeps from being set
 }
 
 // add adds every key of a secret.
@@ -184,6 +191,8 @@ func (b *envBuilder) add(g fetched) {
 		from := origin(g, key)
 		if text, ok := b.text(from, g.secret.Values[key]); ok {
 			b.put(Variable{Name: b.rules.Prefix + name, Value: vault.NewText(text), Origin: from})
+		} else {
+			b.broken = append(b.broken, b.rules.Prefix+name)
 		}
 	}
 }
@@ -210,6 +219,14 @@ func (b *envBuilder) text(from string, v vault.Value) (string, bool) {
 
 // put adds one variable, or the reason why it cannot be one.
 func (b *envBuilder) put(v Variable) {
+	known := len(b.faults)
+	b.tryPut(v)
+	if len(b.faults) > known {
+		b.broken = append(b.broken, v.Name)
+	}
+}
+
+func (b *envBuilder) tryPut(v Variable) {
 	name := v.Name
 	if !IsName(name) {
 		b.fail(fault.Value, v.Origin, fmt.Sprintf("%q is not a variable name", name), "names are [A-Za-z_][A-Za-z0-9_]*: choose one with --env NAME=PATH#KEY, or leave the key out with --exclude")

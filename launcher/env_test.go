@@ -243,3 +243,18 @@ func FuzzElfInterpreter(f *testing.F) {
 		}
 	})
 }
+
+// What a leased secret would give cannot be told without making a lease: check does not call it missing.
+func TestJudgeable(t *testing.T) {
+	required := []string{"A", "USER"}
+	one := []Source{{Name: "USER", Key: "username"}}
+	if got := judgeable(required, one); !slices.Equal(got, []string{"A"}) {
+		t.Errorf("beside one key: %q", got)
+	}
+	if got := judgeable(required, append(one, Source{})); len(got) != 0 {
+		t.Errorf("beside a whole secret: %q", got)
+	}
+	if got := judgeable(required, nil); !slices.Equal(got, required) {
+		t.Errorf("beside nothing: %q", got)
+	}
+}

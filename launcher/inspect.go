@@ -156,7 +156,9 @@ func (r *Report) build(got []fetched, o Options) {
 			got[i].secret = nil
 		}
 	}
-	env, err := buildEnv(got, o.Rules, o.Environ)
+	rules := o.Rules
+	rules.Require = judgeable(rules.Require, r.Unread)
+	env, err := buildEnv(got, rules, o.Environ)
 	if err == nil && len(o.Argv) > 0 {
 		err = checkSize(env, o.Argv, stackLimit())
 	}

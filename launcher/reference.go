@@ -231,7 +231,9 @@ func (b *envBuilder) piece(g fetched) {
 	if src.More {
 		return
 	}
-	if !m.broken {
+	if m.broken {
+		b.broken = append(b.broken, src.Name)
+	} else {
 		b.put(Variable{Name: src.Name, Value: vault.NewText(m.text.String()), Origin: strings.Join(m.origins, ", "), recipe: vault.NewText(m.recipe.String())})
 	}
 	b.made = made{}
