@@ -7,12 +7,9 @@ import (
 	"io"
 	"maps"
 	"os"
-	"os/exec"
 	"path"
-	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/agenticverz/vaultexec/internal/dotenv"
 	"github.com/agenticverz/vaultexec/internal/fault"
@@ -348,7 +345,7 @@ func (a *app) importInto(ctx context.Context, c *vault.Client, s *settings, t *t
 // reportImport says what was done, and what is to be done with the file.
 func (a *app) reportImport(ctx context.Context, s *settings, file string, targets []*target, failed error) {
 	dry := s.bool("dry-run")
-	tracked := file != "-" && gitTracks(ctx, file, a.environ)
+	tracked := file != "-" && gitTracks(file)
 	if s.bool("json") {
 		reports := make([]importReport, len(targets))
 		for i, t := range targets {
@@ -422,27 +419,4 @@ func (r importReport) line(dry bool) string {
 		}
 	}
 	return head
-}
-
-// gitTracks asks git, where there is one. It gets nothing of the environment but where things are, and no configuration of
-// the repository may start a program.
-func gitTracks(ctx context.Context, file string, environ []string) bool {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	abs, err := filepath.Abs(file)
-	if err != nil {
-		return false
-	}
-	if real, err := filepath.EvalSymlinks(abs); err == nil {
-		abs = real
-	}
-	cmd := exec.CommandContext(ctx, "git", "-c", "core.fsmonitor=false", "ls-files", "--error-unmatch", "--", filepath.Base(abs))
-	cmd.Dir = filepath.Dir(abs)
-	for _, kv := range environ {
-		switch name, _, _ := strings.Cut(kv, "="); name {
-		case "PATH", "HOME", "LANG", "TMPDIR":
-			cmd.Env = append(cmd.Env, kv)
-		}
-	}
-	return cmd.Run() == nil
 }
