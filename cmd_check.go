@@ -136,8 +136,16 @@ func (u *ui) checkText(c *checked, variables bool) {
 			if p.Fault.Hint != "" {
 				line("", "  hint: %s", p.Fault.Hint)
 			}
+		case p.Absent != nil && p.Member:
+			line("absent", "%s: %s (it is left out of the folder)", p.Path, p.Absent.Why)
 		case p.Absent != nil:
 			line("absent", "%s: %s (it is optional)", p.Path, p.Absent.Why)
+		case p.Folder != nil:
+			line("ok", "%s: %s", p.Path, p.Folder.Engine)
+			line("", "  secrets: %s", strings.Join(p.Folder.Names, ", "))
+			if n := p.Folder.Folders; n > 0 {
+				line("", "  folders in it, which are not entered: %d", n)
+			}
 		case p.Leased:
 			line("leased", "%s: %s, not read, because reading creates a lease", name, p.Secret.Engine)
 		default:
@@ -296,6 +304,7 @@ type (
 		Created      string              `json:"created_time,omitempty"`
 		Age          *int64              `json:"age_seconds,omitempty"`
 		Keys         []string            `json:"keys,omitempty"`
+		Secrets      []string            `json:"secrets,omitempty"`      // in a folder; each has an entry of its own
 		Capabilities map[string][]string `json:"capabilities,omitempty"` // by path in policies
 		Fault        *faultJSON          `json:"fault,omitempty"`
 	}
@@ -345,6 +354,9 @@ func (u *ui) checkJSON(c *checked, variables bool) {
 				n := int64(d / time.Second)
 				j.Age = &n
 			}
+		}
+		if f := p.Folder; f != nil {
+			j.Engine, j.KV, j.Secrets = f.Engine.Type, f.Engine.KV, f.Names
 		}
 		for path, caps := range map[string][]string{p.API: p.Caps, p.Metadata: p.MetaCaps} {
 			if caps != nil {

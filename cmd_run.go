@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -35,7 +37,7 @@ func (a *app) launch(g *given, words []string) error {
 	case len(words) > 0 && a.command == nil:
 		return a.withoutSeparator(words)
 	case len(words) > 0:
-		return &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("unexpected word %q before --", words[0]), Hint: "what belongs to the command stands after --"}
+		return &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("unexpected word %q before --", words[0]), Hint: a.wordHint(s, words[0])}
 	case len(command) == 0 && !dryRun:
 		return &fault.Error{Kind: fault.Usage, What: "no command", Hint: "vaultexec [OPTIONS] -- COMMAND [ARG...]"}
 	}
@@ -49,6 +51,22 @@ func (a *app) launch(g *given, words []string) error {
 		return a.inspect(s, o, true)
 	}
 	return launcher.Run(o)
+}
+
+// wordHint says why there may be a word too many: a pattern without quotes, which the shell has replaced by names of files.
+func (a *app) wordHint(s *settings, word string) string {
+	isFile := func(name string) bool {
+		_, err := os.Lstat(name)
+		return err == nil
+	}
+	for _, name := range []string{"path", "optional-path", "only", "exclude", "pass", "allow-name"} {
+		for _, v := range s.all(name) {
+			if v.source == fromOption && filepath.Dir(v.text) == filepath.Dir(word) && isFile(v.text) && isFile(word) {
+				return fmt.Sprintf("the shell has replaced a pattern by names of files: quote it, as in --%s '%s'", name, filepath.Join(filepath.Dir(word), "*"))
+			}
+		}
+	}
+	return "what belongs to the command stands after --"
 }
 
 // commandOf is what stands after --, or the command of the configuration file where there is no --.
@@ -202,7 +220,7 @@ func (a *app) sources(s *settings, o *launcher.Options) {
 	var list []ordered
 	for _, name := range []string{"path", "optional-path"} {
 		for _, v := range s.all(name) {
-			p, err := vault.ParsePath(v.text, mount)
+			p, err := vault.ParseSource(v.text, mount)
 			if err != nil {
 				s.fail(v, err)
 			}

@@ -57,6 +57,11 @@ vaultexec --path a//b -- true
 vaultexec --path ../sys -- true
 vaultexec --path app@99999999999999999999 -- true
 vaultexec --path /app -- true
+vaultexec --path 'app/*@3' -- true
+vaultexec --path '/*' -- true
+vaultexec --path 'a//*' -- true
+vaultexec --path '/sys/*' -- true
+vaultexec --path /etc/passwd /etc/hosts -- true
 vaultexec --path sys/x --mount sys -- true
 vaultexec --mount a//b --path app -- true
 vaultexec --file 1X --path app -- true
@@ -174,6 +179,12 @@ vaultexec --path denied -- true
 vaultexec --path app@9 -- true
 vaultexec --path deleted -- true
 vaultexec --path destroyed -- true
+vaultexec --path 'nothing/*' -- true
+vaultexec --path 'gone/*' -- true
+vaultexec --path 'nest/*' -- true
+vaultexec --path '/transit/*' -- true
+vaultexec --path '/nomount/*' -- true
+VAULT_TOKEN=$DENIED_TOKEN vaultexec --path '*' -- true
 vaultexec --path /other/x -- true
 vaultexec --path /nomount/a/b -- true
 vaultexec --path /v1/app@2 -- true
@@ -285,10 +296,12 @@ func newErrorRig(t *testing.T) *errorRig {
 		"nul": map[string]any{"KEY": "a\x00b"}, "null": map[string]any{"KEY": nil}, "code": map[string]any{"LD_PRELOAD": "/x.so"},
 		"big": map[string]any{"KEY": strings.Repeat("x", 200<<10)}, "deleted": map[string]any{"KEY": "1"}, "destroyed": map[string]any{"KEY": "1"},
 		"wide": map[string]any{"A": strings.Repeat("x", 100<<10), "B": strings.Repeat("x", 100<<10)}, "file-clash": map[string]any{"KEY": "1", "KEY_FILE": "2"}, "denied": map[string]any{"KEY": "1"},
+		"gone/x": map[string]any{"KEY": "1"}, "nest/deep/x": map[string]any{"KEY": "1"},
 	} {
 		srv.PutKV(t, "agenticverz", path, secret)
 	}
 	srv.Must(t, "DELETE", "agenticverz/data/deleted", nil)
+	srv.Must(t, "DELETE", "agenticverz/data/gone/x", nil)
 	srv.Must(t, "PUT", "agenticverz/destroy/destroyed", map[string]any{"versions": []int{1}})
 	sc := srv.Scope(t)
 	token := srv.Token(t, vaulttest.TokenOpts{NoDefault: true, Policies: []string{sc.Policy(`

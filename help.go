@@ -98,6 +98,9 @@ once when that signal comes. The policy for one path:
   path "agenticverz/data/app-prod"     { capabilities = ["read"] }
   path "agenticverz/metadata/app-prod" { capabilities = ["read"] }
 
+Of a folder (--path 'team/*') the list is looked at as well: a secret that comes
+or goes is a change.
+
 A change is acted on when nothing has changed further for --settle (2s), so that
 a rotation over several paths is one restart; then after a random delay of up to
 --splay (0), and never within --min-uptime (5s) of the last start. Only a change
@@ -134,6 +137,8 @@ func references() string {
   --path app-prod              all keys of that secret, in the mount of --mount
   --path /agenticverz/app-prod the leading slash names the mount itself
   --path app-prod@3            version 3 (KV version 2 only)
+  --path 'team/*'              every secret directly in that folder; the policy has
+                               to allow "list" on agenticverz/metadata/team/
   --env DB=database#PASSWORD   one key under a name of your choice
   --env 'URL=postgres://${database#USER}:${database#PASSWORD|url}@db/app'
                                several keys in a text, each in ${ }
@@ -156,7 +161,7 @@ func references() string {
   Not what bank-vaults also has: writing (>>vault:), templates, transit.
   Variables that begin with VAULT_, BAO_ or VAULTEXEC_ are never replaced.
 
-  %40 %23 %25 %2C %7C %7D in a path stand for @ # % , | }. Segments "." and ".."
+  %40 %23 %25 %2A %2C %7C %7D in a path stand for @ # % * , | }. Segments "." and ".."
   and empty ones are errors. Lists in variables (VAULTEXEC_PATH and the like) are
   separated by commas, or by line breaks where there is one.
 

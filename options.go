@@ -51,7 +51,7 @@ var options = []option{
 	{name: "profile", arg: "NAME", env: ownVar("PROFILE"), group: groupConfig, usage: "take this one of its profiles, whose options win over those of the top level"},
 
 	{name: "mount", arg: "NAME", env: ownVar("MOUNT"), def: "secret", group: groupSecrets, usage: "KV mount that relative paths belong to"},
-	{name: "path", arg: "PATH[@VERSION]", list: true, env: ownVar("PATH"), group: groupSecrets, usage: "every key of this secret becomes a variable; /MOUNT/PATH names the mount itself"},
+	{name: "path", arg: "PATH[@VERSION]", list: true, env: ownVar("PATH"), group: groupSecrets, usage: "every key of this secret becomes a variable; /MOUNT/PATH names the mount itself, 'PATH/*' every secret directly in that folder"},
 	{name: "optional-path", arg: "PATH[@VERSION]", list: true, env: ownVar("OPTIONAL_PATH"), group: groupSecrets, usage: "the same, but a secret that does not exist is left out with a warning"},
 	{name: "env", arg: "NAME=PATH[@VERSION]#KEY", list: true, env: ownVar("ENV"), group: groupSecrets, usage: "one key of a secret under a name of your choice; or NAME=TEXT with ${PATH#KEY|url} in it (see help references)"},
 	{name: "resolve-env", env: ownVar("RESOLVE_ENV"), group: groupSecrets, usage: "replace inherited variables whose value is vault:PATH#KEY, or has ${vault:PATH#KEY} in it"},

@@ -27,6 +27,9 @@ func (from states) changes(to states) []string {
 	var list []string
 	for p, m := range to {
 		old, known := from[p]
+		if !known { // new in its folder
+			old = vault.Marker{Absent: true}
+		}
 		switch {
 		case known && old == m:
 		case m.Version == 0 && !m.Absent: // KV version 1 has no versions, a lease neither

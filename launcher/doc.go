@@ -1,10 +1,11 @@
 // Package launcher is the life of a run: from references to secrets to an environment to a command.
 //
 // Run finds the program first (exec.go), so that a wrong name costs no login. A worker logs in and reads all secrets at the
-// same time (fetch.go) while the main goroutine waits for signals: one that ends vaultexec ends it within 200 ms, and at once,
-// by the kernel, where there is nothing to put in order (signals.go). The secrets become one environment (env.go, which is pure;
-// reference.go says what a reference is), or every reason why they do not is reported at once. Then vaultexec becomes the
-// command (exec.go), or stays as its parent (supervise.go) where something has to be done for it later.
+// same time (fetch.go; folder.go finds those of a folder) while the main goroutine waits for signals: one that ends vaultexec
+// ends it within 200 ms, and at once, by the kernel, where there is nothing to put in order (signals.go). The secrets become one
+// environment (env.go, which is pure; reference.go says what a reference is), or every reason why they do not is reported at
+// once. Then vaultexec becomes the command (exec.go), or stays as its parent (supervise.go) where something has to be done for it
+// later.
 //
 // There the main goroutine, locked to the main thread, owns the child: it alone forks, reaps and signals, and it waits for
 // events in one loop: signals to pass on (signals.go, tty.go), ended processes, one timer, and what the watcher sends.

@@ -14,7 +14,7 @@ import (
 )
 
 // Source is one --path, --optional-path or reference, in the order of the command line. A value that is made of several keys
-// is several sources in a row.
+// is several sources in a row. The Path may be a folder (folder.go).
 type Source struct {
 	Path     vault.Path
 	Optional bool   // absent, deleted or destroyed is forgiven
@@ -143,6 +143,7 @@ type fetched struct {
 	source  Source
 	secret  *vault.Secret
 	absence error
+	folder  *vault.Folder // of a folder, which has no secret itself
 }
 
 // buildEnv is pure: the same secrets, rules and inherited variables give the same environment or the same failures, all of

@@ -28,6 +28,10 @@ type read struct {
 	absence  error // why there is none, if that was forgiven
 	err      error
 	done     bool
+
+	folder  *vault.Folder // of a folder, when it was listed
+	members []vault.Path  // the secrets in it
+	member  bool          // only a folder names it
 }
 
 // plan lists the distinct secrets of the sources in their order.
@@ -60,7 +64,7 @@ func (f *fetcher) fetch(ctx context.Context, patience vault.Patience) ([]fetched
 				}
 			}
 		}
-		err := f.round(ctx, reads)
+		err := f.round(ctx, &reads)
 		away = err != nil
 		return err
 	})
@@ -80,8 +84,18 @@ func firstPending(reads []*read) *read {
 	return nil
 }
 
-// round reads what is still missing, at the same time.
-func (f *fetcher) round(ctx context.Context, reads []*read) error {
+// round reads what is still missing, at the same time, and then what the folders among it have in them, which is added to reads.
+func (f *fetcher) round(ctx context.Context, reads *[]*read) error {
+	f.pass(ctx, *reads)
+	if members := f.members(reads); len(members) > 0 {
+		f.pass(ctx, members)
+	}
+	judgeFolders(*reads)
+	return failures(*reads)
+}
+
+// pass reads what is still missing, once.
+func (f *fetcher) pass(ctx context.Context, reads []*read) {
 	var pending []*read
 	for _, r := range reads {
 		if !r.done {
@@ -97,6 +111,10 @@ func (f *fetcher) round(ctx context.Context, reads []*read) error {
 		}
 		wg.Wait()
 	}
+}
+
+// failures returns what stands in the way for good, all of it, or else what may pass.
+func failures(reads []*read) error {
 	var permanent, waiting []*fault.Error
 	for _, r := range reads {
 		switch {
@@ -117,16 +135,22 @@ func (f *fetcher) round(ctx context.Context, reads []*read) error {
 }
 
 func (f *fetcher) one(ctx context.Context, r *read) {
-	r.secret, r.err = f.client.Read(ctx, r.path, f.opt)
+	if r.path.Folder {
+		r.folder, r.err = f.client.ListFolder(ctx, r.path, f.opt.KVVersion)
+	} else {
+		r.secret, r.err = f.client.Read(ctx, r.path, f.opt)
+	}
 	switch {
+	case r.err == nil && r.path.Folder:
+		r.done = true
 	case r.err == nil:
 		r.done = true
 		f.log.Debug("read", "path", r.secret.Path.String(), "engine", r.secret.Engine.String(), "version", r.secret.Version)
 	case r.optional && forgivable(r.err):
-		if !f.again {
-			f.log.Warn(fault.Of(r.err).Error() + "; it is optional and left out")
-		}
 		r.absence, r.err, r.done = r.err, nil, true
+		if !f.again {
+			f.log.Warn(r.leftOut())
+		}
 	default:
 		r.done = !fault.Of(r.err).Kind.Retryable()
 	}
@@ -149,9 +173,9 @@ func (f *fetcher) fetchAgain(ctx context.Context, keep map[vault.Path]*vault.Sec
 			r.secret, r.done = s, true
 		}
 	}
-	err := f.round(ctx, reads)
+	err := f.round(ctx, &reads)
 	for n := 1; n < quickTries && fault.Is(err, fault.Away) && f.pause(ctx, n); n++ {
-		err = f.round(ctx, reads)
+		err = f.round(ctx, &reads)
 	}
 	return f.collect(reads), err
 }
@@ -168,21 +192,27 @@ func (f *fetcher) pause(ctx context.Context, n int) bool {
 	}
 }
 
-// collect pairs the sources with their secrets.
+// collect pairs the sources with their secrets. The secrets of a folder follow it as sources of their own.
 func (f *fetcher) collect(reads []*read) []fetched {
-	index := map[vault.Path]*read{}
-	for _, r := range reads {
-		index[r.path] = r
-	}
-	got := make([]fetched, len(f.sources))
-	for i, s := range f.sources {
+	index := byPath(reads)
+	got := make([]fetched, 0, len(f.sources))
+	for _, s := range f.sources {
 		r := index[s.Path]
-		got[i] = fetched{source: s, secret: r.secret, absence: r.absence}
-		if r.err != nil {
-			got[i].absence = r.err
+		got = append(got, r.fetched(s))
+		for _, p := range r.members {
+			m := index[p]
+			got = append(got, m.fetched(Source{Path: p, Optional: m.optional}))
 		}
 	}
 	return got
+}
+
+func (r *read) fetched(s Source) fetched {
+	g := fetched{source: s, secret: r.secret, folder: r.folder, absence: r.absence}
+	if r.err != nil {
+		g.absence = r.err
+	}
+	return g
 }
 
 // advise asks for a better hint for the first failure, which takes two requests at most.

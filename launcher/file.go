@@ -131,7 +131,7 @@ func decodeBase64(s string) (vault.Text, bool) {
 // checkFiles finds a --file that no secret gives, and a name that a file and a secret both want. An optional path that has
 // nothing is forgiven its files, too: that it has nothing was said.
 func (b *envBuilder) checkFiles(got []fetched) {
-	forgiven := slices.ContainsFunc(got, func(g fetched) bool { return g.secret == nil && g.source.Optional })
+	forgiven := slices.ContainsFunc(got, func(g fetched) bool { return g.secret == nil && g.folder == nil && g.source.Optional })
 	for i := range b.rules.Files {
 		f := &b.rules.Files[i]
 		if _, ok := b.byName[f.Name]; !ok {

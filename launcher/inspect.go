@@ -25,8 +25,10 @@ type PathReport struct {
 	Secret   *vault.Secret // nil when there is none; without values when Leased
 	Leased   bool
 	Optional bool
-	Absent   *fault.Error // why an optional secret is left out
-	Fault    *fault.Error // why the run would fail
+	Folder   *vault.Folder // what a folder has in it; each secret of it has a report of its own
+	Member   bool          // only a folder names it
+	Absent   *fault.Error  // why an optional secret is left out
+	Fault    *fault.Error  // why the run would fail
 
 	API  string   // path in policies; "" where the engine is not known
 	Caps []string // what the token may do with it; nil when not known
@@ -69,7 +71,7 @@ func (l *launch) inspect(ctx context.Context) (*Report, error) {
 	err := patience.Do(ctx, func(ctx context.Context) error {
 		return l.Session.Do(ctx, func(ctx context.Context) error {
 			reads = plan(o.Sources)
-			return f.round(ctx, reads)
+			return f.round(ctx, &reads)
 		})
 	})
 	if fault.Is(err, fault.Away) {
@@ -96,7 +98,7 @@ func (l *launch) inspect(ctx context.Context) (*Report, error) {
 
 // report turns a read into its part of the report.
 func (l *launch) report(ctx context.Context, rd *read) PathReport {
-	p := PathReport{Path: rd.path, Secret: rd.secret, Optional: rd.optional}
+	p := PathReport{Path: rd.path, Secret: rd.secret, Folder: rd.folder, Member: rd.member, Optional: rd.optional && !rd.member}
 	if rd.absence != nil {
 		p.Absent = fault.Of(rd.absence)
 	}
@@ -105,6 +107,9 @@ func (l *launch) report(ctx context.Context, rd *read) PathReport {
 		l.Session.Client.Advise(ctx, rd.path, p.Fault, l.MountIsDefault)
 	}
 	engine, known := l.Session.Client.Engine(rd.path)
+	if rd.folder != nil {
+		engine, known = rd.folder.Engine, true
+	}
 	if rd.secret != nil {
 		engine, known, p.Path = rd.secret.Engine, true, rd.secret.Path
 		p.Leased = engine.KV == 0

@@ -260,7 +260,7 @@ func (s *supervisor) heard(ev watchEvent) {
 		s.happened(evRead{failed: true, moving: r.moving})
 		return
 	}
-	s.next = &edition{r.env, ev.states}
+	s.next, s.known = &edition{r.env, ev.states}, maps.Clone(ev.states) // without what is no longer in its folder
 	s.happened(evRead{same: r.env.Equal(s.runs.env), moving: r.moving, id: r.id})
 }
 

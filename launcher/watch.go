@@ -51,6 +51,7 @@ type watcher struct {
 
 	digest       vault.Digester
 	got          []fetched // what was read last
+	sights       []Source  // what is looked at: the sources, and the secrets that their folders had at the last read
 	seen         states
 	acted        states
 	noMeta       map[vault.Path]vault.Text // the token that may not read the metadata of a path
@@ -109,6 +110,7 @@ func newWatcher(l *launch, p program, got []fetched) *watcher {
 			w.holdLease(g.source.Path, g.secret.Lease, time.Now())
 		}
 	}
+	w.sights = seenSources(got)
 	w.acted = w.statesOf(got)
 	w.seen = maps.Clone(w.acted)
 	return w
@@ -190,7 +192,7 @@ func (w *watcher) lookAll(ctx context.Context) {
 		err    error
 	}
 	var sights []sight
-	for _, r := range plan(w.sources) {
+	for _, r := range plan(w.sights) {
 		if w.watched(r.path) {
 			sights = append(sights, sight{path: r.path})
 		}
@@ -245,6 +247,11 @@ func (w *watcher) lookAll(ctx context.Context) {
 func (w *watcher) lookAt(ctx context.Context, p vault.Path, mu *sync.Mutex) (vault.Marker, error) {
 	var m vault.Marker
 	err := w.session.Do(ctx, func(ctx context.Context) error {
+		if p.Folder {
+			var err error
+			m, err = w.lookInto(ctx, p)
+			return err
+		}
 		engine, known := w.session.Client.Engine(p)
 		if !known && w.opt.KVVersion == 2 && p.Mount != "" {
 			engine, known = vault.Engine{Mount: p.Mount, KV: 2}, true
@@ -281,6 +288,18 @@ func (w *watcher) lookAt(ctx context.Context, p vault.Path, mu *sync.Mutex) (vau
 	return m, err
 }
 
+// lookInto finds the state of a folder: which secrets are in it.
+func (w *watcher) lookInto(ctx context.Context, p vault.Path) (vault.Marker, error) {
+	folder, err := w.session.Client.ListFolder(ctx, p, w.opt.KVVersion)
+	if err == nil {
+		return w.digest.FolderMarker(folder), nil
+	}
+	if m, there := vault.MarkerOf(err); there {
+		return m, nil
+	}
+	return vault.Marker{}, err
+}
+
 // note logs when trouble with Vault begins and when it is over, and nothing in between.
 func (w *watcher) note(trouble error) {
 	if trouble == nil {
@@ -309,20 +328,23 @@ func (w *watcher) read(ctx context.Context, number int) {
 	if ctx.Err() != nil {
 		return
 	}
+	if got != nil {
+		w.sights = seenSources(got)
+	}
 	found := w.statesOf(got)
 	stale := false
 	for p, m := range found {
 		if !w.watched(p) {
 			continue
 		}
-		newest := w.seen[p]
+		newest, known := w.seen[p]
 		if m.OlderThan(newest) {
 			w.log.Debug("a replica that lags behind has answered", "path", p.String(), "version", m.String(), "known", newest.String())
 			stale = true
 			delete(found, p)
 			continue
 		}
-		result.moving = result.moving || m != newest
+		result.moving = result.moving || known && m != newest // a secret that is new in its folder is not known
 		w.seen[p] = m
 	}
 	if err == nil && !stale {
@@ -406,6 +428,8 @@ func (w *watcher) statesOf(got []fetched) states {
 		p := g.source.Path
 		switch {
 		case p.Version > 0:
+		case g.folder != nil:
+			found[p] = w.digest.FolderMarker(g.folder)
 		case g.secret != nil:
 			found[p] = w.digest.Marker(g.secret)
 		case g.absence != nil:

@@ -54,6 +54,9 @@ func (c *Client) nearestName(ctx context.Context, p Path) string {
 		return ""
 	}
 	p = p.within(engine.Mount)
+	if p.Folder {
+		return c.nearestFolder(ctx, engine, p)
+	}
 	dir, base := "", p.Name
 	if i := strings.LastIndexByte(p.Name, '/'); i >= 0 {
 		dir, base = p.Name[:i+1], p.Name[i+1:]
@@ -61,6 +64,9 @@ func (c *Client) nearestName(ctx context.Context, p Path) string {
 	names, err := c.List(ctx, engine, dir)
 	if err != nil || slices.Contains(names, base) {
 		return ""
+	}
+	if slices.Contains(names, base+"/") {
+		return fmt.Sprintf("it is a folder: --path '%s/*' takes every secret directly in it", EscapePath(dir+base))
 	}
 	near := Nearest(base, names)
 	if near == "" {

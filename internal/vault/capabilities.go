@@ -39,7 +39,10 @@ func Allows(capabilities []string, want string) bool {
 // APIPath is the path of a secret in policies and requests.
 func (e Engine) APIPath(p Path) string {
 	p = p.within(e.Mount)
-	if e.KV == 2 {
+	switch {
+	case e.KV == 2 && p.Folder: // what a list needs
+		return e.Mount + "/metadata/" + p.Name
+	case e.KV == 2:
 		return e.Mount + "/data/" + p.Name
 	}
 	return e.Mount + "/" + p.Name
@@ -47,7 +50,7 @@ func (e Engine) APIPath(p Path) string {
 
 // MetadataPath is the path of a secret's versions; "" where there are none.
 func (e Engine) MetadataPath(p Path) string {
-	if e.KV != 2 {
+	if e.KV != 2 || p.Folder {
 		return ""
 	}
 	return e.Mount + "/metadata/" + p.within(e.Mount).Name

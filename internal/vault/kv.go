@@ -61,7 +61,7 @@ const mountsHint = "`vaultexec list /` shows the mounts that the token can see"
 // itself costs nothing more. Otherwise the mount is asked for once in the life of the client, at sys/internal/ui/mounts,
 // which every token may that may do anything below the mount, and which uses up no use of a token.
 func (c *Client) Read(ctx context.Context, p Path, opt ReadOptions) (*Secret, error) {
-	if root, _, _ := strings.Cut(p.Mount+"/"+p.Name, "/"); slices.Contains(reserved, root) || p.Mount == "" && slices.Contains(reserved, firstSegment(p.Name)) {
+	if inReserved(p) {
 		return nil, &fault.Error{Kind: fault.Usage, What: cannotRead(p), Why: "it is not in a secrets engine", Hint: mountsHint}
 	}
 	engine, known := c.mounts.find(p)
@@ -106,9 +106,13 @@ func (c *Client) Read(ctx context.Context, p Path, opt ReadOptions) (*Secret, er
 	return c.readPlain(ctx, p, engine, opt)
 }
 
-func firstSegment(s string) string {
-	first, _, _ := strings.Cut(s, "/")
-	return first
+func inReserved(p Path) bool {
+	full := p.Name
+	if p.Mount != "" {
+		full = p.Mount + "/" + p.Name
+	}
+	root, _, _ := strings.Cut(full, "/")
+	return slices.Contains(reserved, root)
 }
 
 func cannotRead(p Path) string { return "cannot read " + p.String() }
@@ -119,7 +123,7 @@ func (p Path) within(mount string) Path {
 	if p.Mount != "" {
 		full = p.Mount + "/" + p.Name
 	}
-	return Path{Mount: mount, Name: strings.TrimPrefix(full, mount+"/"), Version: p.Version}
+	return Path{Mount: mount, Name: strings.TrimPrefix(full, mount+"/"), Version: p.Version, Folder: p.Folder}
 }
 
 // Within gives a path the real mount of its engine.

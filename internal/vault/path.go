@@ -9,18 +9,22 @@ import (
 	"github.com/agenticverz/vaultexec/internal/fault"
 )
 
-// Path names one secret.
+// Path names one secret, or all that are directly in a folder.
 type Path struct {
 	Mount   string // mount, several segments possible; "" while it is not known where the mount ends
 	Name    string // path below the mount, or from the root where Mount is ""
 	Version int    // KV version 2 version, 0 for the latest
+	Folder  bool   // every secret in the folder Name, which ends in a slash or is empty for the top of the mount
 }
 
-// String returns the path as people write it: mount/name, with @version when one is pinned.
+// String returns the path as people write it: mount/name, with @version when one is pinned, and mount/name/* for a folder.
 func (p Path) String() string {
 	s := p.Name
 	if p.Mount != "" {
 		s = p.Mount + "/" + p.Name
+	}
+	if p.Folder {
+		s += "*"
 	}
 	if p.Version > 0 {
 		s += "@" + strconv.Itoa(p.Version)
@@ -29,8 +33,8 @@ func (p Path) String() string {
 }
 
 // ParsePath reads PATH[@VERSION]. A relative path belongs to mount; a leading slash names the mount itself, and with more
-// than two segments only the server can tell where the mount ends (Mount stays empty). In the segments, %40, %23, %25, %2C,
-// %7C and %7D stand for @, #, %, the comma, | and }.
+// than two segments only the server can tell where the mount ends (Mount stays empty). In the segments, %40, %23, %25, %2A,
+// %2C, %7C and %7D stand for @, #, %, *, the comma, | and }.
 func ParsePath(s, mount string) (Path, error) {
 	if strings.Contains(s, "#") {
 		return Path{}, pathError(s, "a whole secret has no #KEY", `take one key with --env NAME=PATH#KEY, or write %23 for a "#" that belongs to the path`)
@@ -140,9 +144,9 @@ func splitPath(s string) (segments []string, why string) {
 	return segments, ""
 }
 
-var unescaper = strings.NewReplacer("%40", "@", "%23", "#", "%25", "%", "%2C", ",", "%2c", ",", "%7C", "|", "%7c", "|", "%7D", "}", "%7d", "}")
+var unescaper = strings.NewReplacer("%40", "@", "%23", "#", "%25", "%", "%2A", "*", "%2a", "*", "%2C", ",", "%2c", ",", "%7C", "|", "%7c", "|", "%7D", "}", "%7d", "}")
 
-var escaper = strings.NewReplacer("@", "%40", "#", "%23", "%", "%25", ",", "%2C")
+var escaper = strings.NewReplacer("@", "%40", "#", "%23", "%", "%25", "*", "%2A", ",", "%2C")
 
 // EscapePath writes a name of Vault's as a part of a path on the command line or in a variable.
 func EscapePath(s string) string { return escaper.Replace(s) }

@@ -181,3 +181,48 @@ func TestLooksSecret(t *testing.T) {
 		}
 	}
 }
+
+func TestParseSource(t *testing.T) {
+	for text, want := range map[string]Path{
+		"app":        {Mount: "m", Name: "app"},
+		"app@3":      {Mount: "m", Name: "app", Version: 3},
+		"*":          {Mount: "m", Folder: true},
+		"app/*":      {Mount: "m", Name: "app/", Folder: true},
+		"a/b/*":      {Mount: "m", Name: "a/b/", Folder: true},
+		"/n/*":       {Mount: "n", Folder: true},
+		"/n/app/*":   {Name: "n/app/", Folder: true},
+		"a%40b/*":    {Mount: "m", Name: "a@b/", Folder: true},
+		"%2A":        {Mount: "m", Name: "*"},
+		"app/%2a":    {Mount: "m", Name: "app/*"},
+		"app*":       {Mount: "m", Name: "app*"}, // a name: there are no patterns
+		"*/x":        {Mount: "m", Name: "*/x"},
+		"app/**":     {Mount: "m", Name: "app/**"},
+		"app/*@0":    {Mount: "m", Name: "app/*@0"},
+		"/n/app/%2A": {Name: "n/app/*"},
+		"app/%2A@12": {Mount: "m", Name: "app/*", Version: 12},
+	} {
+		got, err := ParseSource(text, "m")
+		if err != nil || got != want {
+			t.Errorf("%q: %+v, %v; want %+v", text, got, err, want)
+			continue
+		}
+		if again, err := ParseSource("/"+EscapePath(got.String()), "other"); !got.Folder && got.Version == 0 && (err != nil || again.String() != got.String()) {
+			t.Errorf("%q is written as %q, which is %v, %v", text, got, again, err)
+		}
+	}
+	for _, text := range []string{"/*", "app/*@3", "*@1", "//*", "a//*", "../*", "/", "app/*#KEY", "app/"} {
+		if p, err := ParseSource(text, "m"); err == nil {
+			t.Errorf("%q is taken as %+v", text, p)
+		}
+	}
+}
+
+// A mount of several segments is found at the end of a folder's path, too.
+func TestFolderWithinMount(t *testing.T) {
+	for name, want := range map[string]string{"team/kv/": "", "team/kv/app/": "app/"} {
+		p := Path{Name: name, Folder: true}.within("team/kv")
+		if p.Name != want || p.Mount != "team/kv" || !p.Folder || p.String() != name+"*" {
+			t.Errorf("%q: %+v", name, p)
+		}
+	}
+}
