@@ -115,13 +115,9 @@ func (a *app) showSecret(s *settings, secret *vault.Secret) {
 }
 
 func (a *app) getKey(s *settings, secret *vault.Secret, key string, reveal bool) error {
-	value, ok := secret.Values[key]
-	if !ok {
-		e := &fault.Error{Kind: fault.Missing, What: fmt.Sprintf("cannot get %s#%s", secret.Path, key), Why: "the secret has no such key"}
-		if near := vault.Nearest(key, slices.Sorted(maps.Keys(secret.Values))); near != "" {
-			e.Hint = fmt.Sprintf("did you mean %q?", near)
-		}
-		return e
+	value, no := secret.Find(key)
+	if no != nil {
+		return &fault.Error{Kind: fault.Missing, What: fmt.Sprintf("cannot get %s#%s", secret.Path, key), Why: no.Why, Hint: no.Hint}
 	}
 	r := reportOf(secret)
 	r.Key = key

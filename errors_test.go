@@ -190,6 +190,8 @@ vaultexec --path /nomount/a/b -- true
 vaultexec --path /v1/app@2 -- true
 vaultexec --path /cubbyhole/x -- true
 vaultexec --env X=app#KE -- true
+vaultexec --env X=app#KEY.x -- true
+vaultexec --env X=nested#db.pasword --env Y=nested#hosts.2 -- true
 vaultexec --path app --path same -- true
 vaultexec --path app --require KEYS --require PORT -- true
 vaultexec --path bad-name -- true
@@ -296,7 +298,7 @@ func newErrorRig(t *testing.T) *errorRig {
 		"nul": map[string]any{"KEY": "a\x00b"}, "null": map[string]any{"KEY": nil}, "code": map[string]any{"LD_PRELOAD": "/x.so"},
 		"big": map[string]any{"KEY": strings.Repeat("x", 200<<10)}, "deleted": map[string]any{"KEY": "1"}, "destroyed": map[string]any{"KEY": "1"},
 		"wide": map[string]any{"A": strings.Repeat("x", 100<<10), "B": strings.Repeat("x", 100<<10)}, "file-clash": map[string]any{"KEY": "1", "KEY_FILE": "2"}, "denied": map[string]any{"KEY": "1"},
-		"gone/x": map[string]any{"KEY": "1"}, "nest/deep/x": map[string]any{"KEY": "1"},
+		"nested": map[string]any{"db": map[string]any{"password": "1"}, "hosts": []string{"1"}}, "gone/x": map[string]any{"KEY": "1"}, "nest/deep/x": map[string]any{"KEY": "1"},
 	} {
 		srv.PutKV(t, "agenticverz", path, secret)
 	}

@@ -140,6 +140,9 @@ func references() string {
   --path 'team/*'              every secret directly in that folder; the policy has
                                to allow "list" on agenticverz/metadata/team/
   --env DB=database#PASSWORD   one key under a name of your choice
+  --env DB=app-prod#db.password, --env HOST=app-prod#hosts.0
+                               the same in an object or a list; a key whose very
+                               name has dots in it wins
   --env 'URL=postgres://${database#USER}:${database#PASSWORD|url}@db/app'
                                several keys in a text, each in ${ }
 

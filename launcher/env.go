@@ -286,20 +286,6 @@ func origin(g fetched, key string) string {
 	return p.String() + "#" + key
 }
 
-func keyHint(key string, s *vault.Secret) string {
-	keys := sortedKeys(s.Values)
-	if near := vault.Nearest(key, keys); near != "" {
-		return fmt.Sprintf("did you mean %q?", near)
-	}
-	if len(keys) == 0 {
-		return "the secret has no keys"
-	}
-	if len(keys) > 10 {
-		keys = append(keys[:10:10], "…")
-	}
-	return "it has: " + strings.Join(keys, ", ")
-}
-
 // finish merges the inherited variables and those of Vault.
 func (b *envBuilder) finish(inherited []string) *Env {
 	e := &Env{Vars: b.vars}

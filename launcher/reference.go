@@ -244,10 +244,10 @@ func (b *envBuilder) key(g fetched) (string, bool) {
 	if g.secret == nil {
 		return "", false
 	}
-	v, ok := g.secret.Values[g.source.Key]
-	if !ok {
+	v, no := g.secret.Find(g.source.Key)
+	if no != nil {
 		if !g.source.Optional {
-			b.fail(fault.Missing, origin(g, g.source.Key), "no such key", keyHint(g.source.Key, g.secret))
+			b.fail(fault.Missing, origin(g, g.source.Key), no.Why, no.Hint)
 		}
 		return "", false
 	}
