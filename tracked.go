@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bufio"
+	"encoding/binary"
 	"errors"
 	"io"
 	"io/fs"
@@ -8,7 +10,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/go-git/go-git/v5/plumbing/format/index"
 	"golang.org/x/sys/unix"
 )
 
@@ -39,12 +40,92 @@ func gitTracks(file string) bool {
 		return false
 	}
 	defer f.Close()
-	var idx index.Index
-	if index.NewDecoder(io.LimitReader(f, maxIndex)).Decode(&idx) != nil {
-		return false
+	const sha1, sha256 = 20, 32 // the configuration says which it is, and is not asked
+	for _, hash := range []int{sha1, sha256} {
+		if _, err := f.Seek(0, io.SeekStart); err != nil {
+			return false
+		}
+		if found, err := inIndex(io.LimitReader(f, maxIndex), hash, filepath.ToSlash(name)); err == nil {
+			return found
+		}
 	}
-	_, err = idx.Entry(filepath.ToSlash(name))
-	return err == nil
+	return false
+}
+
+var errIndex = errors.New("not an index that can be read")
+
+// inIndex looks for a name in an index of version 2 to 4 with object names of hash bytes (gitformat-index(5)).
+func inIndex(r io.Reader, hash int, want string) (bool, error) {
+	in := bufio.NewReader(r)
+	head := make([]byte, 12)
+	if _, err := io.ReadFull(in, head); err != nil {
+		return false, err
+	}
+	version, entries := binary.BigEndian.Uint32(head[4:]), binary.BigEndian.Uint32(head[8:])
+	if string(head[:4]) != "DIRC" || version < 2 || version > 4 {
+		return false, errIndex
+	}
+	const stat, extended, length = 40, 1 << 14, 1<<12 - 1
+	fixed := make([]byte, stat+hash+2)
+	var name []byte
+	for range entries {
+		if _, err := io.ReadFull(in, fixed); err != nil {
+			return false, err
+		}
+		size, flags := len(fixed), binary.BigEndian.Uint16(fixed[stat+hash:])
+		if flags&extended != 0 {
+			if _, err := in.Discard(2); err != nil {
+				return false, err
+			}
+			size += 2
+		}
+		kept := 0
+		if version == 4 { // the name begins like the one before
+			var err error
+			if kept, err = kept4(in, len(name)); err != nil {
+				return false, err
+			}
+		}
+		rest, err := in.ReadSlice(0) // longer than any path that Linux opens: an error
+		if err != nil {
+			return false, err
+		}
+		name = append(name[:kept], rest[:len(rest)-1]...)
+		if min(len(name), length) != int(flags&length) { // the object names are of the other kind
+			return false, errIndex
+		}
+		if string(name) == want {
+			return true, nil
+		}
+		if version < 4 { // padded to eight bytes, of which the 0 at the end was one
+			if _, err := in.Discard((8 - (size+len(name)+1)%8) % 8); err != nil {
+				return false, err
+			}
+		}
+	}
+	return false, nil
+}
+
+// kept4 reads how much of a name of n bytes the next one has in common with it: all but so many bytes at its end.
+func kept4(in *bufio.Reader, n int) (int, error) {
+	off := uint64(0)
+	for i := range 5 {
+		b, err := in.ReadByte()
+		if err != nil {
+			return 0, err
+		}
+		if i > 0 {
+			off++
+		}
+		off = off<<7 | uint64(b&0x7f)
+		if b&0x80 == 0 {
+			break
+		}
+	}
+	if off > uint64(n) {
+		return 0, errIndex
+	}
+	return n - int(off), nil
 }
 
 // gitDir finds the work tree that a folder lies in, and its git directory: .git itself, or where a .git file says, as a linked

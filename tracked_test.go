@@ -67,12 +67,34 @@ func TestGitTracks(t *testing.T) {
 	gitRun(t, below, "add", "conf/prod/.env")
 	fourth := repository(t)
 	gitRun(t, fourth, "update-index", "--index-version", "4")
+	gitRun(t, fourth, "add", "other")
+	gitRun(t, fourth, "rm", "-q", "--cached", "other")
+	later := repository(t)
+	gitRun(t, later, "add", "-N", "other") // an entry with extended flags, which the index of version 3 has
+	plant(t, filepath.Join(later, "other2"), "A=1\n")
+	long := repository(t, "--object-format=sha256")
+	for i := range 20 { // names of every length modulo eight
+		plant(t, filepath.Join(long, "a", strings.Repeat("n", i+1)), "x")
+		plant(t, filepath.Join(fourth, "a", strings.Repeat("n", i+1)), "x")
+		plant(t, filepath.Join(plain, "a", strings.Repeat("n", i+1)), "x")
+	}
+	for _, dir := range []string{long, fourth, plain} {
+		gitRun(t, dir, "add", "a")
+		for i := range 20 {
+			if !gitTracks(filepath.Join(dir, "a", strings.Repeat("n", i+1))) {
+				t.Errorf("a name of %d bytes is not found", i+1)
+			}
+		}
+	}
+	if !gitTracks(filepath.Join(later, "other")) || gitTracks(filepath.Join(later, "other2")) {
+		t.Error("index version 3")
+	}
 	link := t.TempDir()
 	if err := os.Symlink(filepath.Join(plain, ".env"), filepath.Join(link, ".env")); err != nil {
 		t.Fatal(err)
 	}
 	for name, dir := range map[string]string{"plain": plain, "linked work tree": linked, "submodule": filepath.Join(super, "sub"),
-		"below": filepath.Join(below, "conf", "prod"), "index version 4": fourth} {
+		"below": filepath.Join(below, "conf", "prod"), "index version 4": fourth, "SHA-256": long} {
 		if !gitTracks(filepath.Join(dir, ".env")) {
 			t.Errorf("%s: .env is tracked", name)
 		}
