@@ -20,6 +20,7 @@ import (
 // app is one invocation.
 type app struct {
 	ui       *ui
+	messages *launcher.Messages // standard error
 	terminal *terminal
 	environ  []string       // as vaultexec was started with it
 	vars     map[string]int // the places in it, by name; no values, which are forgotten there (launcher)
@@ -28,7 +29,9 @@ type app struct {
 }
 
 func newApp(environ []string, stdout, stderr io.Writer) *app {
-	return &app{environ: environ, ui: newUI(stdout, stderr), terminal: &terminal{in: os.Stdin, out: stderr, caught: launcher.IsInner(os.Args)}}
+	messages := launcher.NewMessages(stderr)
+	return &app{environ: environ, ui: newUI(stdout, messages), messages: messages,
+		terminal: &terminal{in: os.Stdin, out: messages, caught: launcher.IsInner(os.Args)}}
 }
 
 // getenv looks a variable up as it was at the start; vaultexec's own VAULT_ variables are gone by the time of use.

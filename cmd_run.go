@@ -26,6 +26,9 @@ func (a *app) launch(g *given, words []string) error {
 		a.ui.printf("vaultexec %s\n", version())
 		return nil
 	}
+	if !s.bool("dry-run") {
+		a.messages.Queue()
+	}
 	if err := a.begin(s); err != nil {
 		return err
 	}
@@ -50,6 +53,7 @@ func (a *app) launch(g *given, words []string) error {
 	if dryRun {
 		return a.inspect(s, o, true)
 	}
+	a.messages.SayLost(a.ui.lost)
 	return launcher.Run(o)
 }
 
@@ -84,7 +88,7 @@ func (a *app) commandOf(s *settings) []string {
 // launchOptions reads everything but the connection.
 func (a *app) launchOptions(s *settings) launcher.Options {
 	o := launcher.Options{
-		Argv: a.commandOf(s), Environ: a.environ, Started: a.environ, Log: a.ui.log, Aside: a.terminal.aside,
+		Argv: a.commandOf(s), Environ: a.environ, Started: a.environ, Log: a.ui.log, Messages: a.messages, Aside: a.terminal.aside,
 		MountIsDefault: !s.isSet("mount"),
 		Rules: launcher.EnvRules{
 			Prefix: s.str("prefix"), Upcase: s.bool("upcase"), Only: s.globs("only"), Exclude: s.globs("exclude"),

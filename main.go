@@ -20,16 +20,17 @@ func main() {
 	// GODEBUG=http2debug=1, set for a Go program that is started, would make the HTTP client print the token here.
 	log.SetOutput(io.Discard)
 	if launcher.IsStub(os.Args) {
-		os.Exit(newUI(os.Stdout, launcher.Background(os.Stderr)).fail(launcher.RunStub(os.Args, os.Environ())))
+		os.Exit(newUI(os.Stdout, launcher.NewMessages(os.Stderr)).fail(launcher.RunStub(os.Args, os.Environ())))
 	}
 	os.Exit(run(os.Args, launcher.TakeEnviron()))
 }
 
 // run turns the outcome into texts and an exit code.
 func run(args, environ []string) int {
-	a := newApp(environ, os.Stdout, launcher.Background(os.Stderr))
+	a := newApp(environ, os.Stdout, os.Stderr)
 	err := a.run(args)
 	a.terminal.restore() // a signal may have ended it while a password was being typed
+	defer a.messages.Flush()
 	var killed *launcher.Killed
 	var exited *launcher.Exited
 	var stopped *interrupted
@@ -37,6 +38,7 @@ func run(args, environ []string) int {
 	case err == nil:
 		return 0
 	case errors.As(err, &killed):
+		a.messages.Flush()
 		return launcher.Die(killed.Signal)
 	case errors.As(err, &exited):
 		return exited.Code

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -64,6 +65,17 @@ func (u *ui) fail(err error) int {
 		}
 	}
 	return code
+}
+
+// lost says how many messages of a run nobody read in time, in the form of the log.
+func (u *ui) lost(n int) string {
+	var b bytes.Buffer
+	var h slog.Handler = &textHandler{out: &b, level: &u.level}
+	if u.json {
+		h = slog.NewJSONHandler(&b, &slog.HandlerOptions{Level: &u.level})
+	}
+	slog.New(h).Warn("messages were lost, because nobody read standard error", "count", n)
+	return b.String()
 }
 
 func contains(list []string, s string) bool {

@@ -33,8 +33,9 @@ type Options struct {
 	Watching    Watching // the zero value looks at nothing
 	AllowDisk   bool     // files with a path may be on a disk
 
-	Log   *slog.Logger
-	Aside func(stop func()) // calls stop, which stops this process, while the terminal is as it was before a question
+	Log      *slog.Logger
+	Messages *Messages         // where Log writes to
+	Aside    func(stop func()) // calls stop, which stops this process, while the terminal is as it was before a question
 }
 
 // Mode says whether vaultexec becomes the command or stays as its parent.
@@ -118,6 +119,7 @@ func Run(o Options) (err error) {
 		return err
 	}
 	defer closeAll(fds)
+	l.Messages.Flush()
 	return replace(p, environ, fds, l.signals)
 }
 
@@ -203,6 +205,7 @@ func watched[T any](l *launch, f func(context.Context) (T, error)) (T, error) {
 			last, done := context.WithTimeout(ctx, lastWord)
 			l.Session.Revoke(last)
 			done()
+			l.Messages.flush(hastyFlush)
 			var none T
 			return none, &Killed{Signal: sig.(unix.Signal)}
 		}

@@ -37,6 +37,7 @@ type outputs struct {
 	now    []string // values of the running child, also those that replaced others in its files
 	before []string // of the one before: something of it may be on its way, or live on in another session
 	told   string   // names that were left out, as they were logged last
+	ended  bool     // finish was called
 }
 
 const (
@@ -209,12 +210,13 @@ func (o *outputs) drain() {
 // write later is lost. A reader that does not read is waited for, as the command would, until a signal comes that would end
 // vaultexec; if one has come already, for a moment.
 func (o *outputs) finish(told bool) {
-	if o == nil {
+	if o == nil || o.ended {
 		return
 	}
+	o.ended = true
 	var limit <-chan time.Time
 	if told {
-		limit = time.After(groupGrace)
+		limit = time.After(farewell)
 	}
 	for _, w := range o.ask(true) {
 		for waiting := true; waiting; {

@@ -76,7 +76,6 @@ func (l *launch) supervise(p program, env *Env, got []fetched) error {
 		timer:   time.NewTimer(time.Hour),
 	}
 	s.timer.Stop()
-	defer s.files.removeAll()
 	becomeSubreaper()
 	s.tty = openTerminal()
 	signal.Notify(s.chld, unix.SIGCHLD)
@@ -86,14 +85,13 @@ func (l *launch) supervise(p program, env *Env, got []fetched) error {
 	finish := s.attend(p, got)
 	releaseProgram()
 	s.loop()
-	s.out.finish(s.machine.next == toDie || !s.machine.termAt.IsZero())
-	finish()
+	s.shutDown(finish)
 	return s.outcome()
 }
 
 // attend starts what goes on beside the child: the watch and the life of the token, or, where nothing needs Vault any more, the
 // token's revocation. The function that it returns ends that.
-func (s *supervisor) attend(p program, got []fetched) (finish func()) {
+func (s *supervisor) attend(p program, got []fetched) (finish func(context.Context)) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var done sync.WaitGroup
 	if s.machine.state != ended && (s.Watching.Interval > 0 && len(s.Sources) > 0 || len(leases(got)) > 0) {
@@ -104,10 +102,10 @@ func (s *supervisor) attend(p program, got []fetched) (finish func()) {
 		done.Go(func() { s.Session.Keep(ctx, s.Log) })
 		collectOften()
 		debug.FreeOSMemory()
-		return func() {
+		return func(last context.Context) {
 			cancel()
 			done.Wait()
-			s.Session.Revoke(context.Background()) // its own limit is a second
+			s.Session.Revoke(last)
 		}
 	}
 	session := s.Session
@@ -123,7 +121,7 @@ func (s *supervisor) attend(p program, got []fetched) (finish func()) {
 		case <-over:
 		}
 	})
-	return func() {
+	return func(context.Context) {
 		close(over)
 		done.Wait()
 		cancel()

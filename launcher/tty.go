@@ -81,10 +81,10 @@ func (t *terminal) give(from, to int) bool {
 	return ok
 }
 
-// Background returns a writer for vaultexec's own messages that may write to a terminal whose foreground is the child's. After
+// background returns a writer for vaultexec's own messages that may write to a terminal whose foreground is the child's. After
 // `stty tostop` the kernel answers such a write with SIGTTOU, which is caught here, and so with another one, for ever. To a
 // terminal that is raw for --mask, lines end as such a terminal wants it.
-func Background(stderr io.Writer) io.Writer {
+func background(stderr io.Writer) io.Writer {
 	in := parseInner(os.Args[0])
 	return backgroundWriter{stderr, in != nil && in.ours(2)}
 }

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -30,8 +31,11 @@ func newWatched(t *testing.T, options ...string) *watched {
 	w.change(t, 1)
 	token := srv.Token(t, vaulttest.TokenOpts{Policies: []string{scope.ReadPolicy(w.mount, "app-prod")}, NoDefault: true})
 	w.env = []string{"VAULT_ADDR=" + srv.Addr, "VAULT_TOKEN=" + token}
+	if !slices.Contains(options, "--log-level") {
+		options = append(options, "--log-level", "warn")
+	}
 	w.launcher = vaultexec(t, append([]string{"--mount", w.mount, "--path", "app-prod", "--watch", "--interval", "1h", "--refresh-signal", "USR1",
-		"--settle", "0", "--min-uptime", "0", "--probation", "0", "--log-level", "warn"}, options...)...)
+		"--settle", "0", "--min-uptime", "0", "--probation", "0"}, options...)...)
 	return w
 }
 

@@ -1,0 +1,34 @@
+package launcher
+
+import (
+	"context"
+	"time"
+)
+
+// farewell bounds what vaultexec does when the command has ended: the rest of its masked output, the end of the watch, the
+// token's revocation. Messages that nobody reads have lastFlush on top of it, so that vaultexec outlives the command by two
+// seconds at the most, whatever hangs: a network, a network file system, a reader.
+const farewell = time.Second
+
+// shutDown puts everything in order after the command and its group have ended. In this order:
+//
+//  1. files with secrets are removed, which waits for nobody
+//  2. the watch and the keeping of the token end, and the token is revoked; meanwhile
+//  3. the rest of the masked output is written
+//
+// Messages are flushed by whoever ends the process.
+func (s *supervisor) shutDown(finish func(context.Context)) {
+	s.files.removeAll()
+	ctx, cancel := context.WithTimeout(context.Background(), farewell)
+	defer cancel()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		finish(ctx)
+	}()
+	s.out.finish(s.machine.next == toDie || !s.machine.termAt.IsZero())
+	select {
+	case <-done:
+	case <-ctx.Done():
+	}
+}
