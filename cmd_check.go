@@ -79,6 +79,9 @@ func (c *checked) warn(s *settings) {
 	if s.str("namespace") != "" && c.Server.Version != "" && c.Server.IgnoresNamespaces() {
 		c.warnings = append(c.warnings, fmt.Sprintf("the server has no namespaces (Vault %s, community edition) and ignores --namespace %s", c.Server.Version, s.str("namespace")))
 	}
+	if ns := s.str("auth-namespace"); ns != "" && c.Server.Version != "" && c.Server.IgnoresNamespaces() {
+		c.warnings = append(c.warnings, fmt.Sprintf("the server has no namespaces (Vault %s, community edition) and ignores --auth-namespace %s", c.Server.Version, ns))
+	}
 	if c.Token.Uses > 0 {
 		c.warnings = append(c.warnings, fmt.Sprintf("the token is good for %d requests only, and this check has used some", c.Token.Uses))
 	}

@@ -29,6 +29,12 @@ func (a *app) session(s *settings) *vault.Session {
 		agent = firstOf(a.getenv, vaultVar("AGENT_ADDR"))
 	}
 	cfg := a.connection(s, s.str("address"))
+	if ns := s.str("auth-namespace"); ns != "" {
+		cfg.AuthNamespace = strings.Trim(ns, "/")
+		if cfg.AuthNamespace == "" { // "/"
+			cfg.AuthNamespace = vault.RootNamespace
+		}
+	}
 	if agent != "" {
 		cfg.Address = agent
 	}

@@ -74,7 +74,9 @@ Without --auth, in this order: VAULT_TOKEN or --token-file; the one method whose
 inputs are given (those of two are an error); agent when VAULT_AGENT_ADDR is
 set; the store of the Vault CLI. What the file of --config gives counts where no
 option and no variable gives anything. --auth-mount names the mount when it is
-not called like the method.
+not called like the method. --auth-namespace is for a login in another namespace
+than that of the paths (root: the topmost); the token is renewed, looked up and
+revoked there, too.
 
 A secret is never the value of an option: everybody can read command lines. The
 variables above are taken out of the command's environment. Files are read again

@@ -506,3 +506,36 @@ func TestNoPromptWithoutTerminal(t *testing.T) {
 		t.Errorf("%d requests", n)
 	}
 }
+
+// The namespace of the login is the option's, that of the paths the Vault CLI's variable. A server with namespaces refuses
+// these, which do not exist; what was sent tells all the same.
+func TestAuthNamespaceOption(t *testing.T) {
+	t.Parallel()
+	for option, want := range map[string]string{"team-b": "team-b", "/team/b/": "team/b", "root": "", "/": "", "": "team-a"} {
+		r := newAppRoleRig(t)
+		r.set("VAULT_NAMESPACE=team-a", "VAULTEXEC_AUTH_NAMESPACE="+option)
+		j := r.start("--", "true")
+		wait.Until(t, time.Minute, "the end", func() bool {
+			select {
+			case <-j.done:
+				return true
+			default:
+				return false
+			}
+		})
+		logins := 0
+		for _, q := range r.proxy.Requests() {
+			wanted := "team-a"
+			if strings.HasPrefix(q.Path, "auth/") {
+				logins++
+				wanted = want
+			}
+			if q.Namespace != wanted {
+				t.Errorf("%q: %s in the namespace %q, want %q", option, q.Path, q.Namespace, wanted)
+			}
+		}
+		if logins == 0 {
+			t.Errorf("%q: no login", option)
+		}
+	}
+}

@@ -88,6 +88,7 @@ var options = []option{
 
 	{name: "auth", arg: "METHOD", env: ownVar("AUTH"), group: groupLogin, usage: "token, approle, kubernetes, jwt, cert, userpass, ldap or agent; found out from what is given (see help login)"},
 	{name: "auth-mount", arg: "NAME", env: ownVar("AUTH_MOUNT"), group: groupLogin, usage: "where the auth method is mounted, when that is not its own name"},
+	{name: "auth-namespace", arg: "NAME", env: ownVar("AUTH_NAMESPACE"), group: groupLogin, usage: "namespace of the login and its token, when that is not the one of the paths; root is the topmost"},
 	{name: "role", arg: "NAME", env: ownVar("ROLE"), group: groupLogin, usage: "role to log in as: kubernetes, jwt, cert; with approle the one that a wrapped secret id must be of"},
 	{name: "token-file", arg: "FILE", env: ownVar("TOKEN_FILE"), group: groupLogin, usage: "file with the token; else VAULT_TOKEN, else what `vault login` stored"},
 	{name: "wrapped-token-file", arg: "FILE", env: ownVar("WRAPPED_TOKEN_FILE"), group: groupLogin, usage: "file with a wrapping token that holds the token; or VAULTEXEC_WRAPPED_TOKEN"},

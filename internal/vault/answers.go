@@ -30,6 +30,8 @@ const (
 	whyNoSecret = "no such secret"
 	whyNoMount  = "no such mount"
 
+	whyNoNamespace = "no such namespace"
+
 	whyUnsupported = "the path does not support this operation"
 )
 
@@ -60,7 +62,7 @@ var answers = []rule{
 	{status: 403, text: "permission denied", kind: fault.Denied, why: whyDenied},
 	{status: 403, kind: fault.Denied},
 	{status: 404, text: "no handler for route", kind: fault.Missing, why: whyNoMount},
-	{status: 404, text: "namespace not found", kind: fault.Missing, why: "no such namespace", hint: "correct --namespace or VAULT_NAMESPACE"},
+	{status: 404, text: "namespace not found", kind: fault.Missing, why: whyNoNamespace, hint: "correct --namespace or VAULT_NAMESPACE"},
 	{status: 404, text: "unsupported path", kind: fault.Missing, why: "not a path of this engine"},
 	{status: 404, kind: fault.Missing, why: whyNoSecret},
 	{status: 405, kind: fault.Missing, why: whyUnsupported},
@@ -90,6 +92,7 @@ var logins = []rule{
 	{status: 400, kind: fault.Refused},
 	{status: 403, text: "permission denied", exact: true, kind: fault.Refused, why: whyDenied, hint: "no such auth mount, or the account is locked after wrong tries, or Vault cannot check the credential: compare --auth-mount"},
 	{status: 403, kind: fault.Refused},
+	{status: 404, text: "namespace not found", kind: fault.Refused, why: whyNoNamespace, hint: "correct --namespace or VAULT_NAMESPACE"},
 	{status: 404, kind: fault.Refused, why: "no such auth mount or role", hint: "compare --auth-mount and --role"},
 	{status: 500, text: "failed to verify client's certificate", kind: fault.Refused, why: "the client certificate is not accepted", hint: "it may have expired: compare --client-cert"},
 	{status: 500, text: "password cannot be of zero length", kind: fault.Refused, why: "the password is empty"},

@@ -266,7 +266,7 @@ func outlast(ctx context.Context, d time.Duration) (context.Context, context.Can
 
 // write sends a request of a login and notes whether its answer was lost.
 func (l *authenticator) write(ctx context.Context, r request) (*Answer, error) {
-	r.what, r.method, r.login = l.what(), http.MethodPut, true
+	r.what, r.method, r.login, r.auth = l.what(), http.MethodPut, true, true
 	var sent atomic.Bool
 	r.sent = &sent
 	answer, err := l.client.do(ctx, r)
@@ -277,6 +277,8 @@ func (l *authenticator) write(ctx context.Context, r request) (*Answer, error) {
 	f := fault.Of(err)
 	gateway := answer != nil && (answer.Status == http.StatusBadGateway || answer.Status == http.StatusGatewayTimeout)
 	switch {
+	case f.Why == whyNoNamespace && l.client.login != l.client.api:
+		f.Hint = "correct --auth-namespace: the login has one of its own"
 	case f.Kind == fault.Away && sent.Load() && (answer == nil || gateway):
 		l.lost = true
 		f.Why += "; whether the login was counted is not known"
@@ -307,7 +309,7 @@ func (l *authenticator) grantOf(answer *Answer, at time.Time) (grant, error) {
 
 // hint says what to compare when a login was refused, as far as the answer does not say it itself.
 func (l *authenticator) hint(f *fault.Error) {
-	if f.Kind != fault.Refused || l.lost {
+	if f.Kind != fault.Refused || l.lost || f.Why == whyNoNamespace {
 		return
 	}
 	mount := l.mount()

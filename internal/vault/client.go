@@ -30,6 +30,7 @@ type Config struct {
 	Address       string        // http://, https:// or unix:// address
 	Agent         bool          // the address is that of a Vault Agent or Proxy
 	Namespace     string        // sent with every request but those for the health of the server
+	AuthNamespace string        // of the login and of the token itself, in place of Namespace; RootNamespace for none
 	CACert        string        // PEM file
 	CACertBytes   string        // PEM itself
 	CAPath        string        // folder of PEM files
@@ -47,6 +48,9 @@ type Config struct {
 	TestOnlyDial func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
+// RootNamespace names the namespace that is named by no header. No other can have its name.
+const RootNamespace = "root"
+
 // DefaultAddress is where the Vault CLI looks, too.
 const DefaultAddress = api.DefaultAddress
 
@@ -61,6 +65,7 @@ const maxBody = 64 << 20
 type Client struct {
 	api     *api.Client
 	bare    *api.Client // the same without the namespace
+	login   *api.Client // the same in the namespace of the login
 	pool    *http.Transport
 	spares  *spares // nil but with plain HTTP to a host
 	timeout time.Duration
@@ -137,6 +142,14 @@ func New(cfg Config) (*Client, error) {
 		httpClient.Transport = &oneHandshake{Transport: transport, first: make(chan struct{})}
 	}
 	c := &Client{api: client, bare: client.WithNamespace(""), pool: transport, timeout: cfg.Timeout, agent: cfg.Agent}
+	c.login = client
+	switch cfg.AuthNamespace {
+	case "":
+	case RootNamespace:
+		c.login = c.bare
+	default:
+		c.login = client.WithNamespace(cfg.AuthNamespace)
+	}
 	if u.Scheme == "http" {
 		port := u.Port()
 		if port == "" {
@@ -320,6 +333,7 @@ type request struct {
 	bare   bool  // without namespace: sys/health answers 400 to it on OpenBao
 	merge  bool  // the body is a JSON merge patch
 	login  bool  // refusals are those of a login
+	auth   bool  // a login, or about the token itself: in the namespace of the login
 	quiet  bool  // any status is fine, the caller looks at it
 
 	sent *atomic.Bool // set when the request was on its way, so that Vault may have acted on it; may be nil
@@ -365,8 +379,11 @@ func (c *Client) do(ctx context.Context, r request) (*Answer, error) {
 		method = http.MethodGet
 	}
 	client := c.api
-	if r.bare {
+	switch {
+	case r.bare:
 		client = c.bare
+	case r.auth:
+		client = c.login
 	}
 	req := client.NewRequest(method, "/v1/"+r.path)
 	for name, values := range r.query {

@@ -187,7 +187,7 @@ const lookAgain = 30 * time.Second
 // renew asks for more life. What cannot be renewed is noted, so that a login comes before its end.
 func (s *Session) renew(ctx context.Context, g *grant, log *slog.Logger) error {
 	at := time.Now()
-	a, err := s.Client.do(ctx, request{what: "cannot renew the token", method: http.MethodPut, path: "auth/token/renew-self", body: struct{}{}, token: &g.token})
+	a, err := s.Client.do(ctx, request{what: "cannot renew the token", method: http.MethodPut, auth: true, path: "auth/token/renew-self", body: struct{}{}, token: &g.token})
 	switch {
 	case err == nil && a.Auth != nil:
 		s.update(g.token, func(g *grant) { *g = g.renewed(a.Auth, at) })

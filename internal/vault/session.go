@@ -327,7 +327,7 @@ func (s *Session) revoke(ctx context.Context, g *grant) {
 	if !g.own || g.kind == "batch" || g.token.Empty() || s.conf.ThroughAgent || s.Client.Agent() {
 		return
 	}
-	_, _ = s.Client.do(ctx, request{what: "cannot revoke the token", method: http.MethodPut, path: "auth/token/revoke-self", token: &g.token})
+	_, _ = s.Client.do(ctx, request{what: "cannot revoke the token", method: http.MethodPut, auth: true, path: "auth/token/revoke-self", token: &g.token})
 }
 
 // Info is what is known of the token.
@@ -368,7 +368,7 @@ func (s *Session) Info(ctx context.Context) (Info, error) {
 // lookup asks Vault about a token that was handed in.
 func (s *Session) lookup(ctx context.Context, t Text) (grant, error) {
 	at := time.Now()
-	a, err := s.Client.do(ctx, request{what: "cannot look the token up", path: "auth/token/lookup-self", token: &t})
+	a, err := s.Client.do(ctx, request{what: "cannot look the token up", auth: true, path: "auth/token/lookup-self", token: &t})
 	if err != nil {
 		return grant{}, err
 	}
