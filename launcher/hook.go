@@ -13,10 +13,12 @@ import (
 // hookLimit is how long --on-change-hook may take.
 const hookLimit = 30 * time.Second
 
-// hookRun is the hook that runs now, if pid is not 0. It leads a process group of its own.
+// hookRun is the hook that runs now, if pid is not 0. It leads a session of its own: after `stty tostop` a process that writes to
+// the terminal from another group than the foreground's is stopped, and a stopped hook would never end.
 type hookRun struct {
 	pid   int
 	timer *time.Timer
+	late  bool // it has taken too long, and was killed for it
 }
 
 // over delivers when the hook has taken too long.
@@ -25,6 +27,12 @@ func (h *hookRun) over() <-chan time.Time {
 		return nil
 	}
 	return h.timer.C
+}
+
+// tooLong ends a hook that has taken too long.
+func (h *hookRun) tooLong() {
+	h.late = true
+	h.kill()
 }
 
 func (h *hookRun) kill() {
@@ -37,13 +45,10 @@ func (h *hookRun) kill() {
 // removed since. The hook is told which paths, versions and names changed, and gets no secret and no credential; its output
 // goes to standard error.
 func (s *supervisor) startHook() {
-	p, err := findProgram(s.Argv, s.Environ)
-	if err != nil {
-		s.Log.Warn("the command cannot be started any more, the change is postponed: " + err.Error())
+	if !s.startable() {
 		s.happened(evHooked{ok: false})
 		return
 	}
-	s.program = p
 	if s.Watching.Hook == "" {
 		s.ready()
 		return
@@ -52,6 +57,21 @@ func (s *supervisor) startHook() {
 		s.Log.Warn("the hook cannot be started, the change is postponed: " + err.Error())
 		s.happened(evHooked{ok: false})
 	}
+}
+
+// startable reports whether the command could be started now, and looks its program up anew. What has gone since is no reason to
+// stop a command that runs.
+func (s *supervisor) startable() bool {
+	p, err := findProgram(s.Argv, s.Environ)
+	if err == nil {
+		err = s.workdir.check()
+	}
+	if err != nil {
+		s.Log.Warn("the command could not be started again, the change is postponed: "+err.Error(), hinted(err)...)
+		return false
+	}
+	s.program = p
+	return true
 }
 
 // CheckHook finds out before Vault is asked whether there is such a hook.
@@ -70,7 +90,7 @@ func (s *supervisor) forkHook() error {
 		return startError("/dev/null", err)
 	}
 	defer unix.Close(null)
-	sys := &syscall.SysProcAttr{Setpgid: true}
+	sys := &syscall.SysProcAttr{Setsid: true}
 	setParentDeath(sys, unix.SIGKILL)
 	attr := &syscall.ProcAttr{Env: s.hookEnv(), Files: []uintptr{uintptr(null), 2, 2}, Sys: sys}
 	pid, err := syscall.ForkExec(hook.path, hook.argv, attr)
@@ -104,13 +124,20 @@ func (s *supervisor) fromVault(name string) bool {
 
 // hookEnded: only a hook that succeeds lets the change go on.
 func (s *supervisor) hookEnded(status unix.WaitStatus) {
-	pid := s.hook.pid
+	pid, late := s.hook.pid, s.hook.late
 	s.hook.timer.Stop()
 	s.hook = hookRun{}
 	_ = unix.Kill(-pid, unix.SIGKILL) // what it may have left behind
 	ok := status.Exited() && status.ExitStatus() == 0
 	if !ok && s.machine.state == hooking {
-		s.Log.Warn("the hook failed, the change is postponed", "hook", s.Watching.Hook, "status", statusText(status))
+		text := statusText(status)
+		if late {
+			text = fmt.Sprintf("killed after %s, which is the longest that a hook may take", hookLimit)
+		}
+		s.Log.Warn("the hook failed, the change is postponed", "hook", s.Watching.Hook, "status", text)
+	}
+	if ok && s.machine.state == hooking {
+		ok = s.startable() // it may have taken half a minute
 	}
 	if ok {
 		s.ready()

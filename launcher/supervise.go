@@ -33,6 +33,7 @@ type Supervision struct {
 type supervisor struct {
 	*launch
 	program program
+	workdir workdir
 	machine *machine
 	tty     *terminal // nil without a controlling terminal
 	files   *files
@@ -69,7 +70,7 @@ const (
 // supervise runs the command as a child until it has ended. It returns *Exited, *Killed or the failure to start.
 func (l *launch) supervise(p program, env *Env, got []fetched) error {
 	s := &supervisor{
-		launch: l, program: p, runs: edition{env: env}, known: states{},
+		launch: l, program: p, workdir: currentWorkdir(l.Started), runs: edition{env: env}, known: states{},
 		machine: newMachine(l.policy()),
 		files:   newFiles(l.AllowDisk),
 		chld:    make(chan os.Signal, 1),
@@ -166,7 +167,7 @@ func (s *supervisor) loop() {
 		case ev := <-news:
 			s.heard(ev)
 		case <-s.hook.over():
-			s.hook.kill()
+			s.hook.tooLong()
 		case <-s.timer.C:
 			s.happened(evTimer{})
 		}
@@ -263,7 +264,8 @@ func (s *supervisor) heard(ev watchEvent) {
 }
 
 // start makes a child and tells the machine. A program file that is being written, or a momentary lack of processes or
-// memory, is tried again for a while.
+// memory, is tried again for a while. So is one that is missing when another command ran before: a deploy replaces it, perhaps
+// by a removal and a copy.
 func (s *supervisor) start() []action {
 	deadline := time.Now().Add(startRetry)
 	for delay := time.Duration(0); ; delay = min(max(2*delay, 10*time.Millisecond), time.Second) {
@@ -275,15 +277,21 @@ func (s *supervisor) start() []action {
 		if err == nil {
 			return s.machine.on(evStarted{}, time.Now())
 		}
-		if !passing(err) || !time.Now().Before(deadline) {
+		if !passing(err, s.again()) || !time.Now().Before(deadline) {
 			return s.machine.on(evStartFailed{startError(s.program.path, err)}, time.Now())
 		}
 	}
 }
 
-// passing reports whether a start may succeed a moment later.
-func passing(err error) bool {
-	return errors.Is(err, unix.ETXTBSY) || errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.ENOMEM)
+// again reports whether a command ran before.
+func (s *supervisor) again() bool { return !s.forkedAt.IsZero() }
+
+// passing reports whether a start may succeed a moment later. again says that the program could be started before.
+func passing(err error, again bool) bool {
+	is := func(errnos ...error) bool {
+		return slices.ContainsFunc(errnos, func(errno error) bool { return errors.Is(err, errno) })
+	}
+	return is(unix.ETXTBSY, unix.EAGAIN, unix.ENOMEM) || again && is(unix.ENOENT, unix.ENOTDIR, unix.EACCES, unix.ENOEXEC, unix.ESTALE)
 }
 
 // waitForSignal waits for d, or until a deadly signal is there, which it returns. Others mean nothing without a child: a
@@ -368,11 +376,8 @@ func (s *supervisor) forkExec(attr *syscall.ProcAttr) (pid int, err error) {
 	if (rename || guard) && executable(selfExe) != nil { // no /proc
 		rename, guard = false, false
 	}
-	switch {
-	case guard:
-		path, argv = selfExe, append([]string{terminalStubName, path}, argv...)
-	case rename:
-		path, argv = selfExe, append([]string{stubName, path}, argv...)
+	if guard || rename {
+		path, argv = selfExe, append([]string{stub{terminal: guard, again: s.again()}.name(), path}, argv...)
 	}
 	start := func() { pid, err = syscall.ForkExec(path, argv, attr) }
 	if guard {
@@ -646,8 +651,33 @@ func (s *supervisor) outcome() error {
 // the command. Only a process itself knows its ID before it runs; socket activation compares them (sd_listen_fds(3)).
 const stubName = "vaultexec: starting the command"
 
-// terminalStubName is argv[0] of the stub that also unblocks SIGTSTP.
-const terminalStubName = stubName + " in a terminal"
+// stub is what the name says beside that.
+type stub struct {
+	terminal bool // SIGTSTP is to be unblocked
+	again    bool // a command ran before
+}
+
+func (s stub) name() string {
+	name := stubName
+	if s.again {
+		name += " again"
+	}
+	if s.terminal {
+		name += " in a terminal"
+	}
+	return name
+}
+
+func parseStub(argv0 string) (s stub, ok bool) {
+	for _, s.again = range []bool{false, true} {
+		for _, s.terminal = range []bool{false, true} {
+			if argv0 == s.name() {
+				return s, true
+			}
+		}
+	}
+	return stub{}, false
+}
 
 // pidVariables name the process that they are meant for.
 var pidVariables = []string{"LISTEN_PID", "WATCHDOG_PID"}
@@ -666,7 +696,11 @@ func namesThisProcess(env []string) bool {
 
 // IsStub reports whether vaultexec was started by itself as the stub.
 func IsStub(args []string) bool {
-	return len(args) > 2 && (args[0] == stubName || args[0] == terminalStubName)
+	if len(args) <= 2 {
+		return false
+	}
+	_, ok := parseStub(args[0])
+	return ok
 }
 
 // RunStub becomes the command args[1] with the arguments after it. It returns only if that failed.
@@ -679,13 +713,14 @@ func RunStub(args, environ []string) error {
 		}
 	}
 	awaitHandlers()
-	if args[0] == terminalStubName {
+	this, _ := parseStub(args[0])
+	if this.terminal {
 		unblock(unix.SIGTSTP)
 	}
 	path, argv, env := args[1], args[2:], renameProcess(environ)
 	for deadline, delay := time.Now().Add(startRetry), 10*time.Millisecond; ; delay = min(2*delay, time.Second) {
 		err := unix.Exec(path, argv, env)
-		if !passing(err) || !time.Now().Before(deadline) {
+		if !passing(err, this.again) || !time.Now().Before(deadline) {
 			return startError(path, err)
 		}
 		time.Sleep(delay)

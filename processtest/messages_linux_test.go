@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -111,4 +112,21 @@ func catches(pid int, sig syscall.Signal) bool {
 	line, _, _ := strings.Cut(rest, "\n")
 	mask, _ := strconv.ParseUint(line, 16, 64)
 	return mask&(1<<(sig-1)) != 0
+}
+
+// After `stty tostop` a hook that prints is not stopped by the terminal.
+func TestHookMayPrint(t *testing.T) {
+	t.Parallel()
+	hook := filepath.Join(t.TempDir(), "hook")
+	if err := os.WriteFile(hook, []byte("#!/bin/sh\necho the hook prints\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	w := newWatched(t, "--on-change-hook", hook)
+	log := newLines(actual{t})
+	term := ptytest.Open(t, actual{t}.Limit(), append(environ(actual{t}), w.env...), w.launcher.cmd("sh", "-c", "stty tostop; "+noted, log.path())...)
+	log.await(1)
+	w.change(t, 2)
+	w.refresh(t, term.Leads)
+	term.Expect("the hook prints")
+	until(actual{t}, "the new command", func() bool { return strings.Contains(log.String(), "start 2") })
 }
