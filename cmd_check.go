@@ -150,7 +150,7 @@ func (u *ui) checkText(c *checked, variables bool) {
 				line("", "  folders in it, which are not entered: %d", n)
 			}
 		case p.Leased:
-			line("leased", "%s: %s, not read, because reading creates a lease", name, p.Secret.Engine)
+			line("leased", "%s: %s, not read, because reading creates %s", name, p.Secret.Engine, p.Secret.Engine.Creates())
 		default:
 			line("ok", "%s: %s", name, secretText(p.Secret))
 			line("", "  keys: %s", keysText(p.Secret))

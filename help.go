@@ -130,6 +130,8 @@ started again with what worked before, and those versions are not tried again
                             has 30s; its failure postpones the change.
 
 Leased secrets (database/creds/...) are renewed, and read anew before they end.
+So is identity/oidc/token/ROLE, whose tokens differ at every read and are not
+looked at.
 `
 
 func references() string {
@@ -141,6 +143,8 @@ func references() string {
   --path app-prod@3            version 3 (KV version 2 only)
   --path 'team/*'              every secret directly in that folder; the policy has
                                to allow "list" on agenticverz/metadata/team/
+  --env ID_TOKEN=/identity/oidc/token/app#token
+                               a signed token about the one who logged in
   --env DB=database#PASSWORD   one key under a name of your choice
   --env DB=app-prod#db.password, --env HOST=app-prod#hosts.0
                                the same in an object or a list; a key whose very

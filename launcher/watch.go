@@ -85,6 +85,7 @@ type readResult struct {
 // leaseState is a dynamic secret whose lease is kept alive.
 type leaseState struct {
 	path    vault.Path
+	key     string // in watcher.leases
 	lease   vault.Lease
 	full    time.Duration // what it was granted at first
 	next    time.Time     // renew, or read again
@@ -483,18 +484,22 @@ func (w *watcher) send(ctx context.Context, ev watchEvent) {
 
 // holdLease begins to keep a lease alive.
 func (w *watcher) holdLease(p vault.Path, l vault.Lease, now time.Time) {
+	if l.Duration == 0 && l.ID == "" {
+		return
+	}
+	old := w.leaseOf(p)
+	if old != nil && old.lease.ID == l.ID && !(l.ID == "" && old.reread) { // of what has no ID only a further read is another
+		return
+	}
+	if old != nil {
+		delete(w.leases, old.key)
+	}
+	s := &leaseState{path: p, key: l.ID, full: l.Duration}
 	if l.ID == "" {
-		return
+		s.key = p.String()
 	}
-	if old, ok := w.leases[l.ID]; ok && old.lease.ID == l.ID {
-		return
-	}
-	if old := w.leaseOf(p); old != nil {
-		delete(w.leases, old.lease.ID)
-	}
-	s := &leaseState{path: p, full: l.Duration}
 	s.granted(l, now)
-	w.leases[l.ID] = s
+	w.leases[s.key] = s
 }
 
 // granted plans the next step of a lease: at two thirds of its life, with jitter.
@@ -544,7 +549,11 @@ func (w *watcher) tendLease(ctx context.Context, l *leaseState) {
 		l.next = time.Time{}
 		if !l.warned {
 			l.warned = true
-			w.log.Warn("a lease cannot be renewed any longer, and without --watch it is not replaced", "path", l.path.String(), "ends", l.ends.UTC().Format(time.RFC3339))
+			what := "a lease cannot be renewed any longer"
+			if l.lease.ID == "" {
+				what = "a token ends"
+			}
+			w.log.Warn(what+", and without --watch it is not replaced", "path", l.path.String(), "ends", l.ends.UTC().Format(time.RFC3339))
 		}
 		return
 	}

@@ -18,6 +18,9 @@ func (c *Client) Advise(ctx context.Context, p Path, f *fault.Error, mountIsDefa
 	if f.Kind != fault.Missing && !(f.Kind == fault.Denied && mountIsDefault) {
 		return
 	}
+	if _, ok := identityToken(p); ok { // no mount of secrets was meant
+		return
+	}
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	if f.Kind == fault.Missing && f.Why != whyNoMount {

@@ -37,7 +37,7 @@ type Secret struct {
 	Date  time.Time // the server's clock when it answered; zero when it did not say
 }
 
-// Lease is the lease of a dynamic secret; the zero Lease stands for none.
+// Lease is the lease of a dynamic secret; the zero Lease stands for none. One without an ID is the life of what ends by itself.
 type Lease struct {
 	ID        string
 	Duration  time.Duration
@@ -61,10 +61,13 @@ const mountsHint = "`vaultexec list /` shows the mounts that the token can see"
 // itself costs nothing more. Otherwise the mount is asked for once in the life of the client, at sys/internal/ui/mounts,
 // which every token may that may do anything below the mount, and which uses up no use of a token.
 func (c *Client) Read(ctx context.Context, p Path, opt ReadOptions) (*Secret, error) {
-	if inReserved(p) {
+	engine, known := identityToken(p)
+	if !known && inReserved(p) {
 		return nil, &fault.Error{Kind: fault.Usage, What: cannotRead(p), Why: "it is not in a secrets engine", Hint: mountsHint}
 	}
-	engine, known := c.mounts.find(p)
+	if !known {
+		engine, known = c.mounts.find(p)
+	}
 	var guess *Answer
 	var guessErr error
 	switch {
@@ -251,8 +254,12 @@ func (c *Client) readPlain(ctx context.Context, p Path, engine Engine, opt ReadO
 	}
 	a, err := c.do(ctx, request{what: cannotRead(p), path: p.Mount + "/" + p.Name})
 	if err != nil {
-		if f := fault.Of(err); f.Kind == fault.Denied && f.Hint == "" {
+		f := fault.Of(err)
+		if f.Kind == fault.Denied && f.Hint == "" {
 			f.Hint = PolicyHint(p.Mount+"/"+p.Name, "read")
+		}
+		if engine.Type == identityMount {
+			withoutEntity(f)
 		}
 		return nil, err
 	}
@@ -260,6 +267,9 @@ func (c *Client) readPlain(ctx context.Context, p Path, engine Engine, opt ReadO
 		return nil, notUnderstood(p, a)
 	}
 	s.Date = a.Date
+	if engine.Type == identityMount {
+		s.Lease = tokenLife(s)
+	}
 	if a.LeaseID != "" {
 		s.Lease = Lease{ID: a.LeaseID, Duration: time.Duration(a.LeaseDuration) * time.Second, Renewable: a.Renewable}
 	}
