@@ -144,7 +144,7 @@ func (a *app) loginConfig(s *settings, throughAgent bool) vault.LoginConfig {
 			conf.JWT = vault.FileSource("the service account's token", vault.KubernetesJWTFile)
 		}
 		if conf.JWT == nil {
-			s.lacks(conf.Method, "a JWT", "name its file with --jwt-file, or set VAULTEXEC_JWT")
+			s.lacks(conf.Method, "a JWT", "name its file with --jwt-file, or set VAULTEXEC_JWT; "+vault.StrippedHint)
 		}
 		if conf.Role == "" && conf.Method == vault.AuthKubernetes {
 			s.lacks(conf.Method, "a role", "name it with --role")
@@ -245,7 +245,7 @@ func (a *app) approleLogin(s *settings, in inputs, conf *vault.LoginConfig) {
 	case in.roleID.from != "":
 		conf.RoleID = vault.TextSource(in.roleID.from, in.roleID.text)
 	default:
-		s.lacks(conf.Method, "a role id", "give it with --role-id or VAULTEXEC_ROLE_ID, or name its file with --role-id-file")
+		s.lacks(conf.Method, "a role id", "give it with --role-id or VAULTEXEC_ROLE_ID, or name its file with --role-id-file; "+vault.StrippedHint)
 	}
 	switch of, wrapped := in.secretID.source, in.wrappedSecretID.source; {
 	case of > fromFile && wrapped == fromFile:
@@ -280,7 +280,7 @@ func (a *app) passwordLogin(s *settings, in inputs, conf *vault.LoginConfig) {
 			return err
 		}
 	default:
-		s.lacks(conf.Method, "a password", "name its file with --password-file, set VAULTEXEC_PASSWORD, or run it at a terminal to be asked")
+		s.lacks(conf.Method, "a password", "name its file with --password-file, set VAULTEXEC_PASSWORD, or run it at a terminal to be asked; "+vault.StrippedHint)
 	}
 }
 

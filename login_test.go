@@ -539,3 +539,16 @@ func TestAuthNamespaceOption(t *testing.T) {
 		}
 	}
 }
+
+// A role that wants a secret id and was given none: the outer one of two vaultexecs may have taken it away.
+func TestSecretIDMissing(t *testing.T) {
+	t.Parallel()
+	r := newAppRoleRig(t)
+	r.set("VAULTEXEC_ROLE_ID=", "VAULTEXEC_SECRET_ID_FILE=", "VAULTEXEC_SECRET_ID="+r.secretID)
+	r.start("--role-id", r.roleID, "--", r.bin, "--role-id", r.roleID, "--", "touch", "started").finish("121").
+		says("no secret id was given").says("--keep-token")
+	if r.started() {
+		t.Error("the command was started")
+	}
+	r.start("--keep-token", "--role-id", r.roleID, "--", r.bin, "--role-id", r.roleID, "--", "true").finish("0")
+}

@@ -329,6 +329,9 @@ func (l *authenticator) hint(f *fault.Error) {
 			f.Hint = fmt.Sprintf("wait (15 minutes by default) or have it unlocked with `vault write -force sys/locked-users/MOUNT-ACCESSOR/unlock/%s`; and compare --auth-mount", l.conf.Username)
 		}
 	case AuthAppRole:
+		if l.conf.SecretID == nil && l.conf.WrappedSecretID == nil && f.Why != whyDenied {
+			f.Hint = "no secret id was given, which the role may want: --secret-id-file or VAULTEXEC_SECRET_ID; " + StrippedHint
+		}
 		if f.Why == whyDenied {
 			f.Why = "permission denied: there is no such auth mount, or the role is locked after wrong tries"
 			f.Hint = "compare --auth-mount with `vault auth list`; wait 15 minutes after wrong tries"

@@ -71,11 +71,15 @@ func CheckCredential(source, s string) (Text, error) {
 // helperLimit bounds how long a token helper may take. A person may have to unlock something for it.
 const helperLimit = time.Minute
 
+// StrippedHint is for a credential that is missing, and may have been taken out of the environment. Nothing that is left says
+// whether it was: the vaultexec that did so may have become the one that misses it.
+const StrippedHint = "a vaultexec that starts another one hands it no credentials unless it has --keep-token"
+
 // StoredToken returns the token that the Vault CLI would use: from the token helper that ~/.vault (or configPath, the
 // VAULT_CONFIG_PATH of the CLI) names, else from ~/.vault-token. environ is the environment of the helper.
 func StoredToken(ctx context.Context, home, configPath string, environ []string) (Text, error) {
 	none := &fault.Error{Kind: fault.Usage, What: "cannot log in", Why: "no token",
-		Hint: "set VAULT_TOKEN, give --token-file FILE, or log in with `vault login`"}
+		Hint: "set VAULT_TOKEN, give --token-file FILE, or log in with `vault login`; " + StrippedHint}
 	if configPath = cliConfig(home, configPath); configPath != "" {
 		helper, err := tokenHelper(configPath)
 		if err != nil {
