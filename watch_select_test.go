@@ -38,7 +38,7 @@ func (w *watched) allowList() *watched {
 	return w
 }
 
-// What is new in a folder, changes there or goes, reaches the command, one restart each; what happens in a folder below does not.
+// What is new in a folder, or in one that was not there, changes there or goes, reaches the command, one restart each; what happens in a folder below does not.
 func TestWatchFolder(t *testing.T) {
 	t.Parallel()
 	for _, kv := range []int{1, 2} {
@@ -47,7 +47,7 @@ func TestWatchFolder(t *testing.T) {
 			w := newWatched(t, kv).allowList()
 			first, second, third := vaulttest.Canary("A"), vaulttest.Canary("A"), vaulttest.Canary("A")
 			w.put("app/one", "A="+first)
-			w.start("--path", "app/*")
+			w.start("--path", "app/*", "--optional-path", "later/*")
 			w.waitA(first)
 			w.put("app/two", "B=2")
 			w.until("a child with B", func() bool { return w.last().b == "2" })
@@ -65,18 +65,20 @@ func TestWatchFolder(t *testing.T) {
 			w.until("a child without B", func() bool { return w.last().b == "" })
 			w.put("app/one", "A="+third)
 			w.waitA(third)
+			w.put("later/x", "C=3")
+			w.until("a child with C", func() bool { return w.last().c == "3" })
 			w.stop()
-			w.wantStarts(5)
+			w.wantStarts(6)
 			lines := w.lines(logRestart)
-			if len(lines) != 4 {
-				t.Fatalf("%d decisions, want 4", len(lines))
+			if len(lines) != 5 {
+				t.Fatalf("%d decisions, want 5", len(lines))
 			}
 			two := w.mount + "/app/two absent → 1"
 			if kv == 1 {
 				two = w.mount + "/app/two changed"
 			}
 			for i, want := range []struct{ names, paths string }{
-				{"+B", w.mount + "/app/* changed, " + two}, {"A", ""}, {"-B", w.mount + "/app/* changed"}, {"A", ""},
+				{"+B", w.mount + "/app/* changed, " + two}, {"A", ""}, {"-B", w.mount + "/app/* changed"}, {"A", ""}, {"+C", ""},
 			} {
 				paths := lines[i].str("paths")
 				if lines[i].str("names") != want.names || want.paths != "" && paths != want.paths || want.paths == "" && strings.Contains(paths, "two") {
