@@ -19,6 +19,9 @@ func main() {
 	launcher.SetDumpable(false)
 	// GODEBUG=http2debug=1, set for a Go program that is started, would make the HTTP client print the token here.
 	log.SetOutput(io.Discard)
+	if launcher.IsWitness(os.Args) {
+		launcher.RunWitness()
+	}
 	if launcher.IsStub(os.Args) {
 		os.Exit(newUI(os.Stdout, launcher.NewMessages(os.Stderr)).fail(launcher.RunStub(os.Args, os.Environ())))
 	}

@@ -246,7 +246,7 @@ func TestADay(t *testing.T) {
 				case actHook:
 					do(m.on(evHooked{ok: true}, time.Now()))
 				case actStop:
-					do(m.on(evExited{killedStatus(unix.SIGTERM)}, time.Now()))
+					do(m.on(evExited{status: killedStatus(unix.SIGTERM)}, time.Now()))
 				case actTermGroup:
 					do(m.on(evGroupGone{}, time.Now()))
 				case actStart:

@@ -45,6 +45,9 @@ func setDefault(sig syscall.Signal) { signal.Reset(sig) }
 
 func awaitHandlers() {}
 
+// pause: there is no witness here, which would need /proc.
+func pause() error { time.Sleep(time.Hour); return nil }
+
 // stopSelf: signal.Reset would not bring the default action back, Go keeps its handler and ignores the signal.
 func stopSelf(syscall.Signal) {
 	if !orphaned() {

@@ -46,14 +46,18 @@ const (
 type event interface{ isEvent() }
 
 type (
-	evStarted     struct{}                         // a child was started
-	evStartFailed struct{ err error }              // it could not be started
-	evExited      struct{ status unix.WaitStatus } // the child has ended
-	evGroupGone   struct{}                         // no live process of its group is left
-	evSignal      struct{ sig unix.Signal }        // vaultexec received a signal that may end it
-	evTimer       struct{}                         // the deadline is over
-	evChanged     struct{ again bool }             // the watch sees something new, or wants a failed read repeated
-	evRead        struct {                         // everything was read
+	evStarted     struct{}            // a child was started
+	evStartFailed struct{ err error } // it could not be started
+	evExited      struct {            // the child has ended
+		status unix.WaitStatus
+		typed  bool // it had a terminal's foreground: somebody may have ended it by a key
+		key    bool // a key was seen that ends it
+	}
+	evGroupGone struct{}                  // no live process of its group is left
+	evSignal    struct{ sig unix.Signal } // vaultexec received a signal that may end it
+	evTimer     struct{}                  // the deadline is over
+	evChanged   struct{ again bool }      // the watch sees something new, or wants a failed read repeated
+	evRead      struct {                  // everything was read
 		failed bool   // not everything can be read, or it makes no valid environment
 		same   bool   // the environment is that of the running child
 		moving bool   // something changed again since the last look, or a replica that lags behind has answered
@@ -137,6 +141,7 @@ type policy struct {
 	minUptime    time.Duration
 	probation    time.Duration
 	rollback     bool
+	stopSignal   unix.Signal
 	stopTimeout  time.Duration
 	stopExplicit bool                              // --stop-timeout was given: a received SIGTERM has that limit, too
 	random       func(time.Duration) time.Duration // uniform in [0, d]
@@ -151,7 +156,7 @@ type machine struct {
 	next      purpose
 	err       error           // why it ended, when not by a child's status
 	status    unix.WaitStatus // of the child that ended last
-	signal    unix.Signal     // toDie
+	signal    unix.Signal     // toDie; and what ended the run while the child was stopping
 	startedAt time.Time       // of the running child
 	onTrial   time.Time       // end of the probation; zero when the child is not on it
 	candidate string          // id of what was read last
@@ -280,7 +285,7 @@ func (m *machine) withChild(ev event, now time.Time) []action {
 	}
 	switch ev := ev.(type) {
 	case evExited:
-		return append(first, m.exited(ev.status, now)...)
+		return append(first, m.exited(ev, now)...)
 	case evSignal:
 		return append(first, m.signalled(ev.sig, now)...)
 	case evChanged:
@@ -296,10 +301,11 @@ func (m *machine) withChild(ev event, now time.Time) []action {
 }
 
 // exited: the child has ended without being told by vaultexec.
-func (m *machine) exited(status unix.WaitStatus, now time.Time) []action {
+func (m *machine) exited(ev evExited, now time.Time) []action {
+	status := ev.status
 	m.status, m.next = status, toEnd
 	failed := !status.Exited() || status.ExitStatus() != 0
-	if failed && !m.told && !m.onTrial.IsZero() {
+	if failed && !m.told && !ev.key && !byHand(status) && !m.onTrial.IsZero() {
 		if m.state != running { // the change under way is none of this child's
 			m.postpone()
 		}
@@ -307,6 +313,28 @@ func (m *machine) exited(status unix.WaitStatus, now time.Time) []action {
 		return append([]action{actLogRevert}, m.clear(now)...)
 	}
 	return m.clear(now)
+}
+
+// byHand reports whether a command ended by a signal that people and supervisors send to end it, or exited as programs do that
+// catch one (128 + its number). No secret makes a command fail like that. From a terminal vaultexec does not see the key, which
+// reaches the command's group only.
+func byHand(status unix.WaitStatus) bool {
+	if status.Signaled() {
+		return isDeadly(status.Signal())
+	}
+	return status.Exited() && status.ExitStatus() > 128 && isDeadly(unix.Signal(status.ExitStatus()-128))
+}
+
+// byKey is byHand for a command that vaultexec itself has told to stop: another signal than the one for that.
+func (m *machine) byKey(ev evExited) bool {
+	if !ev.typed || !byHand(ev.status) {
+		return false
+	}
+	sig := ev.status.Signal()
+	if ev.status.Exited() {
+		sig = unix.Signal(ev.status.ExitStatus() - 128)
+	}
+	return sig != m.stopSignal && sig != unix.SIGTERM
 }
 
 // clear begins to end what is left of the group. The actions are harmless when nothing is.
@@ -452,6 +480,10 @@ func (m *machine) inStopping(ev event, now time.Time) []action {
 	switch ev := ev.(type) {
 	case evExited:
 		m.status = ev.status
+		if m.next != toEnd && m.byKey(ev) {
+			m.next = toEnd
+			return append([]action{actLogLate}, m.clear(now)...)
+		}
 		return m.clear(now)
 	case evSignal:
 		if !isDeadly(ev.sig) || ev.sig == unix.SIGHUP { // HUP asks a service to reload; the child, or the next one, has it
@@ -465,7 +497,7 @@ func (m *machine) inStopping(ev event, now time.Time) []action {
 			m.termAt = now
 		}
 		if m.next != toEnd {
-			m.next = toEnd
+			m.next, m.signal = toEnd, ev.sig
 			return []action{actLogLate}
 		}
 	case evChanged:

@@ -78,7 +78,7 @@ func (w *walk) restart(id string) {
 	}
 	w.do(evRead{id: id})
 	w.do(evHooked{ok: true})
-	w.do(evExited{exitStatus(0)})
+	w.do(evExited{status: exitStatus(0)})
 	w.do(evGroupGone{})
 	w.do(evStarted{})
 }
@@ -108,7 +108,7 @@ func in(p policy, s state) *walk {
 		w.do(evSignal{unix.SIGTERM})
 		return w
 	case ended:
-		w.do(evExited{exitStatus(0)})
+		w.do(evExited{status: exitStatus(0)})
 		w.do(evGroupGone{})
 		return w
 	case waiting:
@@ -130,7 +130,7 @@ func in(p policy, s state) *walk {
 	if s == stopping {
 		return w
 	}
-	w.do(evExited{killedStatus(unix.SIGTERM)})
+	w.do(evExited{status: killedStatus(unix.SIGTERM)})
 	if s == clearing {
 		return w
 	}
@@ -144,7 +144,7 @@ var allStates = []state{starting, running, settling, waiting, reading, hooking, 
 // change of the secrets passes through.
 func TestEveryEventInEveryState(t *testing.T) {
 	events := map[string]event{
-		"started": evStarted{}, "start failed": evStartFailed{errors.New("x")}, "exited": evExited{exitStatus(0)},
+		"started": evStarted{}, "start failed": evStartFailed{errors.New("x")}, "exited": evExited{status: exitStatus(0)},
 		"group gone": evGroupGone{}, "TERM": evSignal{unix.SIGTERM}, "INT": evSignal{unix.SIGINT}, "HUP": evSignal{unix.SIGHUP},
 		"QUIT": evSignal{unix.SIGQUIT}, "USR1": evSignal{unix.SIGUSR1}, "timer": evTimer{}, "changed": evChanged{},
 		"again": evChanged{again: true}, "read": evRead{id: "3"}, "read same": evRead{same: true}, "read failed": evRead{failed: true},
@@ -266,7 +266,7 @@ func TestChangeIsKept(t *testing.T) {
 			case hooking:
 				w.do(evHooked{ok: true})
 			case stopping:
-				w.do(evExited{exitStatus(0)})
+				w.do(evExited{status: exitStatus(0)})
 			case clearing:
 				w.do(evGroupGone{})
 			case starting:
@@ -301,7 +301,7 @@ func TestRollback(t *testing.T) {
 	w := in(testPolicy, running)
 	w.restart("2")
 	w.pass(time.Second)
-	acts := w.do(evExited{exitStatus(1)})
+	acts := w.do(evExited{status: exitStatus(1)})
 	wantActions(t, acts, actLogRevert, actTermGroup)
 	wantActions(t, w.do(evGroupGone{}), actRevert)
 	w.want(t, starting)
@@ -322,20 +322,69 @@ func TestRollback(t *testing.T) {
 		t.Errorf("the probation's end does nothing: %v", keep)
 	}
 	// After it, a failure is the command's own: D27.
-	w.do(evExited{exitStatus(1)})
+	w.do(evExited{status: exitStatus(1)})
 	w.do(evGroupGone{})
 	w.want(t, ended)
+}
+
+// A key that ends the command is no failure of the secrets, whatever it exits with.
+func TestNoRollbackAfterAKey(t *testing.T) {
+	for _, status := range []unix.WaitStatus{exitStatus(1), exitStatus(0), exitStatus(255), killedStatus(unix.SIGKILL)} {
+		w := in(testPolicy, running)
+		w.restart("2")
+		w.do(evExited{status: status, typed: true, key: true})
+		w.do(evGroupGone{})
+		w.want(t, ended)
+	}
+}
+
+// What looks like a signal to end, and is none, is a failure like any other.
+func TestRollbackOfOtherSignals(t *testing.T) {
+	for _, status := range []unix.WaitStatus{killedStatus(unix.SIGKILL), killedStatus(unix.SIGSEGV), killedStatus(unix.SIGUSR1), exitStatus(137), exitStatus(139), exitStatus(128), exitStatus(255)} {
+		w := in(testPolicy, running)
+		w.restart("2")
+		wantActions(t, w.do(evExited{status: status}), actLogRevert, actTermGroup)
+	}
+}
+
+// While the child drains after vaultexec's stop signal, a key that ended it ends the run, on a terminal only: without one a
+// program may answer a stop signal as it likes.
+func TestKeyWhileStopping(t *testing.T) {
+	p := testPolicy
+	p.stopSignal = unix.SIGTERM
+	for name, c := range map[string]struct {
+		ev   evExited
+		want state
+	}{
+		"INT at a terminal":           {evExited{status: killedStatus(unix.SIGINT), typed: true}, ended},
+		"QUIT at a terminal":          {evExited{status: killedStatus(unix.SIGQUIT), typed: true}, ended},
+		"its end":                     {evExited{status: killedStatus(unix.SIGHUP), typed: true}, ended},
+		"exit code 130 at a terminal": {evExited{status: exitStatus(130), typed: true}, ended},
+		"the stop signal":             {evExited{status: killedStatus(unix.SIGTERM), typed: true}, starting},
+		"exit code 143":               {evExited{status: exitStatus(143), typed: true}, starting},
+		"exit code 1":                 {evExited{status: exitStatus(1), typed: true}, starting},
+		"SIGKILL":                     {evExited{status: killedStatus(unix.SIGKILL), typed: true}, starting},
+		"INT without a terminal":      {evExited{status: killedStatus(unix.SIGINT), typed: false}, starting},
+		"130 without a terminal":      {evExited{status: exitStatus(130), typed: false}, starting},
+	} {
+		w := in(p, stopping)
+		w.do(c.ev)
+		w.do(evGroupGone{})
+		if w.state != c.want {
+			t.Errorf("%s: %s, want %s", name, w.state, c.want)
+		}
+	}
 }
 
 // C4: the failure of the reverted child ends vaultexec; there is no third try.
 func TestRollbackOnce(t *testing.T) {
 	w := in(testPolicy, running)
 	w.restart("2")
-	w.do(evExited{killedStatus(unix.SIGSEGV)})
+	w.do(evExited{status: killedStatus(unix.SIGSEGV)})
 	w.do(evGroupGone{})
 	w.until()
 	w.do(evStarted{})
-	w.do(evExited{exitStatus(3)})
+	w.do(evExited{status: exitStatus(3)})
 	w.do(evGroupGone{})
 	w.want(t, ended)
 	if w.status.ExitStatus() != 3 {
@@ -360,7 +409,7 @@ func TestRollbackDuringTheNextChange(t *testing.T) {
 				}
 			}
 		}
-		w.do(evExited{exitStatus(1)})
+		w.do(evExited{status: exitStatus(1)})
 		if w.rejected != "2" {
 			t.Errorf("in %s: rejected %q, want the versions of the failed child", s, w.rejected)
 		}
@@ -387,20 +436,29 @@ func TestNoRollback(t *testing.T) {
 		"exit code 0":     {testPolicy, nil, exitStatus(0)},
 		"a SIGTERM first": {testPolicy, evSignal{unix.SIGTERM}, killedStatus(unix.SIGTERM)},
 		"Ctrl-C first":    {testPolicy, evSignal{unix.SIGINT}, exitStatus(130)},
+		// Keys that vaultexec does not see, and what somebody sends to the command itself.
+		"killed by INT":  {testPolicy, nil, killedStatus(unix.SIGINT)},
+		"killed by QUIT": {testPolicy, nil, killedStatus(unix.SIGQUIT)},
+		"killed by HUP":  {testPolicy, nil, killedStatus(unix.SIGHUP)},
+		"killed by TERM": {testPolicy, nil, killedStatus(unix.SIGTERM)},
+		"exit code 129":  {testPolicy, nil, exitStatus(129)},
+		"exit code 130":  {testPolicy, nil, exitStatus(130)},
+		"exit code 131":  {testPolicy, nil, exitStatus(131)},
+		"exit code 143":  {testPolicy, nil, exitStatus(143)},
 	} {
 		w := in(c.p, running)
 		w.restart("2")
 		if c.before != nil {
 			w.do(c.before)
 		}
-		w.do(evExited{c.status})
+		w.do(evExited{status: c.status})
 		w.do(evGroupGone{})
 		if w.state != ended {
 			t.Errorf("%s: %s, want the end", name, w.state)
 		}
 	}
 	w := newWalk(testPolicy) // the first child has nothing to be rolled back to
-	w.do(evExited{exitStatus(1)})
+	w.do(evExited{status: exitStatus(1)})
 	w.do(evGroupGone{})
 	w.want(t, ended)
 }
@@ -410,7 +468,7 @@ func TestTermEverywhere(t *testing.T) {
 	for _, s := range allStates {
 		w := in(testPolicy, s)
 		acts := w.do(evSignal{unix.SIGTERM})
-		for _, ev := range []event{evTimer{}, evHooked{ok: true}, evRead{id: "9"}, evChanged{}, evExited{exitStatus(0)}, evGroupGone{}, evTimer{}, evStarted{}} {
+		for _, ev := range []event{evTimer{}, evHooked{ok: true}, evRead{id: "9"}, evChanged{}, evExited{status: exitStatus(0)}, evGroupGone{}, evTimer{}, evStarted{}} {
 			w.now = w.now.Add(time.Minute)
 			acts = append(acts, w.do(ev)...)
 		}
@@ -445,14 +503,14 @@ func TestOtherReactions(t *testing.T) {
 	p.onChange = ReactExit
 	w := in(p, hooking)
 	wantActions(t, w.do(evHooked{ok: true}), actStop)
-	w.do(evExited{exitStatus(0)})
+	w.do(evExited{status: exitStatus(0)})
 	w.do(evGroupGone{})
 	if w.state != ended || w.next != toExit {
 		t.Errorf("%s %d", w.state, w.next)
 	}
 	w = in(p, stopping) // its own status counts when a signal asked for the end meanwhile
 	w.do(evSignal{unix.SIGTERM})
-	w.do(evExited{exitStatus(7)})
+	w.do(evExited{status: exitStatus(7)})
 	w.do(evGroupGone{})
 	if w.next != toEnd {
 		t.Errorf("purpose %d", w.next)
@@ -489,7 +547,7 @@ func TestStopTakesLong(t *testing.T) {
 	w := in(testPolicy, stopping)
 	wantActions(t, w.pass(9*time.Second))
 	wantActions(t, w.pass(time.Second), actKill)
-	wantActions(t, w.do(evExited{killedStatus(unix.SIGKILL)}), actTermGroup)
+	wantActions(t, w.do(evExited{status: killedStatus(unix.SIGKILL)}), actTermGroup)
 	wantActions(t, w.pass(2*time.Second), actKill)
 	wantActions(t, w.pass(5*time.Second), actWarnLeft, actStart)
 	// A second SIGTERM ends the wait.
@@ -634,7 +692,7 @@ func (f *fate) happen(t *testing.T) {
 		f.step(t, evHooked{ok: f.rnd.IntN(3) > 0})
 	case n < 80 && f.child && (f.state == stopping || f.state == ending || f.rnd.IntN(60) == 0):
 		f.child = false
-		f.step(t, evExited{[]unix.WaitStatus{exitStatus(0), exitStatus(1), killedStatus(unix.SIGTERM)}[f.rnd.IntN(3)]})
+		f.step(t, evExited{status: []unix.WaitStatus{exitStatus(0), exitStatus(1), killedStatus(unix.SIGTERM)}[f.rnd.IntN(3)]})
 	case n < 95 && !f.child && f.group && f.state == clearing:
 		f.group = false
 		f.step(t, evGroupGone{})
@@ -771,7 +829,7 @@ func TestMachineOnTheClock(t *testing.T) {
 					acts = append(acts, m.on(evHooked{ok: true}, time.Now())...)
 				case actStop:
 					time.Sleep(time.Second) // the child takes its time
-					acts = append(acts, m.on(evExited{exitStatus(0)}, time.Now())...)
+					acts = append(acts, m.on(evExited{status: exitStatus(0)}, time.Now())...)
 				case actTermGroup:
 					acts = append(acts, m.on(evGroupGone{}, time.Now())...)
 				case actStart:

@@ -52,6 +52,9 @@ func (l leftSignals) take(sig syscall.Signal) {
 	}
 }
 
+// pause waits until a handler has run, which is never where there is none.
+func pause() error { return unix.Pause() }
+
 // awaitHandlers returns when every handler that the kernel has entered on whatever thread has run, as one may not have though it
 // has the signal already: its thread can have lost the processor at the very first instruction. The runtime makes each thread
 // do a system call by sending it a signal, which handlers (they block all others) let wait. With cgo it cannot; only the race

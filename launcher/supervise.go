@@ -48,6 +48,7 @@ type supervisor struct {
 	since time.Time     // when the change under way was seen
 	took  time.Duration // of the last read
 	hook  hookRun
+	keys  witness // of the terminal's, while the child is in its probation
 
 	pid  int // of the child; 0 while there is none
 	left int // group of the child that ended last, while it is being cleared
@@ -133,7 +134,7 @@ func (s *supervisor) attend(p program, got []fetched) (finish func(context.Conte
 func (l *launch) policy() policy {
 	w := l.Watching
 	return policy{
-		stopTimeout: l.Supervision.StopTimeout, stopExplicit: l.Supervision.StopExplicit,
+		stopSignal: l.Supervision.StopSignal, stopTimeout: l.Supervision.StopTimeout, stopExplicit: l.Supervision.StopExplicit,
 		onChange: w.OnChange.Do, settle: w.Settle, splay: w.Splay, minUptime: w.MinUptime,
 		probation: w.Probation, rollback: w.Rollback, random: func(d time.Duration) time.Duration { return rand.N(d + 1) },
 	}
@@ -205,6 +206,7 @@ func (s *supervisor) do(acts []action) {
 			s.next = nil
 		case actKeepGood:
 			s.good = s.runs
+			s.keys.end()
 		case actRead:
 			s.reads++
 			s.watch.reads <- s.reads
@@ -212,6 +214,8 @@ func (s *supervisor) do(acts []action) {
 			s.startHook()
 		case actStop:
 			s.logDecision(stopText[s.machine.next])
+			s.keys.end()
+			s.takeKeys()
 			s.signalChild(s.Supervision.StopSignal, s.Supervision.SignalGroup)
 			if s.stopped {
 				s.signalChild(unix.SIGCONT, true)
@@ -267,6 +271,9 @@ func (s *supervisor) heard(ev watchEvent) {
 // memory, is tried again for a while. So is one that is missing when another command ran before: a deploy replaces it, perhaps
 // by a removal and a copy.
 func (s *supervisor) start() []action {
+	if s.again() && s.tty != nil {
+		s.tty.resetModes()
+	}
 	deadline := time.Now().Add(startRetry)
 	for delay := time.Duration(0); ; delay = min(max(2*delay, 10*time.Millisecond), time.Second) {
 		// A signal that came while there was no child ends vaultexec, and no child is started for it.
@@ -361,6 +368,9 @@ func (s *supervisor) fork() error {
 	// A command that asks for the terminal before it has it is stopped by SIGTTIN or SIGTTOU, and goes on at once (childStopped).
 	if front {
 		s.tty.give(s.tty.group, pid)
+		if s.machine.next == toRestart && s.machine.rollback && s.machine.probation > 0 {
+			s.keys.begin(pid)
+		}
 	}
 	return nil
 }
@@ -542,6 +552,10 @@ func (s *supervisor) reap() {
 			s.hookEnded(status)
 			continue
 		}
+		if pid == s.keys.pid && pid != 0 && !status.Stopped() && !status.Continued() {
+			s.keys.ended(status)
+			continue
+		}
 		if pid != s.pid {
 			continue
 		}
@@ -558,7 +572,10 @@ func (s *supervisor) reap() {
 }
 
 func (s *supervisor) childEnded(status unix.WaitStatus) {
+	typed := false
 	if s.tty != nil {
+		front := s.tty.inFront()
+		typed = s.tty.own && (front == s.pid || front == s.tty.group || front < 0)
 		s.takeTerminal()
 		if status.Signaled() && s.tty.own {
 			s.tty.restoreModes()
@@ -568,7 +585,17 @@ func (s *supervisor) childEnded(status unix.WaitStatus) {
 		s.left = s.pid
 	}
 	s.pid = 0
-	s.happened(evExited{status})
+	key := s.keys.asked()
+	s.happened(evExited{status: status, typed: typed, key: key})
+}
+
+// takeKeys has the keys of the terminal reach vaultexec and no longer the command, which was told to stop: Ctrl-C ends the run
+// then, and not only a command that another one would follow. A command that still wants the terminal, to set its modes back
+// or to ask something, is stopped by SIGTTOU or SIGTTIN, and gets it (childStopped).
+func (s *supervisor) takeKeys() {
+	if s.tty != nil && s.tty.own {
+		s.tty.give(s.pid, s.tty.group)
+	}
 }
 
 // takeTerminal gives the foreground back to vaultexec's group when it was the child's.
@@ -638,6 +665,8 @@ func (s *supervisor) outcome() error {
 	case m.err != nil:
 		return m.err
 	case m.next == toDie:
+		return &Killed{Signal: m.signal}
+	case m.signal != 0 && m.status.Signaled() && m.status.Signal() == s.Supervision.StopSignal: // which was vaultexec's own
 		return &Killed{Signal: m.signal}
 	case m.next == toExit:
 		return &Exited{Code: s.Watching.OnChange.Code} // the decision was logged

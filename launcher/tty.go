@@ -114,6 +114,14 @@ func (t *terminal) restoreModes() {
 	}
 }
 
+// resetModes has the next command find the terminal as the first one found it: the one before may have left it raw. In a
+// pipeline it may be somebody else who has set the modes.
+func (t *terminal) resetModes() {
+	if t.own || !anyPipe(0, 1, 2) {
+		t.restoreModes()
+	}
+}
+
 // sizeChanged looks the size up and reports whether it is another than before, or was a moment ago: while a window is drawn
 // larger, one look can see the size of the next signal already.
 func (t *terminal) sizeChanged(now time.Time) bool {

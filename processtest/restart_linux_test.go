@@ -31,11 +31,12 @@ func newWatched(t *testing.T, options ...string) *watched {
 	w.change(t, 1)
 	token := srv.Token(t, vaulttest.TokenOpts{Policies: []string{scope.ReadPolicy(w.mount, "app-prod")}, NoDefault: true})
 	w.env = []string{"VAULT_ADDR=" + srv.Addr, "VAULT_TOKEN=" + token}
-	if !slices.Contains(options, "--log-level") {
-		options = append(options, "--log-level", "warn")
+	for _, o := range [][2]string{{"--settle", "0"}, {"--min-uptime", "0"}, {"--probation", "0"}, {"--log-level", "warn"}} {
+		if !slices.Contains(options, o[0]) {
+			options = append(options, o[0], o[1])
+		}
 	}
-	w.launcher = vaultexec(t, append([]string{"--mount", w.mount, "--path", "app-prod", "--watch", "--interval", "1h", "--refresh-signal", "USR1",
-		"--settle", "0", "--min-uptime", "0", "--probation", "0"}, options...)...)
+	w.launcher = vaultexec(t, append([]string{"--mount", w.mount, "--path", "app-prod", "--watch", "--interval", "1h", "--refresh-signal", "USR1"}, options...)...)
 	return w
 }
 
