@@ -28,6 +28,15 @@ func oidcRole(t *testing.T, w *watched, ttl string) (path string) {
 	return path
 }
 
+// hideTokens keeps the tokens that the commands were given, as B, out of what a failure prints.
+func (w *watched) hideTokens() {
+	w.t.Cleanup(func() {
+		for _, s := range w.starts() {
+			vaulttest.Secret(s.b)
+		}
+	})
+}
+
 // claims are what an unverified JWT says.
 func claims(t *testing.T, jwt string) (c struct {
 	Subject    string `json:"sub"`
@@ -108,6 +117,7 @@ func TestWatchIdentityToken(t *testing.T) {
 		path := oidcRole(t, w, "1h")
 		first, second := w.fresh("app", "A"), vaulttest.Canary("A")
 		w.start("--path", "app", "--env", "B=/"+path+"#token")
+		w.hideTokens()
 		w.waitA(first)
 		w.looks(4, 1)
 		w.put("app", "A="+second)
@@ -126,6 +136,7 @@ func TestWatchIdentityToken(t *testing.T) {
 		w := newWatched(t, 2)
 		path := oidcRole(t, w, "3s")
 		w.start("--env", "B=/"+path+"#token")
+		w.hideTokens()
 		w.waitStarts(1)
 		began := claims(t, w.last().b)
 		w.waitStarts(2)
