@@ -83,6 +83,7 @@ func (l *launch) supervise(p program, env *Env, got []fetched) error {
 	signal.Notify(s.chld, unix.SIGCHLD)
 	s.signals.catchAll()
 	oneProcessor() // from here on it mostly sleeps
+	reserveThreads()
 	s.do(s.start())
 	finish := s.attend(p, got)
 	releaseProgram()
