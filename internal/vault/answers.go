@@ -327,7 +327,7 @@ func (c *Client) transportError(r request, err error) error {
 		e.Why, e.Hint = "connection refused"+at, "check --address or VAULT_ADDR, and that Vault runs"
 	case errors.Is(err, context.Canceled):
 		e.Why = "cancelled"
-	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &netError) && netError.Timeout():
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, errNoSlot), errors.As(err, &netError) && netError.Timeout():
 		e.Why, e.Hint = "no answer in time"+at, "check --address, VAULT_ADDR and the network"
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
 		e.Why = "the connection was cut" + at

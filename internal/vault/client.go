@@ -66,7 +66,7 @@ type Client struct {
 	api     *api.Client
 	bare    *api.Client // the same without the namespace
 	login   *api.Client // the same in the namespace of the login
-	pool    *http.Transport
+	pools   *pools
 	spares  *spares // nil but with plain HTTP to a host
 	timeout time.Duration
 	where   string // scheme://host for texts; never with a user name or password
@@ -138,10 +138,9 @@ func New(cfg Config) (*Client, error) {
 	if cfg.Namespace != "" {
 		client.SetNamespace(cfg.Namespace)
 	}
-	if u.Scheme == "https" {
-		httpClient.Transport = &oneHandshake{Transport: transport, first: make(chan struct{})}
-	}
-	c := &Client{api: client, bare: client.WithNamespace(""), pool: transport, timeout: cfg.Timeout, agent: cfg.Agent}
+	ways := newPools(transport, u.Scheme == "https")
+	httpClient.Transport = ways
+	c := &Client{api: client, bare: client.WithNamespace(""), pools: ways, timeout: cfg.Timeout, agent: cfg.Agent}
 	c.login = client
 	switch cfg.AuthNamespace {
 	case "":
@@ -157,6 +156,7 @@ func New(cfg Config) (*Client, error) {
 		}
 		c.spares = &spares{dial: transport.DialContext, addr: net.JoinHostPort(u.Hostname(), port)}
 		transport.DialContext = c.spares.DialContext
+		ways.dead = c.spares.drop
 	}
 	c.where = u.Scheme + "://" + u.Host + u.Path
 	if c.timeout <= 0 {
@@ -316,7 +316,7 @@ func (c *Client) Token() Text {
 
 // CloseIdle closes the connections that carry no request.
 func (c *Client) CloseIdle() {
-	c.pool.CloseIdleConnections()
+	c.pools.current().CloseIdleConnections()
 	if c.spares != nil {
 		c.spares.drop()
 	}
@@ -334,6 +334,7 @@ type request struct {
 	merge  bool  // the body is a JSON merge patch
 	login  bool  // refusals are those of a login
 	auth   bool  // a login, or about the token itself: in the namespace of the login
+	look   bool  // one of many that are sent again and again: it does not wait for a connection beyond its own time
 	quiet  bool  // any status is fine, the caller looks at it
 
 	sent *atomic.Bool // set when the request was on its way, so that Vault may have acted on it; may be nil
@@ -372,6 +373,14 @@ func (a Auth) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(Hidden)) }
 
 // do sends one request, once. The error is a *fault.Error. An Answer comes with the error too when Vault sent one.
 func (c *Client) do(ctx context.Context, r request) (*Answer, error) {
+	if !r.look {
+		release, err := c.pools.slot(ctx, c.timeout)
+		if err != nil {
+			return nil, c.transportError(r, err)
+		}
+		defer release()
+	}
+	way, begin := c.pools.current(), time.Now()
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
 	method := r.method
@@ -411,12 +420,13 @@ func (c *Client) do(ctx context.Context, r request) (*Answer, error) {
 	// would moreover turn "no handler for route" and an unfollowed redirect into "no such secret".
 	resp, err := client.RawRequestWithContext(ctx, req) //lint:ignore SA1019 see above
 	if resp == nil {
-		return nil, c.transportError(r, err)
+		return nil, c.broken(r, err, way, begin)
 	}
 	defer resp.Body.Close()
+	c.pools.note()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody))
 	if err != nil {
-		return nil, c.transportError(r, err)
+		return nil, c.broken(r, err, way, begin)
 	}
 	a, err := c.understand(r, resp.Response, body)
 	if a != nil && a.LeaseID != "" && r.method == "" { // a lease that is renewed hangs on the token that made it
@@ -425,30 +435,11 @@ func (c *Client) do(ctx context.Context, r request) (*Answer, error) {
 	return a, err
 }
 
-// oneHandshake lets the first request of an https connection go ahead alone until its connection stands, so that all others
-// share it over HTTP/2 (or dial with a session ticket) in place of one TLS handshake each. Nobody waits longer than for a
-// connection of its own.
-type oneHandshake struct {
-	*http.Transport
-	lead  sync.Once
-	first chan struct{} // closed when the first connection stands, or could not be made
-}
-
-// RoundTrip implements http.RoundTripper.
-func (t *oneHandshake) RoundTrip(req *http.Request) (*http.Response, error) {
-	leader := false
-	t.lead.Do(func() { leader = true })
-	if leader {
-		release := sync.OnceFunc(func() { close(t.first) })
-		defer release()
-		// WroteHeaders and not GotConn: net/http offers an HTTP/2 connection to others only after it has handed it out.
-		trace := &httptrace.ClientTrace{WroteHeaders: release}
-		return t.Transport.RoundTrip(req.WithContext(httptrace.WithClientTrace(req.Context(), trace)))
+// broken judges a request without an answer, and leaves connections behind that are dead or may be: over them no answer came
+// to anybody in all the time that the attempt had.
+func (c *Client) broken(r request, err error, way *pool, begin time.Time) error {
+	if time.Since(begin) >= c.timeout && c.pools.silent(begin) {
+		c.pools.leave(way, nil)
 	}
-	select {
-	case <-t.first:
-	case <-req.Context().Done():
-		return nil, req.Context().Err()
-	}
-	return t.Transport.RoundTrip(req)
+	return c.transportError(r, err)
 }
