@@ -54,8 +54,9 @@ type supervisor struct {
 	left int // group of the child that ended last, while it is being cleared
 
 	forkedAt    time.Time
-	stopped     bool // the child is stopped
-	selfStopped bool // vaultexec has stopped itself and waits for SIGCONT
+	stopAt      time.Time // when vaultexec told the child to stop; zero if it has not
+	stopped     bool      // the child is stopped
+	selfStopped bool      // vaultexec has stopped itself and waits for SIGCONT
 	deniedTold  bool
 
 	chld  chan os.Signal
@@ -217,6 +218,7 @@ func (s *supervisor) do(acts []action) {
 			s.logDecision(stopText[s.machine.next])
 			s.keys.end()
 			s.takeKeys()
+			s.stopAt = time.Now()
 			s.signalChild(s.Supervision.StopSignal, s.Supervision.SignalGroup)
 			if s.stopped {
 				s.signalChild(unix.SIGCONT, true)
@@ -225,6 +227,7 @@ func (s *supervisor) do(acts []action) {
 			s.logDecision("secrets changed, signalling the command")
 			s.signalChild(s.Watching.OnChange.Signal, s.Supervision.SignalGroup)
 		case actKill:
+			s.logKill()
 			s.killGroup(unix.SIGKILL)
 		case actTermGroup:
 			s.endGroup()
@@ -366,6 +369,7 @@ func (s *supervisor) fork() error {
 		return err
 	}
 	s.pid, s.left, s.stopped, s.selfStopped, s.forkedAt = pid, 0, false, false, time.Now()
+	s.stopAt = time.Time{}
 	// A command that asks for the terminal before it has it is stopped by SIGTTIN or SIGTTOU, and goes on at once (childStopped).
 	if front {
 		s.tty.give(s.tty.group, pid)
@@ -529,12 +533,8 @@ func (s *supervisor) lookAtGroup() {
 }
 
 func (s *supervisor) warnLeft() {
-	var names []string
-	for _, p := range liveMembers(s.left) {
-		names = append(names, fmt.Sprintf("%s (%d)", p.name, p.pid))
-	}
-	if len(names) > 0 {
-		s.Log.Warn("left over after SIGKILL, not waited for: " + strings.Join(names, ", "))
+	if names := processNames(liveMembers(s.left)); names != "" {
+		s.Log.Warn("left over after SIGKILL, not waited for: " + names)
 	}
 }
 
@@ -585,6 +585,7 @@ func (s *supervisor) childEnded(status unix.WaitStatus) {
 	if !s.sharedGroup() {
 		s.left = s.pid
 	}
+	s.logEnd(status)
 	s.pid = 0
 	key := s.keys.asked()
 	s.happened(evExited{status: status, typed: typed, key: key})

@@ -201,6 +201,20 @@ func (p *proc) wantEnd(want string) {
 	}
 }
 
+// wantSays checks that all of that is on standard error, or nothing at all if that is nothing.
+func (p *proc) wantSays(texts ...string) {
+	p.t.Helper()
+	said := p.err.String()
+	for _, text := range texts {
+		if !strings.Contains(said, text) {
+			p.t.Fatalf("it does not say %q:\n%s", text, said)
+		}
+	}
+	if len(texts) == 0 && said != "" {
+		p.t.Fatalf("it says %q", said)
+	}
+}
+
 func ending(state *os.ProcessState) string {
 	ws := state.Sys().(syscall.WaitStatus)
 	if !ws.Signaled() {

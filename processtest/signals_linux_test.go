@@ -170,6 +170,23 @@ func TestStopTimeout(t *testing.T) {
 		p.out.await(1)
 		p.signal(unix.SIGTERM)
 		p.wantEnd("signal KILL")
+		p.wantSays("the command did not stop in time, it gets SIGKILL command=sh", "--stop-timeout gives it more time")
+	})
+	t.Run("a command that stops", func(t *testing.T) {
+		t.Parallel()
+		p := start(actual{t}, supervise(t, "--stop-timeout", "1m").cmd("sh", "-c", "trap 'exit 4' TERM; echo ready; while :; do sleep 0.02; done"))
+		p.out.await(1)
+		p.signal(unix.SIGTERM)
+		p.wantEnd("4")
+		p.wantSays()
+	})
+	t.Run("how it ended", func(t *testing.T) {
+		t.Parallel()
+		p := start(actual{t}, supervise(t, "--log-level", "debug").cmd("sh", "-c", "trap 'exit 4' TERM; echo ready; while :; do sleep 0.02; done"))
+		p.out.await(1)
+		p.signal(unix.SIGTERM)
+		p.wantEnd("4")
+		p.wantSays("the command has ended command=sh", `status="exit code 4"`, " stop=")
 	})
 	t.Run("not given", func(t *testing.T) {
 		t.Parallel()
@@ -208,6 +225,7 @@ func TestSecondSignal(t *testing.T) {
 			p.signal(c.sig)
 			if c.killed {
 				p.wantEnd("signal KILL")
+				p.wantSays("a further SIGTERM ends the wait")
 				return
 			}
 			select {
@@ -407,6 +425,7 @@ func TestGroupIsCleared(t *testing.T) {
 		if alive(left) {
 			t.Fatalf("a member of the group lives on")
 		}
+		p.wantSays("what the command left in its process group did not stop in time")
 		if !alive(escaped) {
 			t.Fatalf("what left the group was killed")
 		}
