@@ -129,10 +129,10 @@ func required(s *settings) []string {
 }
 
 func mode(s *settings) launcher.Mode {
-	stay := s.bool("supervise") || s.bool("init") || s.bool("watch") || needsParent(s)
+	stay := s.bool("supervise") || s.bool("init") || s.bool("watch") || needsParent(s) || len(s.all("ok-exit")) > 0
 	switch {
 	case s.bool("replace") && stay:
-		s.bad(s.one("replace"), "--supervise, --init, --watch, --mask or --file NAME=PATH asks for the opposite", "give one of them")
+		s.bad(s.one("replace"), "--supervise, --init, --watch, --mask, --ok-exit or --file NAME=PATH asks for the opposite", "give one of them")
 	case s.bool("replace"):
 		return launcher.Replace
 	case stay:
@@ -146,7 +146,28 @@ func supervision(s *settings) launcher.Supervision {
 		StopTimeout: s.duration("stop-timeout"), StopExplicit: s.isSet("stop-timeout"), SignalGroup: s.bool("signal-group"),
 	}
 	sup.StopSignal = signalOption(s, s.one("stop-signal"), s.str("stop-signal"))
+	sup.OKExit = okExit(s)
 	return sup
+}
+
+// okExit reads --ok-exit; nil without one.
+func okExit(s *settings) launcher.OKExit {
+	var codes launcher.OKExit
+	for _, v := range s.all("ok-exit") {
+		from, to, err := launcher.ParseOKExit(v.text)
+		if err != nil {
+			s.fail(v, err)
+			continue
+		}
+		if other, known := codes[from]; known && other != to {
+			s.bad(v, fmt.Sprintf("another --ok-exit has %d count as %d", from, other), "give it one")
+		}
+		if codes == nil {
+			codes = launcher.OKExit{}
+		}
+		codes[from] = to
+	}
+	return codes
 }
 
 func signalOption(s *settings, v setting, text string) launcher.Signal {

@@ -108,6 +108,7 @@ var options = []option{
 	{name: "replace", env: ownVar("REPLACE"), group: groupProcess, usage: "become the command also as PID 1, where a tini in front reaps"},
 	{name: "stop-signal", arg: "SIGNAL", env: ownVar("STOP_SIGNAL"), def: "SIGTERM", group: groupProcess, usage: "what stops the command; a received SIGTERM is passed on as this"},
 	{name: "stop-timeout", arg: "DURATION", env: ownVar("STOP_TIMEOUT"), def: "10s", group: groupProcess, usage: "how long a stop may take before SIGKILL; for a received SIGTERM only when this is given"},
+	{name: "ok-exit", arg: "CODE[=CODE]", list: true, env: ownVar("OK_EXIT"), group: groupProcess, usage: "this exit code of the command, or 128 + signal, counts as 0, or as the second code (stays as parent)"},
 	{name: "signal-group", env: ownVar("SIGNAL_GROUP"), group: groupProcess, usage: "forward signals to the command's whole process group"},
 
 	{name: "watch", env: ownVar("WATCH"), group: groupWatch, usage: "look at the secrets from time to time, and restart the command when what it was given has changed"},

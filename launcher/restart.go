@@ -142,6 +142,7 @@ type policy struct {
 	probation    time.Duration
 	rollback     bool
 	stopSignal   unix.Signal
+	okExit       OKExit
 	stopTimeout  time.Duration
 	stopExplicit bool                              // --stop-timeout was given: a received SIGTERM has that limit, too
 	random       func(time.Duration) time.Duration // uniform in [0, d]
@@ -305,6 +306,9 @@ func (m *machine) exited(ev evExited, now time.Time) []action {
 	status := ev.status
 	m.status, m.next = status, toEnd
 	failed := !status.Exited() || status.ExitStatus() != 0
+	if to, ok := m.okExit.of(status); ok {
+		failed = to != 0
+	}
 	if failed && !m.told && !ev.key && !byHand(status) && !m.onTrial.IsZero() {
 		if m.state != running { // the change under way is none of this child's
 			m.postpone()

@@ -25,6 +25,7 @@ type Supervision struct {
 	StopTimeout  time.Duration
 	StopExplicit bool // --stop-timeout was given: a received SIGTERM has that limit, too
 	SignalGroup  bool // all forwarded signals go to the child's whole group
+	OKExit       OKExit
 }
 
 // supervisor owns the child. Everything in it belongs to the main goroutine, which is locked to the main thread: it alone
@@ -90,7 +91,7 @@ func (l *launch) supervise(p program, env *Env, got []fetched) error {
 	releaseProgram()
 	s.loop()
 	s.shutDown(finish)
-	return s.outcome()
+	return s.counted(s.outcome())
 }
 
 // attend starts what goes on beside the child: the watch and the life of the token, or, where nothing needs Vault any more, the
@@ -136,7 +137,7 @@ func (s *supervisor) attend(p program, got []fetched) (finish func(context.Conte
 func (l *launch) policy() policy {
 	w := l.Watching
 	return policy{
-		stopSignal: l.Supervision.StopSignal, stopTimeout: l.Supervision.StopTimeout, stopExplicit: l.Supervision.StopExplicit,
+		stopSignal: l.Supervision.StopSignal, okExit: l.Supervision.OKExit, stopTimeout: l.Supervision.StopTimeout, stopExplicit: l.Supervision.StopExplicit,
 		onChange: w.OnChange.Do, settle: w.Settle, splay: w.Splay, minUptime: w.MinUptime,
 		probation: w.Probation, rollback: w.Rollback, random: func(d time.Duration) time.Duration { return rand.N(d + 1) },
 	}
