@@ -220,7 +220,11 @@ func memoryFiles(env *Env) (environ []string, fds []int, err error) {
 		}
 		fd, err := sealedFile(v.Name, v.Value.Reveal())
 		if err != nil {
-			return nil, fds, fileFault("in memory for "+v.Name, err)
+			f := fileFault("in memory for "+v.Name, err)
+			if f.Hint == "" {
+				f.Hint = fmt.Sprintf("write it to a memory file system instead: --file %s=PATH", v.Name)
+			}
+			return nil, fds, f
 		}
 		fds = append(fds, fd)
 		paths[v.Name] = memoryPath(fd)
@@ -388,6 +392,11 @@ func CheckFilePlaces(specs []FileSpec, allowDisk bool) error {
 	var faults []*fault.Error
 	for _, s := range specs {
 		if s.Path == "" {
+			if err := checkMemoryFiles(); err != nil {
+				faults = append(faults, &fault.Error{Kind: fault.Usage, What: "cannot hand over " + s.Name + " as a file in memory", Err: err,
+					Why:  "its path would be in /proc, which is not mounted here",
+					Hint: fmt.Sprintf("mount /proc, or write it to a memory file system: --file %s=PATH", s.Name)})
+			}
 			continue
 		}
 		if err := f.check(s.Path); err != nil {

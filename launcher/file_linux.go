@@ -3,7 +3,7 @@ package launcher
 import "golang.org/x/sys/unix"
 
 // sealedFile makes a file in memory that holds content and that nobody can change: read-only by its mode, which also holds
-// for who opens /proc/PID/fd/N, and sealed. It is close-on-exec, at the lowest free descriptor, and its offset is 0.
+// for who opens /proc/PID/fd/N, and sealed. It is close-on-exec, at a high descriptor, and its offset is 0.
 // (memfd_create(2), fcntl(2) F_ADD_SEALS. MFD_NOEXEC_SEAL is of Linux 6.3; older kernels say EINVAL. The mode comes before
 // the seals, because with that flag a later change of the x bits is refused.)
 func sealedFile(name, content string) (int, error) {
@@ -32,6 +32,9 @@ func sealedFile(name, content string) (int, error) {
 		_, err := unix.Seek(fd, 0, unix.SEEK_SET)
 		return err
 	}()
+	if err == nil {
+		fd, err = moveHigh(fd)
+	}
 	if err != nil {
 		unix.Close(fd)
 		return -1, err
@@ -51,4 +54,30 @@ func inMemory(dir string) (bool, error) {
 		return true, nil
 	}
 	return false, nil
+}
+
+// firstHigh is the lowest descriptor that a file in memory has. Scripts choose theirs from 3 on (exec 9>lock; flock 9), systemd
+// and those like it pass theirs from 3 on, and would meet a file at the lowest free one.
+const firstHigh = 200
+
+// moveHigh moves a descriptor to a high number: from firstHigh on, or to the highest that the limit leaves.
+func moveHigh(fd int) (int, error) {
+	moved, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, firstHigh)
+	var r unix.Rlimit
+	if err != nil && unix.Getrlimit(unix.RLIMIT_NOFILE, &r) == nil {
+		for n := int(min(r.Cur, firstHigh)) - 1; err != nil && n > fd; n-- {
+			moved, err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, n)
+		}
+	}
+	if err != nil { // there is no other
+		return fd, nil
+	}
+	unix.Close(fd)
+	return moved, nil
+}
+
+// checkMemoryFiles finds out whether a file in memory could be opened: by its path, which /proc has.
+func checkMemoryFiles() error {
+	var st unix.Stat_t
+	return unix.Stat("/proc/self/fd", &st)
 }

@@ -25,6 +25,9 @@ func setDumpable(on bool) {
 	_ = unix.Prctl(unix.PR_SET_DUMPABLE, arg, 0, 0, 0)
 }
 
+// KeptDumpable reports whether the kernel has refused to make this process undumpable, as a seccomp filter can have it do.
+func KeptDumpable() bool { return isDumpable() }
+
 func isDumpable() bool {
 	on, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)
 	return err != nil || on != 0
@@ -32,6 +35,13 @@ func isDumpable() bool {
 
 // setParentDeath has the kernel send sig to the child when vaultexec dies without having ended it.
 func setParentDeath(sys *syscall.SysProcAttr, sig syscall.Signal) { sys.Pdeathsig = sig }
+
+// dropParentDeath does without that, where it was asked for: it is a courtesy, and decides about no start.
+func dropParentDeath(sys *syscall.SysProcAttr) bool {
+	had := sys.Pdeathsig != 0
+	sys.Pdeathsig = 0
+	return had
+}
 
 // TakeEnviron returns the environment of this process as it was at the start, and takes the credentials in it out of the
 // process: os.Getenv does not find them any more, /proc/PID/environ does not show them, and the Go runtime, which has kept

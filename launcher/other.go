@@ -19,6 +19,9 @@ func SetDumpable(bool) {}
 
 func setDumpable(bool) {}
 
+// KeptDumpable is about a promise that is not made here.
+func KeptDumpable() bool { return false }
+
 // isDumpable has the signals caught that would dump core.
 func isDumpable() bool { return true }
 
@@ -31,6 +34,8 @@ func (leftSignals) take(syscall.Signal)  {}
 func TakeEnviron() []string { return os.Environ() }
 
 func setParentDeath(*syscall.SysProcAttr, syscall.Signal) {}
+
+func dropParentDeath(*syscall.SysProcAttr) bool { return false }
 
 func becomeSubreaper() {}
 
@@ -119,6 +124,9 @@ func liveMembers(group int) []process {
 	}
 	return []process{{pid: group, group: group, name: "process group"}}
 }
+
+// checkMemoryFiles leaves it to sealedFile.
+func checkMemoryFiles() error { return nil }
 
 // sealedFile: there are no sealed files in memory here.
 func sealedFile(string, string) (int, error) { return -1, unix.ENOSYS }

@@ -396,6 +396,15 @@ func (s *supervisor) forkExec(attr *syscall.ProcAttr) (pid int, err error) {
 		path, argv = selfExe, append([]string{stub{terminal: guard, again: s.again()}.name(), path}, argv...)
 	}
 	start := func() { pid, err = syscall.ForkExec(path, argv, attr) }
+	defer func() {
+		if err != nil && errors.Is(err, unix.EPERM) && dropParentDeath(attr.Sys) {
+			var e error
+			if pid, e = s.forkExec(attr); e == nil {
+				err = nil
+				s.Log.Warn("a seccomp filter refuses PR_SET_PDEATHSIG: the command gets no signal when vaultexec is killed")
+			}
+		}
+	}()
 	if guard {
 		withBlocked(unix.SIGTSTP, start)
 	} else {

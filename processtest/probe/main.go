@@ -28,6 +28,7 @@ var commands = map[string]func(args []string) int{
 		return activated()
 	},
 	"pid1":   pid1,
+	"refuse": refuse,
 	"listen": listen,
 	"linger": linger,
 }
