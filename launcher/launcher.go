@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"os"
+	"os/signal"
 	"runtime"
 	"sync"
 	"time"
@@ -186,10 +187,16 @@ func watched[T any](l *launch, f func(context.Context) (T, error)) (T, error) {
 		value, err := f(ctx)
 		result <- outcome{value, err}
 	}()
+	ended := l.awaitOrphans()
+	if ended != nil {
+		defer signal.Stop(ended)
+	}
 	for {
 		select {
 		case r := <-result:
 			return r.value, r.err
+		case <-ended:
+			reapOrphans()
 		case sig := <-l.signals.ch:
 			switch {
 			case sig == unix.SIGPIPE:

@@ -39,6 +39,8 @@ func dropParentDeath(*syscall.SysProcAttr) bool { return false }
 
 func becomeSubreaper() {}
 
+func isSubreaper() bool { return false }
+
 func pidfdID() uint64 { return 0 }
 
 func releaseProgram() {}

@@ -4,6 +4,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -11,6 +12,12 @@ import (
 // becomeSubreaper makes orphaned descendants this process's children, so that it can reap them and zombies do not count as
 // living members of a group. The command must never inherit that, so it is not called before a replacing exec.
 func becomeSubreaper() { _ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }
+
+// isSubreaper reports whether this process is one, as what ran in it before may have arranged.
+func isSubreaper() bool {
+	var is int32
+	return unix.Prctl(unix.PR_GET_CHILD_SUBREAPER, uintptr(unsafe.Pointer(&is)), 0, 0, 0) == nil && is != 0
+}
 
 // process is one line of /proc/PID/stat, as far as it is needed here.
 type process struct {

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/agenticverz/vaultexec/internal/reap"
 )
 
 // Supervision is how a child is watched over.
@@ -568,6 +570,9 @@ func (s *supervisor) reap() {
 			continue
 		}
 		if pid != s.pid {
+			if !status.Stopped() && !status.Continued() {
+				reap.Ended(pid, syscall.WaitStatus(status))
+			}
 			continue
 		}
 		switch {

@@ -318,3 +318,49 @@ func switches(t *testing.T, pid int) int {
 	}
 	return n
 }
+
+// Orphans are reaped while Vault is waited for, and the end of a token helper is told all the same.
+func TestOrphansBeforeTheCommand(t *testing.T) {
+	t.Parallel()
+	needsNamespaces(t)
+	check := func(t T, option string) {
+		v := vaultexec(t, option, "--address", "http://127.0.0.1:1", "--path", "x", "--wait", "forever").cmd("true")
+		// The children of the shell that becomes vaultexec are vaultexec's then.
+		p := start(t, asPID1(append([]string{"sh", "-c", `for i in 1 2 3; do sleep 0.1 & done; exec "$@"`, "sh"}, v...)...), func(c *exec.Cmd) {
+			c.Env = append(c.Env, "VAULT_TOKEN=x")
+		})
+		until(t, "vaultexec to wait", func() bool { return strings.Contains(p.err.String(), "waiting for Vault") })
+		until(t, "no process but vaultexec and unshare", func() bool {
+			n := 0
+			for _, m := range ptytest.All() {
+				if m.Session == p.pid {
+					n++
+				}
+			}
+			return n == 2
+		})
+	}
+	for _, option := range []string{"--supervise", "--replace"} {
+		t.Run(option, func(t *testing.T) {
+			t.Parallel()
+			check(actual{t}, option)
+		})
+	}
+	t.Run("token helper", func(t *testing.T) {
+		t.Parallel()
+		home := t.TempDir()
+		helper := filepath.Join(home, "helper")
+		// It writes what looks like a token, and fails.
+		for file, text := range map[string]string{helper: "#!/bin/sh\necho not.a.token\nexit 3\n", filepath.Join(home, ".vault"): fmt.Sprintf("token_helper = %q\n", helper)} {
+			if err := os.WriteFile(file, []byte(text), 0o700); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for range 2 {
+			v := vaultexec(t, "--address", "http://127.0.0.1:1", "--path", "x", "--wait", "0").cmd("true")
+			p := start(actual{t}, asPID1(v...), func(c *exec.Cmd) { c.Env = append(c.Env, "HOME="+home) })
+			p.wantEnd("125")
+			p.wantSays("it ended with exit status 3")
+		}
+	})
+}

@@ -16,6 +16,7 @@ import (
 	"github.com/hashicorp/hcl"
 
 	"github.com/agenticverz/vaultexec/internal/fault"
+	"github.com/agenticverz/vaultexec/internal/reap"
 )
 
 // maxCredential bounds a credential file; tokens and JWTs are a few KiB at most.
@@ -143,7 +144,7 @@ func tokenHelper(path string) (string, error) {
 const helperHint = "correct token_helper there, or set VAULT_TOKEN or give --token-file to do without it"
 
 // askHelper runs "HELPER get" as the Vault CLI does, without os/exec: while a command is supervised every child is reaped by
-// the main goroutine, which would leave os/exec waiting for a status that is gone. The status is looked at where it can be had.
+// the main goroutine, which would leave os/exec waiting for a status that is gone.
 //
 // It is waited for a minute at most, and no longer than ctx: a helper that hangs must not keep vaultexec from ending after its
 // command, nor the watch from going on. It is left alone then: its process ID may be somebody else's by now.
@@ -184,7 +185,7 @@ func askHelper(ctx context.Context, helper, configPath string, environ []string)
 	return CheckCredential("the token helper's answer", string(out))
 }
 
-// output returns what a program wrote to its standard output, and how it ended (0 when somebody else has reaped it).
+// output returns what a program wrote to its standard output, and how it ended (0 when nobody can tell).
 func output(path string, argv, environ []string) ([]byte, syscall.WaitStatus, error) {
 	null, err := os.Open(os.DevNull)
 	if err != nil {
@@ -196,17 +197,12 @@ func output(path string, argv, environ []string) ([]byte, syscall.WaitStatus, er
 		return nil, 0, err
 	}
 	defer r.Close()
-	pid, err := syscall.ForkExec(path, argv, &syscall.ProcAttr{Env: environ, Files: []uintptr{null.Fd(), w.Fd(), 2}})
+	wait, err := reap.Start(path, argv, &syscall.ProcAttr{Env: environ, Files: []uintptr{null.Fd(), w.Fd(), 2}})
 	w.Close()
 	if err != nil {
 		return nil, 0, err
 	}
 	out, err := io.ReadAll(io.LimitReader(r, maxCredential))
-	var status syscall.WaitStatus
-	for {
-		_, werr := syscall.Wait4(pid, &status, 0, nil)
-		if werr != syscall.EINTR {
-			return out, status, err
-		}
-	}
+	status, _ := wait()
+	return out, status, err
 }
