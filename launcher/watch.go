@@ -94,6 +94,7 @@ type leaseState struct {
 	rereads int  // how often that was asked for
 	warned  bool
 	retries int
+	stuck   int // renewals in a row that did not move its end
 }
 
 func newWatcher(l *launch, p program, got []fetched) *watcher {
@@ -509,6 +510,20 @@ func (s *leaseState) granted(l vault.Lease, now time.Time) {
 	s.next = now.Add(life - life/10 + mathrand.N(life/5+1))
 }
 
+// goesOn reports whether a renewal shows that further ones will do: one that gives less than before may mean that the role
+// gives less by now. At its longest life is what Vault says it capped, or what two renewals in a row did not move.
+func (s *leaseState) goesOn(renewed vault.Lease, now time.Time) bool {
+	switch {
+	case renewed.Capped:
+		return renewed.Duration > s.full/2 // there is time to renew it once more before it is read again
+	case renewed.Duration >= s.lease.Duration, now.Add(renewed.Duration).After(s.ends.Add(time.Second)):
+		s.stuck = 0
+		return true
+	}
+	s.stuck++
+	return s.stuck < 2
+}
+
 func (w *watcher) nextLease() *leaseState {
 	var first *leaseState
 	for _, l := range w.leases {
@@ -532,7 +547,7 @@ func (w *watcher) tendLease(ctx context.Context, l *leaseState) {
 		switch {
 		case ctx.Err() != nil:
 			return
-		case err == nil && renewed.Duration > l.full/2:
+		case err == nil && l.goesOn(renewed, now):
 			l.granted(renewed, now)
 			w.log.Debug("lease renewed", "path", l.path.String(), "duration", renewed.Duration.String())
 			return

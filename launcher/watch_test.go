@@ -4,6 +4,8 @@ import (
 	"math/rand/v2"
 	"testing"
 	"time"
+
+	"github.com/agenticverz/vaultexec/internal/vault"
 )
 
 // evenly fails unless n moments are spread evenly over ten parts of an interval: 5 standard deviations are allowed.
@@ -72,5 +74,44 @@ func TestPausesGrow(t *testing.T) {
 				t.Errorf("interval %v, %d misses: %v, want %v ± 10 %%", c.interval, c.misses, d, c.want)
 			}
 		}
+	}
+}
+
+// A lease goes on being renewed as long as that moves its end, or may do so again.
+func TestLeaseGoesOn(t *testing.T) {
+	type renewal struct {
+		after, duration time.Duration
+		capped          bool
+	}
+	const s = time.Second
+	for _, c := range []struct {
+		name string
+		all  []renewal
+		want bool
+	}{
+		{"full", []renewal{{40 * s, 60 * s, false}}, true},
+		{"the role gives less, the end moves", []renewal{{40 * s, 25 * s, false}}, true},
+		{"the role gives less, the end comes nearer", []renewal{{40 * s, 10 * s, false}}, true},
+		{"and goes on", []renewal{{40 * s, 10 * s, false}, {7 * s, 10 * s, false}, {7 * s, 10 * s, false}}, true},
+		{"capped, much is left", []renewal{{40 * s, 50 * s, true}}, true},
+		{"capped, little is left", []renewal{{40 * s, 25 * s, true}}, false},
+		{"capped, and not said", []renewal{{40 * s, 20 * s, false}, {13 * s, 7 * s, false}}, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+			l := &leaseState{full: 60 * s}
+			l.granted(vault.Lease{ID: "x", Duration: 60 * s, Renewable: true}, now)
+			got := false
+			for _, r := range c.all {
+				now = now.Add(r.after)
+				renewed := vault.Lease{ID: "x", Duration: r.duration, Renewable: true, Capped: r.capped}
+				if got = l.goesOn(renewed, now); got {
+					l.granted(renewed, now)
+				}
+			}
+			if got != c.want {
+				t.Errorf("got %t", got)
+			}
+		})
 	}
 }

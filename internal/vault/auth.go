@@ -122,9 +122,9 @@ type grant struct {
 	life      time.Duration // from at; 0 for a token that never ends
 	known     bool          // life, renewable, kind and uses are known
 	renewable bool
-	uses      int           // how many requests it is good for; 0 for any number
-	full      time.Duration // life at the login: a renewal that gives less has met the token's longest life
-	looked    bool          // known by lookup-self, or it was tried in vain
+	uses      int  // how many requests it is good for; 0 for any number
+	stuck     int  // renewals in a row that did not move the end
+	looked    bool // known by lookup-self, or it was tried in vain
 }
 
 // granted makes a grant of the auth part of an answer.
@@ -132,7 +132,7 @@ func granted(a *Auth, at time.Time) grant {
 	life := time.Duration(a.LeaseDuration) * time.Second
 	return grant{
 		token: Text{a.ClientToken}, own: true, accessor: a.Accessor, policies: a.Policies, kind: a.TokenType,
-		at: at, life: life, full: life, known: true, renewable: a.Renewable && a.TokenType != "batch", uses: a.NumUses,
+		at: at, life: life, known: true, renewable: a.Renewable && a.TokenType != "batch", uses: a.NumUses,
 	}
 }
 

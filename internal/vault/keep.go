@@ -5,6 +5,8 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/agenticverz/vaultexec/internal/fault"
@@ -46,13 +48,27 @@ func (g *grant) next(spread float64) (need, time.Time) {
 	return n, g.at.Add(max(wait, min(soonest, g.life/2)))
 }
 
-// renewed is the grant after a renewal that was asked for at the time at. A token that gets less life than it once had has
-// met its longest life (token_max_ttl, explicit_max_ttl): no further renewal would extend it. Vault gives the full life exactly otherwise.
-func (g *grant) renewed(a *Auth, at time.Time) grant {
+// renewed is the grant after a renewal that was asked for at the time at. A token has met its longest life (token_max_ttl,
+// explicit_max_ttl) when Vault says that it capped the renewal, or when two renewals in a row did not move its end. Less life
+// than before is not enough: the role's token_ttl may have been lowered.
+func (g *grant) renewed(a *Answer, at time.Time) grant {
 	r := *g
-	r.at, r.life = at, time.Duration(a.LeaseDuration)*time.Second
-	r.renewable = a.Renewable && r.life >= g.full
+	r.at, r.life = at, time.Duration(a.Auth.LeaseDuration)*time.Second
+	r.stuck = 0
+	if r.life < g.life && r.at.Add(r.life).Before(g.at.Add(g.life+time.Second)) {
+		r.stuck = g.stuck + 1
+	}
+	r.renewable = a.Auth.Renewable && !a.capped() && r.stuck < maxStuck
 	return r
+}
+
+// maxStuck is how many renewals may leave the end where it was, or before it. One may do so by chance, or because what it
+// asks for has become less.
+const maxStuck = 2
+
+// capped reports whether Vault says that it gave less than it was asked for, because no more is left of the longest life.
+func (a *Answer) capped() bool {
+	return slices.ContainsFunc(a.Warnings, func(w string) bool { return strings.Contains(w, "value is capped accordingly") })
 }
 
 // Keep keeps the token alive until ctx ends: it renews at about two thirds of its life, and logs in again before a token ends
@@ -190,7 +206,7 @@ func (s *Session) renew(ctx context.Context, g *grant, log *slog.Logger) error {
 	a, err := s.Client.do(ctx, request{what: "cannot renew the token", method: http.MethodPut, auth: true, path: "auth/token/renew-self", body: struct{}{}, token: &g.token})
 	switch {
 	case err == nil && a.Auth != nil:
-		s.update(g.token, func(g *grant) { *g = g.renewed(a.Auth, at) })
+		s.update(g.token, func(g *grant) { *g = g.renewed(a, at) })
 		log.Debug("the token is renewed", "seconds", a.Auth.LeaseDuration)
 		return nil
 	case err == nil:

@@ -42,6 +42,7 @@ type Lease struct {
 	ID        string
 	Duration  time.Duration
 	Renewable bool
+	Capped    bool // of a renewal: Vault says that no more is left of its longest life
 }
 
 // ReadOptions change how a secret is read.

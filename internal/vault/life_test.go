@@ -48,31 +48,44 @@ func TestNextNeed(t *testing.T) {
 	}
 }
 
-// D40: a renewal that gives less life than the login did has met the longest life: a login comes before the end.
+// D40: what has met its longest life gets a login before its end; less life alone does not show that.
 func TestRenewed(t *testing.T) {
+	const capped = `TTL of "5s" exceeded the effective max_ttl of "4s"; TTL value is capped accordingly`
 	at := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	g := grant{token: Text{"x"}, own: true, known: true, at: at, life: 5 * time.Second, full: 5 * time.Second, renewable: true}
+	type renewal struct {
+		after    time.Duration // since the one before
+		seconds  int
+		fixed    bool
+		warnings []string
+	}
 	for _, c := range []struct {
-		name     string
-		duration int
-		able     bool
-		want     need
+		name string
+		all  []renewal
+		want need
 	}{
-		{"full", 5, true, needRenewal},
-		{"nearly full", 4, true, needLogin},
-		{"periodic, longer than before", 60, true, needRenewal},
-		{"the last bit", 3, true, needLogin},
-		{"the last second", 1, true, needLogin},
-		{"no longer renewable", 5, false, needLogin},
+		{"full", []renewal{{3 * time.Second, 5, false, nil}}, needRenewal},
+		{"capped", []renewal{{3 * time.Second, 4, false, []string{"something else", capped}}}, needLogin},
+		{"the last second", []renewal{{3 * time.Second, 1, false, []string{capped}}}, needLogin},
+		{"periodic, longer than before", []renewal{{3 * time.Second, 60, false, nil}}, needRenewal},
+		{"token_ttl lowered, the end moves", []renewal{{3 * time.Second, 4, false, nil}}, needRenewal},
+		{"token_ttl lowered, the end stays by chance", []renewal{{3 * time.Second, 2, false, nil}}, needRenewal},
+		{"token_ttl lowered, and it goes on", []renewal{{3 * time.Second, 2, false, nil}, {time.Second, 2, false, nil}, {time.Second, 2, false, nil}}, needRenewal},
+		{"token_ttl lowered a lot", []renewal{{3 * time.Second, 1, false, nil}}, needRenewal},
+		{"capped, and not said", []renewal{{2 * time.Second, 3, false, nil}, {2 * time.Second, 1, false, nil}}, needLogin},
+		{"no longer renewable", []renewal{{3 * time.Second, 5, true, nil}}, needLogin},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			later := at.Add(3 * time.Second)
-			r := g.renewed(&Auth{LeaseDuration: c.duration, Renewable: c.able}, later)
-			n, when := r.next(0)
+			g := grant{token: Text{"x"}, own: true, known: true, at: at, life: 5 * time.Second, renewable: true}
+			now := at
+			for _, r := range c.all {
+				now = now.Add(r.after)
+				g = g.renewed(&Answer{Auth: &Auth{LeaseDuration: r.seconds, Renewable: !r.fixed}, Warnings: r.warnings}, now)
+			}
+			n, when := g.next(0)
 			if n != c.want {
 				t.Errorf("needs %v, want %v", n, c.want)
 			}
-			if end := later.Add(time.Duration(c.duration) * time.Second); when.After(end) {
+			if when.After(g.at.Add(g.life)) {
 				t.Errorf("at %v, after the end", when)
 			}
 		})

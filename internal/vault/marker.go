@@ -145,5 +145,5 @@ func (c *Client) RenewLease(ctx context.Context, l Lease) (Lease, error) {
 	if err != nil {
 		return l, err
 	}
-	return Lease{ID: l.ID, Duration: time.Duration(a.LeaseDuration) * time.Second, Renewable: a.Renewable}, nil
+	return Lease{ID: l.ID, Duration: time.Duration(a.LeaseDuration) * time.Second, Renewable: a.Renewable, Capped: a.capped()}, nil
 }

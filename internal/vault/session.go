@@ -380,8 +380,6 @@ func (s *Session) lookup(ctx context.Context, t Text) (grant, error) {
 		Renewable bool     `json:"renewable"`
 		Type      string   `json:"type"`
 		Uses      int      `json:"num_uses"`
-		Period    int      `json:"period"`
-		Creation  int      `json:"creation_ttl"`
 		Expires   *string  `json:"expire_time"` // null for a token that never ends
 	}
 	if json.Unmarshal(a.Data, &d) != nil || d.Type == "" {
@@ -394,6 +392,5 @@ func (s *Session) lookup(ctx context.Context, t Text) (grant, error) {
 	if d.Expires != nil && g.life == 0 {
 		g.life = time.Second // less than one is left
 	}
-	g.full = time.Duration(max(d.Creation, d.Period)) * time.Second
 	return g, nil
 }

@@ -218,6 +218,25 @@ func TestKeepOverLongestLife(t *testing.T) {
 	}
 }
 
+// A role whose token_ttl is lowered gives renewals of less life, and goes on giving them: no login is needed.
+func TestKeepLoweredTTL(t *testing.T) {
+	t.Parallel()
+	r := newRole(t)
+	r.srv.Must(t, "POST", r.at(), map[string]any{"token_ttl": "3s", "token_max_ttl": "1h"})
+	proxy := vaulttest.NewProxy(t, r.srv)
+	s := newSession(t, proxy.Addr, r.conf())
+	login(t, s)
+	r.srv.Must(t, "POST", r.at(), map[string]any{"token_ttl": "2s"})
+	_, stop := keep(t, s)
+	wait.Until(t, time.Minute, "three renewals, or another login", func() bool {
+		return proxy.Count(isRenewal) >= 3 || proxy.Count(isLogin) >= 2
+	})
+	stop()
+	if n := proxy.Count(isLogin); n != 1 {
+		t.Errorf("%d logins for a token whose renewals go on", n)
+	}
+}
+
 // D40: without the default policy a token cannot be renewed; it is replaced before its end.
 func TestKeepWithoutDefaultPolicy(t *testing.T) {
 	t.Parallel()
