@@ -43,6 +43,7 @@ vaultexec --only '[' --path app -- true
 vaultexec --prefix 1 --path app -- true
 vaultexec --require 'A B' --path app -- true
 vaultexec --stop-signal SIGFOO --path app -- true
+vaultexec --chdir /no/such/folder --path app -- true
 vaultexec --ok-exit 300 --ok-exit 4 --ok-exit 4=1 --path app -- true
 vaultexec --supervise --replace --path app -- true
 vaultexec --watch --interval 1ms --path app -- true

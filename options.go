@@ -67,6 +67,7 @@ var options = []option{
 	{name: "kv-version", arg: "1|2", env: ownVar("KV_VERSION"), group: groupSecrets, usage: "version of the KV engine; found out when not given"},
 	{name: "dry-run", group: groupSecrets, usage: "show the names, where each comes from and what is stripped, never a value; start nothing"},
 
+	{name: "chdir", arg: "DIR", env: ownVar("CHDIR"), group: groupChild, usage: "start the command in this folder, entered anew at each start; a relative program is looked up there"},
 	{name: "keep-existing", env: ownVar("KEEP_EXISTING"), group: groupChild, usage: "a variable that is already set wins over Vault"},
 	{name: "clean-env", env: ownVar("CLEAN_ENV"), group: groupChild, usage: "start from an empty environment with PATH, HOME, TERM, TZ and LANG"},
 	{name: "pass", arg: "GLOB", list: true, env: ownVar("PASS"), group: groupChild, usage: "with --clean-env: keep those variables too"},

@@ -26,16 +26,20 @@ const defaultPath = "/bin:/usr/bin"
 // findProgram searches like execvp(3): PATH of vaultexec, an empty element is the current folder, a file that may not be
 // executed is remembered and the search goes on. (exec.LookPath reports such a file as not found and refuses the current
 // folder.) What the file itself tells about a start that must fail is found out here, before Vault is asked.
-func findProgram(argv, environ []string) (program, error) {
+func findProgram(argv, environ []string) (program, error) { return findProgramIn("", argv, environ) }
+
+// findProgramIn searches for who will be in the folder dir by then; "" is the current one. What it finds has the name that it has
+// there.
+func findProgramIn(dir string, argv, environ []string) (program, error) {
 	name := argv[0]
 	if name == "" {
 		return program{}, &fault.Error{Kind: fault.NotFound, What: "cannot start the command", Why: "its name is empty", Hint: "a variable in the command line may be empty"}
 	}
 	if strings.Contains(name, "/") {
-		if err := executable(name); err != nil {
-			return program{}, startError(name, err)
+		if err := executable(inDir(dir, name)); err != nil {
+			return program{}, startErrorIn(dir, name, err)
 		}
-		return program{name, argv}, inspect(name)
+		return program{name, argv}, inspect(dir, name)
 	}
 	search := defaultPath
 	for _, kv := range environ {
@@ -46,20 +50,20 @@ func findProgram(argv, environ []string) (program, error) {
 	}
 	var denied error
 	deniedPath := ""
-	for dir := range strings.SplitSeq(search, ":") {
-		path := dir + "/" + name
-		if dir == "" {
+	for folder := range strings.SplitSeq(search, ":") {
+		path := folder + "/" + name
+		if folder == "" {
 			path = "./" + name
 		}
-		switch err := executable(path); {
+		switch err := executable(inDir(dir, path)); {
 		case err == nil:
-			return program{path, argv}, inspect(path)
+			return program{path, argv}, inspect(dir, path)
 		case errors.Is(err, unix.EACCES) && denied == nil:
 			denied, deniedPath = err, path
 		}
 	}
 	if denied != nil {
-		return program{}, startError(deniedPath, denied)
+		return program{}, startErrorIn(dir, deniedPath, denied)
 	}
 	return program{}, &fault.Error{Kind: fault.NotFound, What: fmt.Sprintf("cannot start %q", name), Why: "command not found", Hint: "check its spelling and PATH, or write its path"}
 }
@@ -77,7 +81,13 @@ func executable(path string) error {
 }
 
 // startError turns the errno of a failed start into the failure that a shell would report.
-func startError(path string, err error) error {
+func startError(path string, err error) error { return startErrorIn("", path, err) }
+
+// startErrorIn is startError for a program that was started in the folder dir.
+func startErrorIn(dir, path string, err error) error {
+	if e := checkDir(dir); e != nil && err != nil {
+		return e
+	}
 	e := &fault.Error{Kind: fault.NotExecutable, What: fmt.Sprintf("cannot start %q", path), Why: err.Error(), Err: err}
 	var known *fault.Error
 	if errors.As(err, &known) { // a file that could not be made
@@ -86,8 +96,8 @@ func startError(path string, err error) error {
 	switch {
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR):
 		e.Kind = fault.NotFound
-		if executable(path) == nil {
-			if f := inspect(path); f != nil {
+		if executable(inDir(dir, path)) == nil {
+			if f := inspect(dir, path); f != nil {
 				return f
 			}
 			e.Why = "its interpreter is missing"
@@ -107,8 +117,8 @@ var elfMagic = []byte("\x7fELF")
 
 // inspect looks into an executable file for what would make execve fail: an interpreter that is not there, no #! line. What
 // cannot be read (mode 0111) or understood is left to execve.
-func inspect(path string) error {
-	f, err := os.Open(path)
+func inspect(dir, path string) error {
+	f, err := os.Open(inDir(dir, path))
 	if err != nil {
 		return nil
 	}
@@ -122,11 +132,11 @@ func inspect(path string) error {
 	switch {
 	case bytes.HasPrefix(head, []byte("#!")):
 		if interp := scriptInterpreter(head); interp != "" {
-			return interpreter(path, interp)
+			return interpreter(dir, path, interp)
 		}
 		return startError(path, unix.ENOEXEC)
 	case bytes.HasPrefix(head, elfMagic):
-		return interpreter(path, elfInterpreter(f, head))
+		return interpreter(dir, path, elfInterpreter(f, head))
 	case bytes.IndexByte(head, 0) >= 0 || otherFormats():
 		return nil
 	}
@@ -139,11 +149,11 @@ func otherFormats() bool {
 	return err == nil && len(entries) > 2 // register and status
 }
 
-func interpreter(path, interp string) error {
+func interpreter(dir, path, interp string) error {
 	if interp == "" {
 		return nil
 	}
-	err := executable(interp)
+	err := executable(inDir(dir, interp))
 	switch {
 	case err == nil:
 		return nil
@@ -220,7 +230,10 @@ func elfInterpreter(f io.ReaderAt, head []byte) string {
 // kernel acts on the signal itself, and what was taken before is found in the channel when the handlers have run and after
 // signal.Stop, which waits for deliveries that are under way. (signal.Reset loses half of the SIGTERMs that arrive just then.)
 // The command gets fds, which are close-on-exec until then.
-func replace(p program, env []string, fds []int, s *signals) error {
+func replace(p program, dir string, env []string, fds []int, s *signals) error {
+	if err := enterDir(dir); err != nil {
+		return err
+	}
 	if sig := s.stopForExec(); sig != 0 {
 		return &Killed{Signal: sig}
 	}

@@ -62,8 +62,8 @@ func (s *supervisor) startHook() {
 // startable reports whether the command could be started now, and looks its program up anew. What has gone since is no reason to
 // stop a command that runs.
 func (s *supervisor) startable() bool {
-	p, err := findProgram(s.Argv, s.Environ)
-	if err == nil {
+	p, err := s.launch.program()
+	if err == nil && s.Dir == "" {
 		err = s.workdir.check()
 	}
 	if err != nil {

@@ -62,7 +62,7 @@ func (l *launch) inspect(ctx context.Context) (*Report, error) {
 	}
 	r := &Report{}
 	if len(o.Argv) > 0 {
-		if _, err := findProgram(o.Argv, o.Environ); err != nil {
+		if _, err := l.program(); err != nil {
 			r.Faults = append(r.Faults, fault.All(err)...)
 		}
 	}

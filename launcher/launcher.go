@@ -20,6 +20,7 @@ type Options struct {
 	Argv    []string // the command, byte for byte
 	Environ []string // what the command inherits of: the environment that vaultexec was started with, references resolved
 	Started []string // that environment as it was
+	Dir     string   // the folder that the command is started in; "" for the current one
 
 	Session        *vault.Session
 	Sources        []Source
@@ -90,7 +91,10 @@ func Run(o Options) (err error) {
 		return err
 	}
 	defer l.out.finish(true)
-	p, err := findProgram(o.Argv, o.Environ)
+	if l.Dir, err = absoluteDir(l.Dir); err != nil {
+		return err
+	}
+	p, err := l.program()
 	if err != nil {
 		return err
 	}
@@ -121,7 +125,7 @@ func Run(o Options) (err error) {
 	}
 	defer closeAll(fds)
 	l.Messages.Flush()
-	return replace(p, environ, fds, l.signals)
+	return replace(p, l.Dir, withPWD(environ, l.Dir), fds, l.signals)
 }
 
 // mayDie reports whether nothing is lost when the kernel ends this process before there is a command: no token to revoke, no

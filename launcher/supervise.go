@@ -292,7 +292,7 @@ func (s *supervisor) start() []action {
 			return s.machine.on(evStarted{}, time.Now())
 		}
 		if !passing(err, s.again()) || !time.Now().Before(deadline) {
-			return s.machine.on(evStartFailed{startError(s.program.path, err)}, time.Now())
+			return s.machine.on(evStartFailed{startErrorIn(s.Dir, s.program.path, err)}, time.Now())
 		}
 	}
 }
@@ -366,7 +366,7 @@ func (s *supervisor) fork() error {
 		return err
 	}
 	defer closeAll(fds)
-	attr := &syscall.ProcAttr{Env: env, Files: childFiles(s.out.files(), fds), Sys: sys}
+	attr := &syscall.ProcAttr{Dir: s.Dir, Env: withPWD(env, s.Dir), Files: childFiles(s.out.files(), fds), Sys: sys}
 	pid, err := s.forkExec(attr)
 	if err != nil {
 		return err
