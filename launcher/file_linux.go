@@ -32,14 +32,11 @@ func sealedFile(name, content string) (int, error) {
 		_, err := unix.Seek(fd, 0, unix.SEEK_SET)
 		return err
 	}()
-	if err == nil {
-		fd, err = moveHigh(fd)
-	}
 	if err != nil {
 		unix.Close(fd)
 		return -1, err
 	}
-	return fd, nil
+	return moveHigh(fd), nil
 }
 
 // inMemory reports whether a folder is on a file system that lives in memory (statfs(2)). What is there may still be
@@ -60,20 +57,27 @@ func inMemory(dir string) (bool, error) {
 // and those like it pass theirs from 3 on, and would meet a file at the lowest free one.
 const firstHigh = 200
 
+// highRoom is what stays free above the descriptors of files in memory where the limit is low: syscall.ForkExec moves its own there.
+const highRoom = 4
+
 // moveHigh moves a descriptor to a high number: from firstHigh on, or to the highest that the limit leaves.
-func moveHigh(fd int) (int, error) {
-	moved, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, firstHigh)
+func moveHigh(fd int) int {
 	var r unix.Rlimit
-	if err != nil && unix.Getrlimit(unix.RLIMIT_NOFILE, &r) == nil {
-		for n := int(min(r.Cur, firstHigh)) - 1; err != nil && n > fd; n-- {
-			moved, err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, n)
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &r); err != nil {
+		return fd
+	}
+	for from := int(min(r.Cur, firstHigh+highRoom)) - highRoom; from > fd; from-- {
+		moved, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, from)
+		if err != nil {
+			continue
 		}
+		if uint64(moved)+highRoom <= r.Cur {
+			unix.Close(fd)
+			return moved
+		}
+		unix.Close(moved)
 	}
-	if err != nil { // there is no other
-		return fd, nil
-	}
-	unix.Close(fd)
-	return moved, nil
+	return fd
 }
 
 // checkMemoryFiles finds out whether a file in memory could be opened: by its path, which /proc has.

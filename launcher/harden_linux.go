@@ -33,14 +33,17 @@ func isDumpable() bool {
 	return err != nil || on != 0
 }
 
-// setParentDeath has the kernel send sig to the child when vaultexec dies without having ended it.
-func setParentDeath(sys *syscall.SysProcAttr, sig syscall.Signal) { sys.Pdeathsig = sig }
-
-// dropParentDeath does without that, where it was asked for: it is a courtesy, and decides about no start.
-func dropParentDeath(sys *syscall.SysProcAttr) bool {
-	had := sys.Pdeathsig != 0
-	sys.Pdeathsig = 0
-	return had
+// setParentDeath has the kernel send sig to the child when vaultexec dies without having ended it, and reports whether it would.
+// That is a courtesy, and decides about no start: where the kernel refuses it, as a seccomp filter can have it do, the child is
+// started without. It is tried on this thread, with the value that it has: a child that was refused it could only fail, with an
+// error that looks like the program's.
+func setParentDeath(sys *syscall.SysProcAttr, sig syscall.Signal) bool {
+	var now int32
+	if unix.Prctl(unix.PR_GET_PDEATHSIG, uintptr(unsafe.Pointer(&now)), 0, 0, 0) != nil || unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(now), 0, 0, 0) != nil {
+		return false
+	}
+	sys.Pdeathsig = sig
+	return true
 }
 
 // TakeEnviron returns the environment of this process as it was at the start, and takes the credentials in it out of the

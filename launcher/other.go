@@ -33,9 +33,7 @@ func (leftSignals) take(syscall.Signal)  {}
 // TakeEnviron returns the environment of this process; nothing is taken out of it here.
 func TakeEnviron() []string { return os.Environ() }
 
-func setParentDeath(*syscall.SysProcAttr, syscall.Signal) {}
-
-func dropParentDeath(*syscall.SysProcAttr) bool { return false }
+func setParentDeath(*syscall.SysProcAttr, syscall.Signal) bool { return true }
 
 func becomeSubreaper() {}
 

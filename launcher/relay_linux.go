@@ -115,7 +115,8 @@ func (r *relay) start(slave, terminals int) error {
 		}
 		defer unix.CloseOnExec(fd)
 	}
-	attr := &syscall.ProcAttr{Env: r.Started, Files: []uintptr{0, 1, 2}, Sys: &syscall.SysProcAttr{Setsid: true, Pdeathsig: unix.SIGCONT}}
+	attr := &syscall.ProcAttr{Env: r.Started, Files: []uintptr{0, 1, 2}, Sys: &syscall.SysProcAttr{Setsid: true}}
+	setParentDeath(attr.Sys, unix.SIGCONT)
 	pid, err := syscall.ForkExec(selfExe, append([]string{in.name()}, os.Args[1:]...), attr)
 	r.pid = pid
 	return err

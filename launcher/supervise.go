@@ -350,7 +350,9 @@ func (s *supervisor) waitForSignal(d time.Duration) syscall.Signal {
 // vaultexec's standard descriptors; it leads a group of its own unless the terminal is shared.
 func (s *supervisor) fork() error {
 	sys := &syscall.SysProcAttr{Setpgid: !s.sharedGroup()}
-	setParentDeath(sys, s.Supervision.StopSignal)
+	if !setParentDeath(sys, s.Supervision.StopSignal) && !s.again() {
+		s.Log.Warn("a seccomp filter refuses PR_SET_PDEATHSIG: the command gets no signal when vaultexec is killed")
+	}
 	front := false
 	if s.tty != nil {
 		s.tty.look()
@@ -398,15 +400,6 @@ func (s *supervisor) forkExec(attr *syscall.ProcAttr) (pid int, err error) {
 		path, argv = selfExe, append([]string{stub{terminal: guard, again: s.again()}.name(), path}, argv...)
 	}
 	start := func() { pid, err = syscall.ForkExec(path, argv, attr) }
-	defer func() {
-		if err != nil && errors.Is(err, unix.EPERM) && dropParentDeath(attr.Sys) {
-			var e error
-			if pid, e = s.forkExec(attr); e == nil {
-				err = nil
-				s.Log.Warn("a seccomp filter refuses PR_SET_PDEATHSIG: the command gets no signal when vaultexec is killed")
-			}
-		}
-	}()
 	if guard {
 		withBlocked(unix.SIGTSTP, start)
 	} else {

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/agenticverz/vaultexec/internal/ptytest"
 )
 
 // What the kernel refuses of prctl(2) decides about no start. Where a promise hangs on it, that is said.
@@ -33,6 +35,32 @@ func TestRefusedPrctl(t *testing.T) {
 			}
 		})
 	}
+	refuse := func(argv []string) []string {
+		return append([]string{probe(t), "refuse", fmt.Sprint(unix.PR_SET_PDEATHSIG)}, argv...)
+	}
+	t.Run("for a hook", func(t *testing.T) {
+		t.Parallel()
+		w := newWatched(t, "--on-change-hook", "true")
+		p := start(actual{t}, refuse(w.launcher.cmd("sh", "-c", `trap "exit 7" TERM; echo "$GENERATION"; while :; do sleep 0.01; done`)), func(c *exec.Cmd) { c.Env = append(c.Env, w.env...) })
+		p.out.await(1)
+		w.change(t, 2)
+		w.refresh(t, p.pid)
+		p.out.await(2)
+		p.signal(unix.SIGTERM)
+		p.wantEnd("7")
+		if got := p.err.String(); strings.Count(got, "PR_SET_PDEATHSIG") != 1 || strings.Contains(got, "hook") {
+			t.Errorf("%s", got)
+		}
+	})
+	t.Run("for a terminal of its own", func(t *testing.T) {
+		t.Parallel()
+		m := newMasked(t)
+		r := actual{t}
+		p := ptytest.Open(r, r.Limit(), append(environ(r), m.env...), refuse(m.with.cmd("sh", "-c", "exit 7"))...)
+		if got := ending(p.Ended()); got != "7" {
+			t.Errorf("ended with %s", got)
+		}
+	})
 	// The program's own EPERM is still the program's.
 	t.Run("and nothing else", func(t *testing.T) {
 		t.Parallel()
@@ -46,9 +74,14 @@ func TestMemoryFileDescriptor(t *testing.T) {
 	t.Parallel()
 	env, options, value := secrets(t)
 	v := vaultexec(t, append(options, "--file", "API_KEY")...)
-	for name, prefix := range map[string]string{"replace": "", "a low limit": "ulimit -n 64; ", "a lower one": "ulimit -n 20; "} {
+	supervised := vaultexec(t, append(options, "--file", "API_KEY", "--supervise")...)
+	for name, prefix := range map[string]string{"replace": "", "a low limit": "ulimit -n 64; ", "a lower one": "ulimit -n 20; ", "supervise": "", "supervise, a low limit": "ulimit -n 64; ", "supervise, a lower one": "ulimit -n 20; "} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			v := v
+			if strings.HasPrefix(name, "supervise") {
+				v = supervised
+			}
 			const script = `for n in 3 4 5 6 7 8 9; do eval "exec $n>/dev/null"; done; cat "$API_KEY_FILE"; echo " ${API_KEY_FILE##*/}"`
 			p := start(actual{t}, append([]string{"sh", "-c", prefix + `exec "$@"`, "sh"}, v.cmd("bash", "-c", script)...), func(c *exec.Cmd) { c.Env = append(c.Env, env...) })
 			p.wantEnd("0")
