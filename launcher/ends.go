@@ -35,8 +35,8 @@ func (s *supervisor) logKill() {
 		s.Log.Warn("the command did not stop in time, it gets SIGKILL", "command", s.name(), "pid", s.pid, "after", duration(time.Since(began)),
 			"hint", "--stop-timeout gives it more time")
 	default:
-		if names := processNames(liveMembers(s.left)); names != "" {
-			s.Log.Warn("what the command left in its process group did not stop in time, it gets SIGKILL", "processes", names, "after", groupGrace.String())
+		if names := processNames(s.leftovers()); names != "" {
+			s.Log.Warn("what the command left behind did not stop in time, it gets SIGKILL", "processes", names, "after", groupGrace.String())
 		}
 	}
 }

@@ -39,6 +39,8 @@ func becomeSubreaper() {}
 
 func isSubreaper() bool { return false }
 
+func childrenLeft() error { return unix.ECHILD }
+
 func pidfdID() uint64 { return 0 }
 
 func releaseProgram() {}

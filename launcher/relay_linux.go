@@ -181,6 +181,7 @@ func (r *relay) reap() error {
 			continue
 		}
 		r.back()
+		endAll()
 		if status.Signaled() {
 			sig := status.Signal()
 			if (sig == unix.SIGINT || sig == unix.SIGQUIT) && r.tty.group != os.Getpid() && r.tty.inFront() == r.tty.group {

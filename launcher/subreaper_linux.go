@@ -19,6 +19,11 @@ func isSubreaper() bool {
 	return unix.Prctl(unix.PR_GET_CHILD_SUBREAPER, uintptr(unsafe.Pointer(&is)), 0, 0, 0) == nil && is != 0
 }
 
+// childrenLeft returns ECHILD when there are none. Nothing is reaped.
+func childrenLeft() error {
+	return unix.Waitid(unix.P_ALL, 0, nil, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
+}
+
 // process is one line of /proc/PID/stat, as far as it is needed here.
 type process struct {
 	pid, parent, group, session int

@@ -56,6 +56,9 @@ type supervisor struct {
 	pid  int // of the child; 0 while there is none
 	left int // group of the child that ended last, while it is being cleared
 
+	toldAll bool         // as PID 1: everything that is left was told to end
+	named   map[int]bool // processes that outlived their command, as they were logged
+
 	forkedAt    time.Time
 	stopAt      time.Time // when vaultexec told the child to stop; zero if it has not
 	stopped     bool      // the child is stopped
@@ -515,6 +518,8 @@ func (s *supervisor) killGroup(sig syscall.Signal) {
 	switch {
 	case s.pid != 0:
 		s.signalChild(sig, true)
+	case s.toldAll:
+		_ = unix.Kill(-1, sig)
 	case s.left != 0:
 		_ = unix.Kill(-s.left, sig)
 	}
@@ -522,23 +527,42 @@ func (s *supervisor) killGroup(sig syscall.Signal) {
 
 // endGroup begins the clean-up after the child.
 func (s *supervisor) endGroup() {
+	if s.endsAll() && othersLeft() {
+		s.toldAll = true
+		tellAll()
+		return
+	}
 	if s.left != 0 && len(liveMembers(s.left)) > 0 {
 		_ = unix.Kill(-s.left, unix.SIGTERM)
 		_ = unix.Kill(-s.left, unix.SIGCONT) // a stopped process would not see it
 		return
 	}
-	s.happened(evGroupGone{})
+	s.groupGone()
 }
 
 // lookAtGroup tells the machine when the group of the last child is gone.
 func (s *supervisor) lookAtGroup() {
-	if s.machine.state == clearing && (s.left == 0 || len(liveMembers(s.left)) == 0) {
-		s.happened(evGroupGone{})
+	switch {
+	case s.machine.state != clearing:
+	case s.endsAll() && othersLeft():
+		if !s.toldAll { // a signal came when another command was to follow
+			s.toldAll = true
+			tellAll()
+		}
+	case s.endsAll(), s.left == 0, len(liveMembers(s.left)) == 0:
+		s.groupGone()
 	}
 }
 
+func (s *supervisor) groupGone() {
+	if s.machine.next == toRestart || s.machine.next == toRevert {
+		s.nameSurvivors()
+	}
+	s.happened(evGroupGone{})
+}
+
 func (s *supervisor) warnLeft() {
-	if names := processNames(liveMembers(s.left)); names != "" {
+	if names := processNames(s.leftovers()); names != "" {
 		s.Log.Warn("left over after SIGKILL, not waited for: " + names)
 	}
 }

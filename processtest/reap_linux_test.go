@@ -364,3 +364,59 @@ func TestOrphansBeforeTheCommand(t *testing.T) {
 		}
 	})
 }
+
+// As PID 1 everything that is left when the command has ended is told to end and has time for it, in every session; the kernel
+// would kill it.
+func TestEverythingEndsWithPID1(t *testing.T) {
+	t.Parallel()
+	needsNamespaces(t)
+	const left = `trap 'sleep 0.2; echo cleaned; exit' TERM; echo ready >>"$0"; while :; do sleep 0.02; done`
+	check := func(t T, v launcher) {
+		log := newLines(t)
+		p := start(t, asPID1(v.cmd("sh", "-c", `setsid sh -c "$1" "$0" & until [ -s "$0" ]; do sleep 0.02; done; exit 3`, log.path(), left)...))
+		p.wantEnd("3")
+		if got := p.out.String(); got != "cleaned\n" {
+			t.Fatalf("what was left says %q", got)
+		}
+	}
+	t.Run("PID 1", func(t *testing.T) { t.Parallel(); check(actual{t}, vaultexec(t)) })
+	mustFail(t, "naive", func(t T) { check(t, naive(t)) })
+	t.Run("what does not end is named", func(t *testing.T) {
+		t.Parallel()
+		log := newLines(actual{t})
+		p := start(actual{t}, asPID1(vaultexec(t).cmd("sh", "-c", `setsid "$1" signals "$0" & until [ -s "$0" ]; do sleep 0.02; done; exit 3`, log.path(), probe(t))...))
+		p.wantEnd("3")
+		p.wantSays("did not stop in time, it gets SIGKILL", "probe (")
+	})
+}
+
+// What a stopped command leaves in another session lives on with its secrets, and is named with the port that it holds: once, and
+// only when another command follows.
+func TestSurvivorsAreNamed(t *testing.T) {
+	t.Parallel()
+	w := newWatched(t)
+	log, held := newLines(actual{t}), newLines(actual{t})
+	port := freePort(actual{t})
+	p := start(actual{t}, w.launcher.cmd("sh", "-c", `[ "$GENERATION" != 1 ] || { setsid "$1" listen "127.0.0.1:$3" "$2" & }; echo $GENERATION >>"$0"; exec sleep 77`,
+		log.path(), probe(t), held.path(), port), func(c *exec.Cmd) { c.Env = append(c.Env, w.env...) })
+	t.Cleanup(func() {
+		for _, m := range ptytest.All() {
+			b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/environ", m.PID))
+			if m.Name == "probe" && strings.Contains(string(b), p.cmd.Env[1]+"\x00") {
+				_ = unix.Kill(m.PID, unix.SIGKILL)
+			}
+		}
+	})
+	held.await(1)
+	for i := 2; i <= 3; i++ {
+		w.change(t, i)
+		w.refresh(t, p.pid)
+		log.await(i)
+	}
+	p.signal(unix.SIGTERM)
+	p.wantEnd("signal TERM")
+	p.wantSays("lives on in another session", "process=probe", "listens="+port)
+	if n := strings.Count(p.err.String(), "listens="); n != 2 { // the probe and its helper
+		t.Errorf("%d processes are named, want 2:\n%s", n, p.err)
+	}
+}

@@ -425,7 +425,7 @@ func TestGroupIsCleared(t *testing.T) {
 		if alive(left) {
 			t.Fatalf("a member of the group lives on")
 		}
-		p.wantSays("what the command left in its process group did not stop in time")
+		p.wantSays("what the command left behind did not stop in time")
 		if !alive(escaped) {
 			t.Fatalf("what left the group was killed")
 		}

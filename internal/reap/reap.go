@@ -81,6 +81,14 @@ func forget(pid int) {
 	mu.Unlock()
 }
 
+// Awaited reports whether a child was started by Start and has not ended.
+func Awaited(pid int) bool {
+	mu.Lock()
+	defer mu.Unlock()
+	_, ok := awaited[pid]
+	return ok || starting > 0
+}
+
 // Ended tells how a child ended that is not the caller's own.
 func Ended(pid int, status syscall.WaitStatus) {
 	mu.Lock()
