@@ -11,14 +11,24 @@ import (
 
 // connection is how to reach an address, by the options for it.
 func (a *app) connection(s *settings, address string) vault.Config {
+	proxy, from := "", ""
+	for _, name := range append(vaultVar("PROXY_ADDR"), vaultVar("HTTP_PROXY")...) {
+		if v := a.getenv(name); v != "" {
+			proxy, from = v, name
+			break
+		}
+	}
 	return vault.Config{
 		Address: address, Namespace: s.str("namespace"),
 		CACert: s.str("ca-cert"), CACertBytes: firstOf(a.getenv, vaultVar("CACERT_BYTES")), CAPath: s.str("ca-path"),
 		ClientCert: s.str("client-cert"), ClientKey: s.str("client-key"), TLSServerName: s.str("tls-server-name"),
 		SkipVerify: s.bool("tls-skip-verify"), Headers: firstOf(a.getenv, vaultVar("HEADERS")),
 		SRVLookup:    firstOf(a.getenv, vaultVar("SRV_LOOKUP")) == "true" || firstOf(a.getenv, vaultVar("SRV_LOOKUP")) == "1",
-		ProxyAddress: firstOf(a.getenv, append(vaultVar("PROXY_ADDR"), vaultVar("HTTP_PROXY")...)),
-		Timeout:      s.duration("timeout"), UserAgent: "vaultexec/" + version(),
+		ProxyAddress: proxy, ProxyFrom: from,
+		Skipped: func(files []string) {
+			a.warn("--ca-path: files that hold no certificate are skipped", "first", files[0], "files", len(files))
+		},
+		Timeout: s.duration("timeout"), UserAgent: "vaultexec/" + version(),
 	}
 }
 

@@ -2,8 +2,6 @@ package vault
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -144,6 +142,11 @@ func (c *Client) understand(r request, resp *http.Response, body []byte) (*Answe
 		}
 		if a.Status == http.StatusTooManyRequests {
 			return a, c.judge(r, a, resp)
+		}
+		if name := c.proxy(); name != "" && (c.url.Scheme == "http" || a.Status == http.StatusProxyAuthRequired) && a.Status >= 400 {
+			e := &fault.Error{What: r.what, RetryAfter: retryAfter(resp)}
+			c.proxyRefused(e, a.Status)
+			return a, e
 		}
 		e := notVaults(r.what, fmt.Sprintf("HTTP %d from %s", a.Status, c.where))
 		e.RetryAfter = retryAfter(resp)
@@ -292,35 +295,18 @@ func retryAfter(resp *http.Response) time.Duration {
 func (c *Client) transportError(r request, err error) error {
 	e := &fault.Error{Kind: fault.Away, What: r.what, Err: err}
 	at := " (" + c.where + ")"
+	if name := c.proxy(); name != "" {
+		at = fmt.Sprintf(" (%s, through %s)", c.where, name)
+	}
 	var (
-		unknown  x509.UnknownAuthorityError
-		roots    x509.SystemRootsError
-		name     x509.HostnameError
-		invalid  x509.CertificateInvalidError
-		record   tls.RecordHeaderError
-		alert    tls.AlertError
-		verify   *tls.CertificateVerificationError
 		dns      *net.DNSError
 		op       *net.OpError
 		errno    syscall.Errno
 		netError net.Error
 	)
 	switch {
-	case errors.As(err, &unknown), errors.As(err, &roots):
-		e.Kind, e.Why, e.Hint = fault.Address, "the server's certificate is signed by an unknown authority"+at, "name its CA with --ca-cert FILE (VAULT_CACERT)"
-	case errors.As(err, &name):
-		e.Kind, e.Why, e.Hint = fault.Address, "the server's certificate is for another name"+at, "use a name that stands in the certificate in --address, or give it with --tls-server-name"
-	case errors.As(err, &invalid):
-		e.Kind, e.Why, e.Hint = fault.Address, "the server's certificate is not valid"+at, "have it renewed"
-		if invalid.Reason == x509.Expired {
-			e.Why, e.Hint = "the server's certificate has expired or is not yet valid"+at, "have it renewed, or correct this machine's clock"
-		}
-	case errors.As(err, &verify):
-		e.Kind, e.Why, e.Hint = fault.Address, "the server's certificate is not valid"+at, "name its CA with --ca-cert FILE (VAULT_CACERT)"
-	case errors.Is(err, http.ErrSchemeMismatch), errors.As(err, &record):
-		e.Kind, e.Why, e.Hint = fault.Address, "the server does not speak TLS, and the address says https"+at, "write the address as http://, or have TLS switched on"
-	case errors.As(err, &alert), strings.Contains(errText(err), "remote error: tls:"):
-		e.Kind, e.Why, e.Hint = fault.Address, "the server refused the TLS connection"+at, "it may want a client certificate: --client-cert and --client-key"
+	case c.proxyTrouble(e, err):
+	case c.tlsTrouble(e, err, at):
 	case errors.As(err, &dns):
 		e.Why, e.Hint = "no address found for the host"+at, "check --address or VAULT_ADDR"
 	case errors.Is(err, syscall.ECONNREFUSED):

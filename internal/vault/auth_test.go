@@ -497,7 +497,7 @@ func TestTLS(t *testing.T) {
 		strict.StartTLS()
 		defer strict.Close()
 		s := vault.NewSession(newClient(t, vault.Config{Address: strict.URL, CACert: ca.File}), vault.LoginConfig{Method: vault.AuthUserpass, Username: "ann", Password: text("x")})
-		refused(t, s.Login(t.Context()), fault.Address, "refused the TLS connection", "--client-cert and --client-key")
+		refused(t, s.Login(t.Context()), fault.Address, "wants a client certificate", "--client-cert and --client-key")
 	})
 }
 

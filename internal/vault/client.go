@@ -40,9 +40,11 @@ type Config struct {
 	SkipVerify    bool          // do not verify the server's certificate
 	SRVLookup     bool          // look the address up as a DNS SRV record when it has no port
 	ProxyAddress  string        // HTTP proxy, in place of HTTP_PROXY and HTTPS_PROXY
+	ProxyFrom     string        // where ProxyAddress was named, for texts
 	Headers       string        // JSON object of additional headers
 	Timeout       time.Duration // of one request, connecting included; 0 means 10 s
 	UserAgent     string
+	Skipped       func(files []string) // told of files in CAPath that hold no certificate; may be nil
 
 	// TestOnlyDial connects in place of the network.
 	TestOnlyDial func(ctx context.Context, network, address string) (net.Conn, error)
@@ -67,10 +69,15 @@ type Client struct {
 	bare    *api.Client // the same without the namespace
 	login   *api.Client // the same in the namespace of the login
 	pools   *pools
+	files   *tlsFiles
 	spares  *spares // nil but with plain HTTP to a host
 	timeout time.Duration
-	where   string // scheme://host for texts; never with a user name or password
-	agent   bool
+	url     *url.URL
+
+	proxyFrom string // for texts; "" when net/http itself found the proxy
+
+	where string // scheme://host for texts; never with a user name or password
+	agent bool
 
 	mu     sync.Mutex
 	token  Text
@@ -92,11 +99,17 @@ func New(cfg Config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	files, tlsConfig, err := newTLSFiles(cfg)
+	if err != nil {
+		return nil, err
+	}
 	transport := newTransport()
+	transport.TLSClientConfig = tlsConfig
+	transport.OnProxyConnectResponse = tunnelAnswer
 	if cfg.ProxyAddress != "" {
 		proxy, err := url.Parse(cfg.ProxyAddress)
 		if err != nil || proxy.Host == "" {
-			return nil, &fault.Error{Kind: fault.Usage, What: "cannot use VAULT_PROXY_ADDR", Why: "not a URL", Hint: "write it as http://proxy:3128"}
+			return nil, &fault.Error{Kind: fault.Usage, What: "cannot use " + cfg.ProxyFrom, Why: "not a URL", Hint: "write it as http://proxy:3128"}
 		}
 		transport.Proxy = http.ProxyURL(proxy)
 	}
@@ -118,13 +131,6 @@ func New(cfg Config) (*Client, error) {
 		// Each attempt has a context of its own.
 		Timeout: 0,
 	}
-	if err := conf.ConfigureTLS(&api.TLSConfig{
-		CACert: cfg.CACert, CACertBytes: []byte(cfg.CACertBytes), CAPath: cfg.CAPath,
-		ClientCert: cfg.ClientCert, ClientKey: cfg.ClientKey,
-		TLSServerName: cfg.TLSServerName, Insecure: cfg.SkipVerify,
-	}); err != nil {
-		return nil, tlsFilesError(cfg, err)
-	}
 	client, err := api.NewClient(conf)
 	if err != nil {
 		return nil, &fault.Error{Kind: fault.Usage, What: "cannot set up the connection", Why: "the address is not valid", Hint: "correct --address, VAULT_ADDR or VAULT_AGENT_ADDR", Err: err}
@@ -140,7 +146,7 @@ func New(cfg Config) (*Client, error) {
 	}
 	ways := newPools(transport, u.Scheme == "https")
 	httpClient.Transport = ways
-	c := &Client{api: client, bare: client.WithNamespace(""), pools: ways, timeout: cfg.Timeout, agent: cfg.Agent}
+	c := &Client{api: client, bare: client.WithNamespace(""), pools: ways, files: files, url: u, proxyFrom: cfg.ProxyFrom, timeout: cfg.Timeout, agent: cfg.Agent}
 	c.login = client
 	switch cfg.AuthNamespace {
 	case "":
@@ -176,7 +182,6 @@ func newTransport() *http.Transport {
 		MaxIdleConnsPerHost:   maxConns,
 		IdleConnTimeout:       90 * time.Second,
 		ExpectContinueTimeout: time.Second,
-		TLSClientConfig:       &tls.Config{MinVersion: tls.VersionTLS12},
 	}
 }
 
@@ -232,28 +237,6 @@ func addHeaders(client *api.Client, text string) error {
 		client.AddHeader(name, value)
 	}
 	return nil
-}
-
-// tlsFilesError names the option behind a failure of ConfigureTLS. The error's own text may quote file contents.
-func tlsFilesError(cfg Config, err error) error {
-	e := &fault.Error{Kind: fault.Usage, What: "cannot set up TLS", Err: err}
-	if (cfg.ClientCert == "") != (cfg.ClientKey == "") {
-		e.Why, e.Hint = "a client certificate needs its key and the reverse", "give both --client-cert and --client-key"
-		return e
-	}
-	for _, file := range []struct{ option, path string }{
-		{"--ca-cert", cfg.CACert}, {"--ca-path", cfg.CAPath}, {"--client-cert", cfg.ClientCert}, {"--client-key", cfg.ClientKey},
-	} {
-		if file.path == "" {
-			continue
-		}
-		if _, err := os.ReadFile(file.path); err != nil && (file.option != "--ca-path" || !isDir(file.path)) {
-			e.Why, e.Hint = fmt.Sprintf("cannot read %s %q: %s", file.option, file.path, Errno(err)), fileHint
-			return e
-		}
-	}
-	e.Why, e.Hint = "no usable PEM in a file that --ca-cert, --ca-path, --client-cert or --client-key names", "check that the key belongs to the certificate and that the files are PEM"
-	return e
 }
 
 func isDir(path string) bool {
@@ -419,6 +402,10 @@ func (c *Client) do(ctx context.Context, r request) (*Answer, error) {
 	// The lower-level call, because only it takes any method with a token and headers of the request's own; Logical().Read
 	// would moreover turn "no handler for route" and an unfollowed redirect into "no such secret".
 	resp, err := client.RawRequestWithContext(ctx, req) //lint:ignore SA1019 see above
+	if resp == nil && tlsFailed(err) && c.freshTLS(way) {
+		way = c.pools.current()
+		resp, err = client.RawRequestWithContext(ctx, req) //lint:ignore SA1019 see above
+	}
 	if resp == nil {
 		return nil, c.broken(r, err, way, begin)
 	}
@@ -442,4 +429,13 @@ func (c *Client) broken(r request, err error, way *pool, begin time.Time) error 
 		c.pools.leave(way, nil)
 	}
 	return c.transportError(r, err)
+}
+
+// freshTLS takes in what has changed in the files of TLS, and reports whether further requests are made with other connections
+// than those of way.
+func (c *Client) freshTLS(way *pool) bool {
+	if apply, yes := c.files.changed(); yes {
+		c.pools.leave(way, apply)
+	}
+	return c.pools.current() != way
 }

@@ -1,0 +1,378 @@
+package vault
+
+import (
+	"bytes"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+
+	"github.com/agenticverz/vaultexec/internal/fault"
+)
+
+// tlsFiles are the files that TLS with Vault is made of. They change on disk while a command runs: certificates are short-lived
+// and CAs are replaced. A client certificate is looked at before every handshake. The CAs are looked at when TLS has failed, or
+// before a login with a certificate; connections that stand do not know of either, so that they are left then.
+type tlsFiles struct {
+	cfg Config
+
+	mu     sync.Mutex
+	stamps string           // of the files when they were last read
+	pair   *tls.Certificate // nil without a client certificate
+	of     string           // stamps of the files of pair
+}
+
+// newTLSFiles reads the files. The error names the option, the file and what is wrong with it.
+func newTLSFiles(cfg Config) (*tlsFiles, *tls.Config, error) {
+	f := &tlsFiles{cfg: cfg}
+	conf := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: cfg.SkipVerify, ServerName: cfg.TLSServerName}
+	if (cfg.ClientCert == "") != (cfg.ClientKey == "") {
+		return nil, nil, tlsFault("a client certificate needs its key and the reverse", "give both --client-cert and --client-key", nil)
+	}
+	if cfg.ClientCert != "" {
+		f.of = stamps(cfg.ClientCert, cfg.ClientKey)
+		pair, err := readPair(cfg.ClientCert, cfg.ClientKey)
+		if err != nil {
+			return nil, nil, err
+		}
+		f.pair = pair
+		// The server's list of CAs is not asked: Vault knows those of its cert auth method only there.
+		conf.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return f.clientCert(), nil }
+	}
+	if strings.HasPrefix(cfg.Address, "https:") {
+		f.stamps = f.stampsNow()
+	}
+	pool, err := f.roots()
+	if err != nil {
+		return nil, nil, err
+	}
+	conf.RootCAs = pool
+	return f, conf, nil
+}
+
+func tlsFault(why, hint string, err error) *fault.Error {
+	return &fault.Error{Kind: fault.Usage, What: "cannot set up TLS", Why: why, Hint: hint, Err: err}
+}
+
+// clientCert is the certificate as it is on disk, or as it was when what is there now is no pair: somebody may just be
+// replacing the one file after the other.
+func (f *tlsFiles) clientCert() *tls.Certificate {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if now := stamps(f.cfg.ClientCert, f.cfg.ClientKey); now != f.of {
+		if pair, err := readPair(f.cfg.ClientCert, f.cfg.ClientKey); err == nil {
+			f.pair, f.of = pair, now
+		}
+	}
+	return f.pair
+}
+
+// changed reports whether a file is not what was last read, and takes the new ones in: the CAs for further connections, nil
+// for those of the system as they were read at the start. What cannot be read is as if it had not changed.
+func (f *tlsFiles) changed() (apply func(*http.Transport), yes bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	now := f.stampsNow()
+	if now == f.stamps {
+		return nil, false
+	}
+	pool, err := f.roots()
+	if err != nil {
+		return nil, false
+	}
+	f.stamps = now
+	if pool == nil {
+		pool = systemRoots()
+	}
+	return func(t *http.Transport) {
+		if pool != nil {
+			t.TLSClientConfig.RootCAs = pool
+		}
+	}, true
+}
+
+// stampsNow tells the files' states apart, of those that count.
+func (f *tlsFiles) stampsNow() string {
+	files := []string{f.cfg.ClientCert, f.cfg.ClientKey}
+	switch {
+	case f.cfg.CACert != "":
+		files = append(files, f.cfg.CACert)
+	case f.cfg.CACertBytes != "":
+	case f.cfg.CAPath != "":
+		_ = caFiles(f.cfg.CAPath, func(path string) error {
+			files = append(files, path)
+			return nil
+		})
+	default:
+		files = append(append(files, systemFiles()...), systemFolders()...)
+	}
+	return stamps(files...)
+}
+
+// stamps are made of what changes with a file: which one it is, how long, and when it was written.
+func stamps(files ...string) string {
+	var b strings.Builder
+	for _, path := range files {
+		if path == "" {
+			continue
+		}
+		info, err := os.Stat(path)
+		if err != nil {
+			fmt.Fprintf(&b, "%s gone\n", path)
+			continue
+		}
+		var ino uint64
+		if st, ok := info.Sys().(*syscall.Stat_t); ok {
+			ino = st.Ino
+		}
+		fmt.Fprintf(&b, "%s %d %d %d\n", path, info.Size(), info.ModTime().UnixNano(), ino)
+	}
+	return b.String()
+}
+
+// roots reads the CAs, nil for those of the system. A file wins over the text, and that over the folder.
+func (f *tlsFiles) roots() (*x509.CertPool, error) {
+	switch {
+	case f.cfg.CACert != "":
+		pool := x509.NewCertPool()
+		b, err := readPEM("--ca-cert", f.cfg.CACert)
+		if err != nil {
+			return nil, err
+		}
+		if !pool.AppendCertsFromPEM(b) {
+			return nil, noPEM("--ca-cert", f.cfg.CACert, "certificate", b)
+		}
+		return pool, nil
+	case f.cfg.CACertBytes != "":
+		pool := x509.NewCertPool()
+		if !pool.AppendCertsFromPEM(withoutBOM([]byte(f.cfg.CACertBytes))) {
+			return nil, tlsFault("no certificate in VAULT_CACERT_BYTES", "put the PEM text itself there, with its line breaks; VAULT_CACERT names a file", nil)
+		}
+		return pool, nil
+	case f.cfg.CAPath != "":
+		return f.rootsOf(f.cfg.CAPath)
+	}
+	return nil, nil
+}
+
+// rootsOf reads the certificates in a folder and below. Other files that lie there are skipped, as long as there is one.
+func (f *tlsFiles) rootsOf(dir string) (*x509.CertPool, error) {
+	pool, found := x509.NewCertPool(), false
+	var skipped []string
+	err := caFiles(dir, func(path string) error {
+		b, err := readPEM("--ca-path", path)
+		if err != nil {
+			return err
+		}
+		if pool.AppendCertsFromPEM(b) {
+			found = true
+		} else {
+			skipped = append(skipped, path)
+		}
+		return nil
+	})
+	var own *fault.Error
+	switch {
+	case errors.As(err, &own):
+		return nil, own
+	case err != nil:
+		return nil, tlsFault(fmt.Sprintf("cannot read --ca-path %q: %s", dir, Errno(err)), fileHint, err)
+	case !found && len(skipped) > 0:
+		return nil, tlsFault(fmt.Sprintf("no certificate in --ca-path %q (looked at %s)", dir, fewNames(skipped)), pemHint, nil)
+	case !found:
+		return nil, tlsFault(fmt.Sprintf("no file in --ca-path %q", dir), "name a folder of PEM files", nil)
+	}
+	if len(skipped) > 0 && f.cfg.Skipped != nil {
+		f.cfg.Skipped(skipped)
+	}
+	return pool, nil
+}
+
+// fewNames lists the first files, and how many more there are.
+func fewNames(files []string) string {
+	if n := len(files); n > 2 {
+		return fmt.Sprintf("%q and %d more", files[0], n-1)
+	}
+	return strings.Trim(fmt.Sprintf("%q", files), "[]")
+}
+
+// caFiles calls f for every file in a folder and in those below it. Kubernetes projects a volume as links: ca.crt leads to
+// ..data/ca.crt, and ..data to a folder with the time in its name, ..2026_01_01_00_00_00.1. What is behind such names is met by
+// the links.
+func caFiles(dir string, f func(path string) error) error {
+	return walkCA(dir, 0, f)
+}
+
+// maxDepth bounds how deep folders are looked into, links that go round included.
+const maxDepth = 8
+
+func walkCA(dir string, depth int, f func(path string) error) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		path := filepath.Join(dir, e.Name())
+		info, err := os.Stat(path)
+		switch {
+		case strings.HasPrefix(e.Name(), ".."), errors.Is(err, fs.ErrNotExist): // or a link that leads nowhere, or just removed
+			continue
+		case err != nil:
+		case info.IsDir() && depth < maxDepth:
+			err = walkCA(path, depth+1, f)
+		case info.Mode().IsRegular():
+			err = f(path)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func readPEM(option, path string) ([]byte, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, tlsFault(fmt.Sprintf("cannot read %s %q: %s", option, path, Errno(err)), fileHint, err)
+	}
+	return withoutBOM(b), nil
+}
+
+// withoutBOM drops the mark that some editors put before UTF-8. No PEM reader finds a block that it stands before.
+func withoutBOM(b []byte) []byte { return bytes.TrimPrefix(b, []byte("\xef\xbb\xbf")) }
+
+const pemHint = "a PEM file has lines that begin with -----BEGIN; `openssl x509 -inform der -in FILE` makes one of a DER file"
+
+// noPEM says what a file holds in place of what.
+func noPEM(option, path, what string, b []byte) error {
+	why := fmt.Sprintf("no %s in %s %q", what, option, path)
+	block, _ := pem.Decode(b)
+	switch {
+	case len(b) == 0:
+		return tlsFault(fmt.Sprintf("%s %q is empty", option, path), "put the PEM there", nil)
+	case bytes.HasPrefix(b, []byte("\xff\xfe")), bytes.HasPrefix(b, []byte("\xfe\xff")):
+		return tlsFault(fmt.Sprintf("%s %q is UTF-16", option, path), "save it as UTF-8 or ASCII", nil)
+	case block == nil && bytes.Contains(b, []byte("-----BEGIN")):
+		return tlsFault(why+": it begins with -----BEGIN and does not go on as PEM", "compare it with the original: a line break may be missing, or the end", nil)
+	case block == nil:
+		return tlsFault(why, pemHint, nil)
+	case strings.Contains(block.Type, "PRIVATE KEY") && what == "certificate":
+		return tlsFault(why+", but a private key", "name the file of the certificate", nil)
+	case block.Type == "CERTIFICATE" && what == "private key":
+		return tlsFault(why+", but a certificate", "name the file of the key", nil)
+	}
+	return tlsFault(why+" that can be understood", pemHint, nil)
+}
+
+// readPair reads a client certificate and its key.
+func readPair(certFile, keyFile string) (*tls.Certificate, error) {
+	cert, err := readPEM("--client-cert", certFile)
+	if err != nil {
+		return nil, err
+	}
+	key, err := readPEM("--client-key", keyFile)
+	if err != nil {
+		return nil, err
+	}
+	if !hasBlock(cert, "CERTIFICATE") {
+		return nil, noPEM("--client-cert", certFile, "certificate", cert)
+	}
+	if encrypted(key) {
+		return nil, tlsFault(fmt.Sprintf("--client-key %q is encrypted with a passphrase", keyFile),
+			"make a copy without it that only this user may read: openssl pkey -in FILE -out KEY", nil)
+	}
+	if !hasBlock(key, "PRIVATE KEY") {
+		return nil, noPEM("--client-key", keyFile, "private key", key)
+	}
+	pair, err := tls.X509KeyPair(cert, key)
+	switch {
+	case err == nil:
+		return &pair, nil
+	case strings.Contains(err.Error(), "private key does not match public key"), strings.Contains(err.Error(), "private key type does not match"):
+		return nil, tlsFault(fmt.Sprintf("--client-key %q is not the key of --client-cert %q", keyFile, certFile),
+			"give the two that were made together; of several certificates the client's own comes first", err)
+	}
+	// err may quote what it cannot parse.
+	return nil, tlsFault(fmt.Sprintf("--client-cert %q or --client-key %q cannot be understood", certFile, keyFile),
+		"check them with `openssl x509 -in FILE -noout` and `openssl pkey -in FILE -noout`", err)
+}
+
+// hasBlock reports whether a PEM file has a block of a kind.
+func hasBlock(b []byte, kind string) bool {
+	for block, rest := pem.Decode(b); block != nil; block, rest = pem.Decode(rest) {
+		if strings.HasSuffix(block.Type, kind) {
+			return true
+		}
+	}
+	return false
+}
+
+// encrypted reports whether a key has a passphrase: by PKCS #8's own type, or by the header of RFC 1421 that OpenSSL writes.
+func encrypted(b []byte) bool {
+	for block, rest := pem.Decode(b); block != nil; block, rest = pem.Decode(rest) {
+		if block.Type == "ENCRYPTED PRIVATE KEY" || strings.HasSuffix(block.Type, "PRIVATE KEY") && block.Headers["DEK-Info"] != "" {
+			return true
+		}
+	}
+	return false
+}
+
+// systemFiles are where Go finds the CAs of the system, in its order (crypto/x509, root_linux.go). Go reads them once.
+func systemFiles() []string {
+	if f := os.Getenv("SSL_CERT_FILE"); f != "" {
+		return []string{f}
+	}
+	if runtime.GOOS != "linux" {
+		return nil
+	}
+	return []string{
+		"/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem",
+		"/etc/pki/tls/cacert.pem", "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem", "/etc/ssl/cert.pem",
+	}
+}
+
+func systemFolders() []string {
+	if d := os.Getenv("SSL_CERT_DIR"); d != "" {
+		return filepath.SplitList(d)
+	}
+	if runtime.GOOS != "linux" {
+		return nil
+	}
+	return []string{"/etc/ssl/certs", "/etc/pki/tls/certs"}
+}
+
+// systemRoots reads the CAs of the system as they are now: the first file that is there, and the folders. It is nil where
+// there are none, and where the system itself verifies (macOS).
+func systemRoots() *x509.CertPool {
+	pool, found := x509.NewCertPool(), false
+	for _, file := range systemFiles() {
+		if b, err := os.ReadFile(file); err == nil {
+			found = pool.AppendCertsFromPEM(b) || found
+			break
+		}
+	}
+	for _, dir := range systemFolders() {
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			continue
+		}
+		for _, e := range entries {
+			if b, err := os.ReadFile(filepath.Join(dir, e.Name())); err == nil {
+				found = pool.AppendCertsFromPEM(b) || found
+			}
+		}
+	}
+	if !found {
+		return nil
+	}
+	return pool
+}
