@@ -76,10 +76,10 @@ func withBlocked(sig syscall.Signal, f func()) {
 }
 
 const (
-	lastSignal      syscall.Signal = 31
-	getTermios                     = unix.TIOCGETA
-	setTermiosDrain                = unix.TIOCSETAW
-	fionread                       = 0x4004667f // ttycom.h
+	lastSignal syscall.Signal = 31
+	getTermios                = unix.TIOCGETA
+	setTermios                = unix.TIOCSETA
+	fionread                  = 0x4004667f // ttycom.h
 )
 
 // pipe makes a pipe that no other program inherits.

@@ -124,7 +124,7 @@ func sameFile(a, b int) bool {
 func plainOutput(pty, fd int) {
 	if modes, err := unix.IoctlGetTermios(fd, getTermios); err == nil {
 		modes.Oflag &^= unix.OPOST
-		_ = unix.IoctlSetTermios(pty, setTermiosDrain, modes)
+		_ = unix.IoctlSetTermios(pty, setTermios, modes)
 	}
 	copySize(fd, pty)
 }

@@ -84,7 +84,7 @@ func (l *launch) runRelay(terminals int) error {
 	r.master = master
 	_ = unix.SetNonblock(master, true)
 	if r.tty.modes != nil {
-		_ = unix.IoctlSetTermios(master, setTermiosDrain, r.tty.modes)
+		_ = unix.IoctlSetTermios(master, setTermios, r.tty.modes)
 	}
 	copySize(r.tty.fd, master)
 	r.behind()
@@ -237,7 +237,7 @@ func (r *relay) front() {
 	}
 	// Modes that the command has set while it was in the background are its own.
 	if now, err := unix.IoctlGetTermios(r.master, getTermios); err == nil && *now == r.last {
-		_ = unix.IoctlSetTermios(r.master, setTermiosDrain, modes)
+		_ = unix.IoctlSetTermios(r.master, setTermios, modes)
 	}
 	r.note()
 	r.set(rawModes(*modes))
@@ -264,7 +264,7 @@ func (r *relay) back() {
 func (r *relay) behind() {
 	if modes, err := unix.IoctlGetTermios(r.master, getTermios); err == nil {
 		modes.Oflag &^= unix.OPOST
-		_ = unix.IoctlSetTermios(r.master, setTermiosDrain, modes)
+		_ = unix.IoctlSetTermios(r.master, setTermios, modes)
 	}
 	r.note()
 }
@@ -278,7 +278,7 @@ func (r *relay) note() {
 
 // set changes the modes of the outer terminal.
 func (r *relay) set(modes unix.Termios) {
-	withBlocked(unix.SIGTTOU, func() { _ = unix.IoctlSetTermios(r.tty.fd, setTermiosDrain, &modes) })
+	withBlocked(unix.SIGTTOU, func() { _ = unix.IoctlSetTermios(r.tty.fd, setTermios, &modes) })
 }
 
 // hangup: the outer terminal is gone, and so is this end of the inner one. The inner vaultexec sees the same.

@@ -12,19 +12,27 @@ const farewell = time.Second
 
 // shutDown puts everything in order after the command and its group have ended. In this order:
 //
-//  1. files with secrets are removed, which waits for nobody
-//  2. as PID 1: what an end without a command has left is told to end (pid1.go)
+//  1. as PID 1: what an end without a command has left is told to end (pid1.go), which has its own limit
+//  2. files with secrets are removed: a network file system may hang
 //  3. the watch and the keeping of the token end, and the token is revoked; meanwhile
 //  4. the rest of the masked output is written
 //
 // Messages are flushed by whoever ends the process.
 func (s *supervisor) shutDown(finish func(context.Context)) {
-	s.files.removeAll()
 	if !s.toldAll {
 		endAll()
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), farewell)
 	defer cancel()
+	removed := make(chan struct{})
+	go func() {
+		defer close(removed)
+		s.files.removeAll()
+	}()
+	select {
+	case <-removed:
+	case <-ctx.Done():
+	}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

@@ -110,7 +110,7 @@ func (w backgroundWriter) Write(b []byte) (n int, err error) {
 // terminal is not shared: `vaultexec -- yes | less` starts when less may have set its own modes, and ends after it.
 func (t *terminal) restoreModes() {
 	if t.modes != nil && t.inFront() == t.group {
-		withBlocked(unix.SIGTTOU, func() { _ = unix.IoctlSetTermios(t.fd, setTermiosDrain, t.modes) })
+		withBlocked(unix.SIGTTOU, func() { _ = unix.IoctlSetTermios(t.fd, setTermios, t.modes) })
 	}
 }
 
