@@ -202,8 +202,8 @@ func (a *app) withVault(ctx context.Context, s *settings, f func(context.Context
 
 // patience is --wait, with one line that says what is waited for.
 func (a *app) patience(s *settings) vault.Patience {
-	return vault.Patience{Wait: waitTime(s), Start: time.Now(), Notice: func(cause string) {
-		a.ui.log.Info("waiting for Vault: " + cause)
+	return vault.Patience{Wait: waitTime(s), Start: time.Now(), Notice: func(f *fault.Error) {
+		a.ui.log.Info("waiting for Vault: " + f.Why)
 	}}
 }
 

@@ -449,6 +449,8 @@ var undriven = map[string]string{
 	"its latest version is dele": "a policy of patch alone: rotate_test.go",
 	"reads back with another":    "a write that is lost: internal/vault",
 	"cannot be read back after":  "a replica that stays behind: internal/vault",
+	"which is not mounted here":  "needs a namespace without /proc: processtest",
+	"its folder %q was removed":  "beside a command: processtest",
 }
 
 // TestErrorsAreComplete looks for every place in the sources that makes a failure, and for its text in the set.

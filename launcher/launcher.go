@@ -262,8 +262,12 @@ func (l *launch) fetch(ctx context.Context) ([]fetched, error) {
 
 // patience is how long a Vault that is away is waited for, from start on.
 func (l *launch) patience(start time.Time) vault.Patience {
-	return vault.Patience{Wait: l.Wait, Start: start, Notice: func(cause string) {
-		l.Log.Warn("waiting for Vault: "+cause, "wait", waitText(l.Wait))
+	return vault.Patience{Wait: l.Wait, Start: start, Files: true, Notice: func(f *fault.Error) {
+		text := "waiting for Vault: " + f.Why
+		if f.Passing {
+			text = "waiting for a credential: " + f.Error()
+		}
+		l.Log.Warn(text, "wait", waitText(l.Wait))
 	}}
 }
 

@@ -75,6 +75,7 @@ type Error struct {
 	Why  string // the cause: "permission denied"
 	Hint string // what to do about it; may be empty
 
+	Passing    bool          // somebody else may be about to end it, whatever its kind: a credential file that is not written yet
 	Exit       int           // exit code in place of the kind's, if not 0
 	RetryAfter time.Duration // how long the server asked to wait; 0 if it did not
 	Err        error         // what errors.Is and errors.As may find; never printed

@@ -27,6 +27,7 @@ const (
 	tooLarge    = "spread it over several paths, or keep it elsewhere, encrypted with a key that is in Vault"
 	whyNoSecret = "no such secret"
 	whyNoMount  = "no such mount"
+	whyEmpty    = "it is empty"
 
 	whyNoNamespace = "no such namespace"
 
@@ -53,6 +54,8 @@ var answers = []rule{
 	{status: 400, text: "check-and-set parameter required", kind: fault.Denied, why: "the engine insists on check-and-set, and the version is not known", hint: "allow read on the secret itself, on its subkeys or on its metadata"},
 	{status: 400, text: "check-and-set", kind: fault.Conflict, why: "somebody else changed it at the same time"},
 	{status: 400, text: "LDAP Result Code 200", kind: fault.Away, why: "Vault cannot reach the directory"},
+	{status: 400, text: "replication DR secondary", kind: fault.Away, why: "the server is a disaster recovery secondary, which serves no secrets", hint: "give the address of the primary cluster"},
+	{status: 401, kind: fault.Refused, why: "HTTP 401: credentials are wanted that are none of Vault's", hint: "something in front of Vault asks for a login of its own: name the Vault behind it, or give what it wants in VAULT_HEADERS"},
 	{status: 403, text: "invalid token", kind: fault.BadToken, why: whyBadToken},
 	{status: 403, text: "permission denied", exact: true, kind: fault.BadToken, why: whyBadToken},
 	{status: 403, text: "bad token", kind: fault.BadToken, why: whyBadToken},
@@ -63,12 +66,18 @@ var answers = []rule{
 	{status: 404, text: "namespace not found", kind: fault.Missing, why: whyNoNamespace, hint: "correct --namespace or VAULT_NAMESPACE"},
 	{status: 404, text: "unsupported path", kind: fault.Missing, why: "not a path of this engine"},
 	{status: 404, kind: fault.Missing, why: whyNoSecret},
+	{status: 408, kind: fault.Away, why: "the request took too long for the server"},
+	{status: 472, kind: fault.Away, why: "the server is a disaster recovery secondary, which serves no secrets", hint: "give the address of the primary cluster"},
+	{status: 473, kind: fault.Away, why: "the server is a performance standby that cannot answer now", hint: "give the address of a load balancer or of the active node"},
 	{status: 405, kind: fault.Missing, why: whyUnsupported},
 	{status: 412, text: "X-Vault-Request", kind: fault.Defect, why: "the request lacks a header"},
 	{status: 412, kind: fault.Away, why: "the server has not caught up with an earlier write"},
 	{status: 413, kind: fault.Value, why: "the request is too large for Vault", hint: tooLarge},
 	{status: 429, text: "rate limit quota exceeded", kind: fault.Away, why: "a rate limit quota of Vault is exceeded"},
 	{status: 429, kind: fault.Away, why: "too many requests"},
+	{status: 500, text: "failed to look up namespace from the token", kind: fault.BadToken, why: "the token is of another namespace or cluster"},
+	{status: 500, text: "no namespace", kind: fault.BadToken, why: "the token is of another namespace or cluster"},
+	{status: 500, text: "illegal base64", kind: fault.BadToken, why: "the token is damaged, or of another cluster"},
 	{status: 500, text: "JSON string value exceeds", kind: fault.Value, why: "a value is too long for Vault", hint: tooLarge},
 	{status: 500, text: "JSON object exceeds", kind: fault.Value, why: "too many keys for Vault", hint: "spread them over several paths"},
 	{status: 500, text: "value being too large", kind: fault.Value, why: "the secret is too large for Vault's storage", hint: tooLarge},
@@ -96,6 +105,26 @@ var logins = []rule{
 	{status: 500, text: "password cannot be of zero length", kind: fault.Refused, why: "the password is empty"},
 	{status: 500, text: "failed to determine alias name", kind: fault.Refused, why: "Vault cannot tell who this is"},
 	{status: 500, text: "missing role_id", kind: fault.Refused, why: "the role id is missing"},
+}
+
+// unreached are words of Go's network errors, and of the libraries that the auth methods use, in what Vault says when it cannot
+// reach what it checks a login with: keys of a JWT's issuer, a directory, a cluster's API. It words them as a refusal (400), or
+// as a failure of its own.
+var unreached = []string{
+	"connection refused", "connection reset", "no such host", "i/o timeout", "no route to host", "network is unreachable", "host is down",
+	"TLS handshake timeout", "context deadline exceeded", "Client.Timeout", "server misbehaving",
+	"fetching keys", "get keys failed", "error fetching OIDC", "502 Bad Gateway", "503 Service Unavailable", "504 Gateway",
+	`LDAP Result Code 51 "Busy"`, `LDAP Result Code 52 "Unavailable"`,
+}
+
+// cannotCheck reports whether an error answer to a login is not about the credential.
+func cannotCheck(a *Answer) bool {
+	if a.Status != http.StatusBadRequest && a.Status < http.StatusInternalServerError {
+		return false
+	}
+	return slices.ContainsFunc(a.Errors, func(e string) bool {
+		return slices.ContainsFunc(unreached, func(words string) bool { return strings.Contains(e, words) })
+	})
 }
 
 func (r rule) fits(status int, errs []string) bool {
@@ -167,6 +196,10 @@ func (c *Client) understand(r request, resp *http.Response, body []byte) (*Answe
 // judge finds the failure that an error answer means.
 func (c *Client) judge(r request, a *Answer, resp *http.Response) error {
 	e := &fault.Error{What: r.what, RetryAfter: retryAfter(resp)}
+	if r.login && cannotCheck(a) {
+		e.Kind, e.Why, e.Hint = fault.Away, "Vault cannot check the login now: "+r.serverWords(a.Errors), "Vault itself must reach what the method asks: the JWT's issuer, the directory or the cluster's API"
+		return e
+	}
 	tables := [][]rule{answers}
 	if r.login {
 		tables = [][]rule{logins, answers}
@@ -197,6 +230,12 @@ func (c *Client) judge(r request, a *Answer, resp *http.Response) error {
 		}
 	}
 	return e
+}
+
+// wrappedAnswer is the failure of an answer that holds a wrapping token in place of what was asked for.
+func wrappedAnswer(what string) *fault.Error {
+	return &fault.Error{Kind: fault.Denied, What: what, Why: "Vault gave a wrapping token in place of the answer",
+		Hint: "a control group wants the approval of others first, which no start waits for: use a path without one. If there is none, something in front of Vault adds X-Vault-Wrap-TTL: take that out"}
 }
 
 const tokenHint = "it may have expired or been revoked or used up, or may not be used from this address: log in again (`vault login`), or give another token"

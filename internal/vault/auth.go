@@ -86,7 +86,7 @@ func PasswordFileSource(option, path string) Source {
 // CheckPassword refuses what could not be a password: Vault answers an empty one with an internal error.
 func CheckPassword(source, s string) (Text, error) {
 	if s == "" {
-		return Text{}, &fault.Error{Kind: fault.Usage, What: "cannot use " + source, Why: "it is empty", Hint: "put the password there, on one line"}
+		return Text{}, &fault.Error{Kind: fault.Usage, What: "cannot use " + source, Why: whyEmpty, Hint: "put the password there, on one line"}
 	}
 	return Text{s}, nil
 }
@@ -104,6 +104,9 @@ func rereadable(path string, read func() (Text, error)) Source {
 		info, err := os.Stat(path)
 		pipe := err == nil && info.Mode()&(fs.ModeNamedPipe|fs.ModeSocket|fs.ModeCharDevice) != 0
 		t, err := read()
+		if f := fault.Of(err); err != nil && (errors.Is(err, fs.ErrNotExist) || f.Why == whyEmpty) {
+			f.Passing = true // an init container, a sidecar or systemd may be writing it just now
+		}
 		if pipe && err == nil {
 			kept = t
 		}
@@ -296,7 +299,7 @@ func (l *authenticator) grantOf(answer *Answer, at time.Time) (grant, error) {
 	refused := &fault.Error{Kind: fault.Refused, What: l.what()}
 	switch {
 	case answer.Wrapped:
-		return grant{}, &fault.Error{Kind: fault.Usage, What: l.what(), Why: "the answer is wrapped", Hint: "something in front of Vault adds X-Vault-Wrap-TTL: take that out"}
+		return grant{}, wrappedAnswer(l.what())
 	case answer.Auth == nil:
 		return grant{}, notVaults(l.what(), "no token in it")
 	case answer.Auth.ClientToken == "" && len(answer.Auth.MFA) > 0 && string(answer.Auth.MFA) != "null":

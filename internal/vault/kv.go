@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
@@ -239,7 +240,7 @@ func secretV2(p Path, a *Answer) (*Secret, error) {
 
 func notUnderstood(p Path, a *Answer) error {
 	if a.Wrapped {
-		return &fault.Error{Kind: fault.Usage, What: cannotRead(p), Why: "the answer is wrapped", Hint: "something in front of Vault adds X-Vault-Wrap-TTL: take that out"}
+		return wrappedAnswer(cannotRead(p))
 	}
 	return notVaults(cannotRead(p), "no secret in it")
 }
@@ -377,6 +378,9 @@ func (c *Client) askServer(ctx context.Context, p Path) (Engine, error) {
 	a, err := c.do(ctx, request{what: cannotRead(p), path: "sys/internal/ui/mounts/" + full})
 	if err != nil {
 		f := fault.Of(err)
+		if a != nil && a.Status == http.StatusForbidden && strings.HasPrefix(f.Why, whyNotVault) {
+			f.Kind, f.Hint = fault.Address, "something in front of Vault does not let /v1/sys/ through: say which version the mount is with --kv-version 2 (or 1), which saves the question"
+		}
 		if f.Kind == fault.Denied && p.Mount != "" {
 			f.Hint = fmt.Sprintf("the token's policies need: path %q { capabilities = [\"read\"] } on KV version 2, path %q on version 1", p.Mount+"/data/"+p.Name, p.Mount+"/"+p.Name)
 		}

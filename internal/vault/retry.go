@@ -20,7 +20,8 @@ const (
 type Patience struct {
 	Wait   time.Duration      // over all attempts; 0 means one attempt, Forever no bound
 	Start  time.Time          // when the wait began; zero for the call of Do
-	Notice func(cause string) // called when waiting begins and when its cause changes; may be nil
+	Files  bool               // a credential file that is missing or empty is waited for as well
+	Notice func(*fault.Error) // called when waiting begins and when its cause changes; may be nil
 }
 
 // Do calls attempt until it does not fail with something that waiting can cure, until Wait is over or ctx is done. Delays
@@ -38,13 +39,13 @@ func (p Patience) Do(ctx context.Context, attempt func(context.Context) error) e
 	told := ""
 	for n := 1; ; n++ {
 		err := attempt(ctx)
-		f := awayIn(err)
+		f := p.awayIn(err)
 		if f == nil || p.Wait == 0 {
 			return err
 		}
 		if ctx.Err() == nil {
 			if f.Why != told && p.Notice != nil {
-				p.Notice(f.Why)
+				p.Notice(f)
 				told = f.Why
 			}
 			if sleep(ctx, max(backoff(n), f.RetryAfter)) {
@@ -59,10 +60,10 @@ func (p Patience) Do(ctx context.Context, attempt func(context.Context) error) e
 }
 
 // awayIn returns the failure to wait for, or nil when some failure in err cannot be cured by waiting.
-func awayIn(err error) *fault.Error {
+func (p Patience) awayIn(err error) *fault.Error {
 	all := fault.All(err)
 	for _, f := range all {
-		if !f.Kind.Retryable() {
+		if !f.Kind.Retryable() && !(p.Files && f.Passing) {
 			return nil
 		}
 	}

@@ -39,7 +39,7 @@ func TestPatience(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				begin, n, notices := time.Now(), 0, 0
-				err := Patience{Wait: c.wait, Notice: func(string) { notices++ }}.Do(t.Context(), func(context.Context) error {
+				err := Patience{Wait: c.wait, Notice: func(*fault.Error) { notices++ }}.Do(t.Context(), func(context.Context) error {
 					if n++; n <= c.fails {
 						return c.with
 					}
@@ -108,7 +108,7 @@ func TestPatienceNewCause(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var told []string
 		n := 0
-		err := Patience{Wait: 30 * time.Second, Notice: func(c string) { told = append(told, c) }}.Do(t.Context(), func(ctx context.Context) error {
+		err := Patience{Wait: 30 * time.Second, Notice: func(f *fault.Error) { told = append(told, f.Why) }}.Do(t.Context(), func(ctx context.Context) error {
 			if n++; n < 3 {
 				return away("refused")
 			}

@@ -60,7 +60,7 @@ func CheckCredential(source, s string) (Text, error) {
 	e := &fault.Error{Kind: fault.Usage, What: "cannot use " + source}
 	switch {
 	case s == "":
-		e.Why, e.Hint = "it is empty", "put the credential there, and nothing else"
+		e.Why, e.Hint = whyEmpty, "put the credential there, and nothing else"
 	case strings.IndexFunc(s, func(r rune) bool { return r <= ' ' || r >= 0x7f }) >= 0:
 		e.Why, e.Hint = "it holds a blank, a line break or a character that no credential has", "put the credential there, and nothing else"
 	default:
