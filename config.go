@@ -470,7 +470,7 @@ func (r *configReader) fromHere(o option, text string) string {
 	switch {
 	case o.name == "file":
 		var ok bool
-		if head, name, ok = strings.Cut(text, "="); !ok {
+		if head, name, ok = strings.Cut(text, "="); !ok || strings.Contains(head, ",") { // NAME,mode=0444 is a file in memory
 			return text
 		}
 		head += "="

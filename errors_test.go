@@ -44,6 +44,9 @@ vaultexec --prefix 1 --path app -- true
 vaultexec --require 'A B' --path app -- true
 vaultexec --stop-signal SIGFOO --path app -- true
 vaultexec --chdir /no/such/folder --path app -- true
+vaultexec --path app --file A,mode=4400 --file B,mode=0666 -- true
+vaultexec --path app --file A,owner=no-such-user -- true
+vaultexec --path app --file A,owner= -- true
 vaultexec --ok-exit 300 --ok-exit 4 --ok-exit 4=1 --path app -- true
 vaultexec --supervise --replace --path app -- true
 vaultexec --watch --interval 1ms --path app -- true

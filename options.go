@@ -12,6 +12,7 @@ import (
 
 	"github.com/agenticverz/vaultexec/internal/fault"
 	"github.com/agenticverz/vaultexec/internal/vault"
+	"github.com/agenticverz/vaultexec/launcher"
 )
 
 // option is one option of the command line, the one source for the parser, the variables and every help text.
@@ -71,7 +72,7 @@ var options = []option{
 	{name: "keep-existing", env: ownVar("KEEP_EXISTING"), group: groupChild, usage: "a variable that is already set wins over Vault"},
 	{name: "clean-env", env: ownVar("CLEAN_ENV"), group: groupChild, usage: "start from an empty environment with PATH, HOME, TERM, TZ and LANG"},
 	{name: "pass", arg: "GLOB", list: true, env: ownVar("PASS"), group: groupChild, usage: "with --clean-env: keep those variables too"},
-	{name: "file", arg: "NAME[:base64][=PATH]", list: true, env: ownVar("FILE"), group: groupChild, usage: "hand the secret NAME over as a file, whose path is in NAME_FILE: sealed in memory, or at PATH until the end"},
+	{name: "file", arg: "NAME[:base64][=PATH][,mode=MODE][,owner=USER:GROUP]", list: true, env: ownVar("FILE"), group: groupChild, usage: "hand the secret NAME over as a file, whose path is in NAME_FILE: sealed in memory, or at PATH until the end; mode 0400 and vaultexec's user unless it says else"},
 	{name: "allow-disk", env: ownVar("ALLOW_DISK"), group: groupChild, usage: "let the PATH of --file be on a disk, which keeps what was written there"},
 	{name: "mask", env: ownVar("MASK"), group: groupChild, usage: "replace the secrets by *** in what the command prints, also in base64, URLs, JSON, hexadecimal and shell quotes"},
 	{name: "mask-min", arg: "BYTES", env: ownVar("MASK_MIN"), def: "6", group: groupChild, usage: "with --mask: leave shorter secrets as they are"},
@@ -242,7 +243,7 @@ func (s *settings) all(name string) []setting {
 	}
 	for _, env := range o.env {
 		if v := s.environ(env); v != "" {
-			for _, item := range splitList(v) {
+			for _, item := range wholeItems(o, splitList(v)) {
 				out = append(out, setting{text: item, from: env, source: fromVariable})
 			}
 			return out
@@ -271,6 +272,22 @@ func splitList(v string) []string {
 		if item = strings.TrimSpace(item); item != "" {
 			out = append(out, item)
 		}
+	}
+	return out
+}
+
+// wholeItems puts together what the commas of a list have parted: an option of --file belongs to the file before it.
+func wholeItems(o option, items []string) []string {
+	if o.name != "file" {
+		return items
+	}
+	var out []string
+	for _, item := range items {
+		if len(out) > 0 && launcher.IsFileOption(item) {
+			out[len(out)-1] += "," + item
+			continue
+		}
+		out = append(out, item)
 	}
 	return out
 }

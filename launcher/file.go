@@ -23,6 +23,16 @@ type FileSpec struct {
 	Name   string
 	Path   string // absolute; "" for a sealed file in memory
 	Base64 bool   // the secret is the base64 of what the file holds
+
+	access *access // nil without options
+}
+
+// who says who may read the file.
+func (f *FileSpec) who() access {
+	if f.access == nil {
+		return ownAccess
+	}
+	return *f.access
 }
 
 // Variable is the name of the variable that holds the path.
@@ -39,12 +49,16 @@ func (f *FileSpec) place() string {
 // memoryPath names a descriptor of whoever opens the path. The number is known only when the file is made.
 func memoryPath(fd int) string { return fmt.Sprintf("/proc/self/fd/%d", fd) }
 
-// ParseFile reads NAME[:base64][=PATH]. The path is made absolute: the command may change its folder.
+// ParseFile reads NAME[:base64][=PATH][,mode=MODE][,owner=USER[:GROUP]]. The path is made absolute: the command may change its folder.
 func ParseFile(text string) (FileSpec, error) {
 	bad := func(why, hint string) (FileSpec, error) {
 		return FileSpec{}, &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot use %q", text), Why: why, Hint: hint}
 	}
-	name, path, hasPath := strings.Cut(text, "=")
+	rest, who, err := cutAccess(text)
+	if err != nil {
+		return bad(err.Error(), "write it as TLS_KEY=/run/app/tls.key,mode=0440,owner=app:ssl; also 1000:1000, or :ssl")
+	}
+	name, path, hasPath := strings.Cut(rest, "=")
 	name, coding, coded := strings.Cut(name, ":")
 	switch {
 	case !IsName(name):
@@ -55,8 +69,10 @@ func ParseFile(text string) (FileSpec, error) {
 		return bad("its path names no file", "write it as TLS_KEY=/run/app/tls.key")
 	}
 	f := FileSpec{Name: name, Base64: coded}
+	if who != ownAccess {
+		f.access = &who
+	}
 	if hasPath {
-		var err error
 		if f.Path, err = filepath.Abs(path); err != nil {
 			return bad("the current folder is gone", "write an absolute path")
 		}
@@ -218,7 +234,7 @@ func memoryFiles(env *Env) (environ []string, fds []int, err error) {
 		if v.File.Path != "" || v.unused() {
 			continue
 		}
-		fd, err := sealedFile(v.Name, v.Value.Reveal())
+		fd, err := sealedFile(v.Name, v.Value.Reveal(), v.File.who())
 		if err != nil {
 			f := fileFault("in memory for "+v.Name, err)
 			if f.Hint == "" {
@@ -243,7 +259,7 @@ func (f *files) stage(env *Env) error {
 		if v.File.Path == "" {
 			continue
 		}
-		s, err := f.write(v.File.Path, v.Value.Reveal())
+		s, err := f.write(v.File, v.Value.Reveal())
 		if err != nil {
 			f.discard()
 			return fileFault(fmt.Sprintf("%q", v.File.Path), err)
@@ -280,8 +296,9 @@ func (f *files) place(env *Env) error {
 }
 
 // write makes a complete file with a name of its own in the folder of path.
-func (f *files) write(path, content string) (stagedFile, error) {
-	if err := f.check(path); err != nil {
+func (f *files) write(spec *FileSpec, content string) (stagedFile, error) {
+	path := spec.Path
+	if err := f.check(spec); err != nil {
 		return stagedFile{}, err
 	}
 	s := stagedFile{path: path}
@@ -290,9 +307,9 @@ func (f *files) write(path, content string) (stagedFile, error) {
 		return stagedFile{}, err
 	}
 	s.temp = file.Name()
-	_, err = file.WriteString(content)
-	if err == nil { // the umask can only have taken bits away
-		err = file.Chmod(0o400)
+	err = spec.who().put(int(file.Fd()))
+	if err == nil {
+		_, err = file.WriteString(content)
 	}
 	var st unix.Stat_t
 	if err == nil {
@@ -328,7 +345,8 @@ func randomName() string {
 }
 
 // check looks at the place of a file before anything is written there.
-func (f *files) check(path string) error {
+func (f *files) check(spec *FileSpec) error {
+	path := spec.Path
 	dir := filepath.Dir(path)
 	if !f.allowDisk {
 		memory, err := inMemory(dir)
@@ -349,7 +367,7 @@ func (f *files) check(path string) error {
 		return err
 	case st.Mode&unix.S_IFMT != unix.S_IFREG:
 		return errNotRegular
-	case int(st.Uid) != os.Geteuid():
+	case int(st.Uid) != os.Geteuid() && int(st.Uid) != spec.who().uid: // whom an earlier run gave it to
 		return errNotOurs
 	}
 	return nil
@@ -367,6 +385,10 @@ func fileFault(where string, err error) *fault.Error {
 	var e *fault.Error
 	if errors.As(err, &e) {
 		return e
+	}
+	var owner *ownerError
+	if errors.As(err, &owner) {
+		return ownerFault(where, owner)
 	}
 	e = &fault.Error{Kind: fault.Usage, What: "cannot write the file " + where, Why: vault.Errno(err), Err: err}
 	var errno unix.Errno
@@ -396,12 +418,16 @@ func CheckFilePlaces(specs []FileSpec, allowDisk bool) error {
 				faults = append(faults, &fault.Error{Kind: fault.Usage, What: "cannot hand over " + s.Name + " as a file in memory", Err: err,
 					Why:  "its path would be in /proc, which is not mounted here",
 					Hint: fmt.Sprintf("mount /proc, or write it to a memory file system: --file %s=PATH", s.Name)})
+			} else if err := tryMemory(&s); err != nil {
+				faults = append(faults, fileFault("in memory for "+s.Name, err))
 			}
 			continue
 		}
-		if err := f.check(s.Path); err != nil {
+		if err := f.check(&s); err != nil {
 			faults = append(faults, fileFault(fmt.Sprintf("%q", s.Path), err))
 		} else if err := unix.Access(filepath.Dir(s.Path), unix.W_OK|unix.X_OK); err != nil {
+			faults = append(faults, fileFault(fmt.Sprintf("%q", s.Path), err))
+		} else if err := s.who().try(s.Path); err != nil {
 			faults = append(faults, fileFault(fmt.Sprintf("%q", s.Path), err))
 		}
 	}

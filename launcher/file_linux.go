@@ -6,7 +6,7 @@ import "golang.org/x/sys/unix"
 // for who opens /proc/PID/fd/N, and sealed. It is close-on-exec, at a high descriptor, and its offset is 0.
 // (memfd_create(2), fcntl(2) F_ADD_SEALS. MFD_NOEXEC_SEAL is of Linux 6.3; older kernels say EINVAL. The mode comes before
 // the seals, because with that flag a later change of the x bits is refused.)
-func sealedFile(name, content string) (int, error) {
+func sealedFile(name, content string, who access) (int, error) {
 	const flags = unix.MFD_CLOEXEC | unix.MFD_ALLOW_SEALING
 	fd, err := unix.MemfdCreate(name, flags|unix.MFD_NOEXEC_SEAL)
 	if err == unix.EINVAL {
@@ -16,15 +16,15 @@ func sealedFile(name, content string) (int, error) {
 		return -1, err
 	}
 	err = func() error {
+		if err := who.put(fd); err != nil {
+			return err
+		}
 		for b := []byte(content); len(b) > 0; {
 			n, err := unix.Write(fd, b)
 			if err != nil && err != unix.EINTR {
 				return err
 			}
 			b = b[max(n, 0):]
-		}
-		if err := unix.Fchmod(fd, 0o400); err != nil {
-			return err
 		}
 		if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_SEAL|unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_WRITE); err != nil {
 			return err

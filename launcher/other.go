@@ -131,7 +131,7 @@ func liveMembers(group int) []process {
 func checkMemoryFiles() error { return nil }
 
 // sealedFile: there are no sealed files in memory here.
-func sealedFile(string, string) (int, error) { return -1, unix.ENOSYS }
+func sealedFile(string, string, access) (int, error) { return -1, unix.ENOSYS }
 
 // inMemory: no file system can be told from a disk here; --allow-disk takes any.
 func inMemory(dir string) (bool, error) {
