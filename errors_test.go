@@ -439,6 +439,7 @@ var undriven = map[string]string{
 	"is still set":               "a defect",
 	"the address is not valid":   "a defect: the address was checked",
 	"the request cannot be enco": "a defect",
+	"cannot give the file":       "root may give files away: testdata/scripts/file-owner.txtar",
 	"cannot mask the output":     "needs a system without terminals",
 	"no .env file takes":         "no path that Vault takes has them",
 	"it did not answer within":   "a helper that hangs for a minute: outage_test.go",
