@@ -434,6 +434,7 @@ var selfEvident = regexp.MustCompile(`: not (one of|true or false|restart, signa
 // undriven are the failures that no command line brings about by itself, by a part of their text, and why they are not in
 // the set.
 var undriven = map[string]string{
+	"the file does not answer":   "needs a file system or a pipe that hangs (internal/vault, TestCredentialPipe)",
 	"cannot ask for":             "needs a terminal that fails",
 	"no method":                  "a defect",
 	"is still set":               "a defect",

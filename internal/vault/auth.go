@@ -8,9 +8,7 @@ import (
 	"io/fs"
 	"maps"
 	"net/http"
-	"os"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -69,12 +67,12 @@ func TextSource(name, text string) Source {
 
 // FileSource reads a credential from a file at every login. option names where the path came from.
 func FileSource(option, path string) Source {
-	return rereadable(path, func() (Text, error) { return ReadCredential(option, path) })
+	return rereadable(option, path, func() (Text, error) { return ReadCredential(option, path) })
 }
 
 // PasswordFileSource is FileSource for a password, which may hold blanks and any letters; only the line's end is dropped.
 func PasswordFileSource(option, path string) Source {
-	return rereadable(path, func() (Text, error) {
+	return rereadable(option, path, func() (Text, error) {
 		s, err := readSmall(option, path)
 		if err != nil {
 			return Text{}, err
@@ -89,29 +87,6 @@ func CheckPassword(source, s string) (Text, error) {
 		return Text{}, &fault.Error{Kind: fault.Usage, What: "cannot use " + source, Why: whyEmpty, Hint: "put the password there, on one line"}
 	}
 	return Text{s}, nil
-}
-
-// rereadable reads a file at each call, but a pipe, as of --secret-id-file <(…), only once: it has nothing more to say.
-func rereadable(path string, read func() (Text, error)) Source {
-	var mu sync.Mutex
-	var kept Text
-	return func(context.Context) (Text, error) {
-		mu.Lock()
-		defer mu.Unlock()
-		if !kept.Empty() {
-			return kept, nil
-		}
-		info, err := os.Stat(path)
-		pipe := err == nil && info.Mode()&(fs.ModeNamedPipe|fs.ModeSocket|fs.ModeCharDevice) != 0
-		t, err := read()
-		if f := fault.Of(err); err != nil && (errors.Is(err, fs.ErrNotExist) || f.Why == whyEmpty) {
-			f.Passing = true // an init container, a sidecar or systemd may be writing it just now
-		}
-		if pipe && err == nil {
-			kept = t
-		}
-		return t, err
-	}
 }
 
 // grant is what a login gave.

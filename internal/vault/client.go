@@ -188,6 +188,17 @@ func newTransport() *http.Transport {
 // checkAddress accepts http://host, https://host and unix:///socket. A user name or password in the address is sent as basic
 // authentication by vault/api, for a reverse proxy; it stays out of every text.
 func checkAddress(address string) (*url.URL, error) {
+	bad := func(why, hint string) error {
+		return &fault.Error{Kind: fault.Usage, What: "cannot use the address of Vault", Why: why, Hint: hint}
+	}
+	switch {
+	case quoted(address):
+		return nil, bad("it stands in quotes", "leave them out in VAULT_ADDR: only a shell takes them away")
+	case strings.HasSuffix(address, "\r"):
+		return nil, bad("it ends in a carriage return", "the file that VAULT_ADDR was read from has the line ends of Windows: take them out")
+	case strings.TrimSpace(address) != address:
+		return nil, bad("there is a blank before or after it", "correct --address, VAULT_ADDR or VAULT_AGENT_ADDR")
+	}
 	u, err := url.Parse(address)
 	if err != nil { // err quotes the address, which may hold a password
 		return nil, &fault.Error{Kind: fault.Usage, What: "cannot use the address of Vault", Why: "not a URL", Hint: `write it as --address http://127.0.0.1:8200 or VAULT_ADDR`}

@@ -61,12 +61,20 @@ func CheckCredential(source, s string) (Text, error) {
 	switch {
 	case s == "":
 		e.Why, e.Hint = whyEmpty, "put the credential there, and nothing else"
+	case quoted(s):
+		e.Why, e.Hint = "it stands in quotes", "leave them out: only a shell takes them away"
 	case strings.IndexFunc(s, func(r rune) bool { return r <= ' ' || r >= 0x7f }) >= 0:
 		e.Why, e.Hint = "it holds a blank, a line break or a character that no credential has", "put the credential there, and nothing else"
 	default:
 		return Text{s}, nil
 	}
 	return Text{}, e
+}
+
+// quoted reports whether s begins and ends with the same quote, as a line of a file that was meant for a shell does.
+func quoted(s string) bool {
+	s = strings.TrimSpace(s)
+	return len(s) > 1 && (s[0] == '"' || s[0] == '\'') && s[0] == s[len(s)-1]
 }
 
 // helperLimit bounds how long a token helper may take. A person may have to unlock something for it.
