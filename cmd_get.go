@@ -147,6 +147,7 @@ func (a *app) getKey(s *settings, secret *vault.Secret, key string, reveal bool)
 }
 
 func (a *app) getVersions(ctx context.Context, c *vault.Client, s *settings, p vault.Path) error {
+	typed := p
 	p, engine, err := a.resolve(ctx, c, s, p)
 	if err != nil {
 		return err
@@ -160,7 +161,7 @@ func (a *app) getVersions(ctx context.Context, c *vault.Client, s *settings, p v
 		return err
 	})
 	if err != nil {
-		return advise(ctx, c, s, p, err)
+		return advise(ctx, c, s, typed, err)
 	}
 	if s.bool("json") {
 		a.ui.reportJSON(struct {

@@ -47,6 +47,7 @@ are written unless --expand.
 // target is one secret that an import goes to.
 type target struct {
 	path   vault.Path
+	typed  vault.Path // as it was written
 	engine vault.Engine
 	set    map[string]vault.Text
 	report importReport
@@ -217,7 +218,7 @@ func assign(vars map[string]vault.Text, rules []mapRule) ([]*target, error) {
 		}
 		j := slices.IndexFunc(targets, func(t *target) bool { return t.path == rules[i].path })
 		if j < 0 {
-			j, targets = len(targets), append(targets, &target{path: rules[i].path, set: map[string]vault.Text{}})
+			j, targets = len(targets), append(targets, &target{path: rules[i].path, typed: rules[i].path, set: map[string]vault.Text{}})
 		}
 		targets[j].set[name] = vars[name]
 	}
@@ -247,13 +248,17 @@ func (a *app) lookAt(ctx context.Context, c *vault.Client, s *settings, t *targe
 	if t.path, t.engine, err = a.resolve(ctx, c, s, t.path); err != nil {
 		return err
 	}
-	return a.patience(s).Do(ctx, func(ctx context.Context) error {
+	err = a.patience(s).Do(ctx, func(ctx context.Context) error {
 		st, err := c.State(ctx, t.path, t.engine)
+		if err == nil {
+			err = t.compare(st, s.bool("replace"))
+		}
 		if err != nil {
 			return err
 		}
-		return t.compare(st, s.bool("replace"))
+		return misplaced(ctx, c, s, st, t.typed)
 	})
+	return advise(ctx, c, s, t.typed, err)
 }
 
 // compare fills the report of the target by what is there.
@@ -337,6 +342,9 @@ func (a *app) importInto(ctx context.Context, c *vault.Client, s *settings, t *t
 			return nil
 		},
 	}, t.engine)
+	if err != nil && out.Version == 0 {
+		err = advise(ctx, c, s, t.typed, err)
+	}
 	t.report.New, t.report.Verified, t.report.Why = out.Version, out.Verified, out.Why
 	t.report.Written = out.Method != "" && (err == nil || out.Version > 0)
 	return err

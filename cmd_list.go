@@ -47,7 +47,7 @@ func (a *app) list(ctx context.Context, s *settings, words []string) error {
 			if f := fault.Of(err); f.Kind == fault.Missing {
 				f.Why = "there is nothing below it"
 			}
-			return advise(ctx, c, s, p, err)
+			return advise(ctx, c, s, dir, err)
 		}
 		if s.bool("json") {
 			a.ui.reportJSON(struct {

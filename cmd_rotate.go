@@ -80,16 +80,22 @@ func (a *app) rotate(ctx context.Context, s *settings, words []string) error {
 		return err
 	}
 	return a.withVault(ctx, s, func(ctx context.Context, c *vault.Client) error {
+		typed := p
 		p, engine, err := a.resolve(ctx, c, s, p)
 		if err != nil {
 			return err
 		}
 		edit := vault.Edit{
 			Path: p, Set: map[string]vault.Text{key: value}, Patience: a.patience(s), Create: s.bool("create"),
-			Check: func(st vault.State) error { return mayRotate(st, key, s.bool("create")) },
+			Check: func(st vault.State) error {
+				if err := mayRotate(st, key, s.bool("create")); err != nil {
+					return err
+				}
+				return misplaced(ctx, c, s, st, typed)
+			},
 		}
 		if s.bool("dry-run") {
-			return a.rotateDry(ctx, c, s, edit, engine, key)
+			return a.rotateDry(ctx, c, s, edit, engine, key, typed)
 		}
 		if engine.KV == 1 {
 			a.ui.log.Warn(fmt.Sprintf("%s is KV version 1, which has no check-and-set: what somebody else writes to %s at the same moment is lost", engine.Mount, p.Name))
@@ -97,7 +103,7 @@ func (a *app) rotate(ctx context.Context, s *settings, words []string) error {
 		out, err := c.Apply(ctx, edit, engine)
 		r := rotateReportOf(out, key)
 		if err != nil && out.Version == 0 {
-			return adviseRotate(ctx, c, s, p, err)
+			return adviseRotate(ctx, c, s, typed, err)
 		}
 		a.reportRotate(s, r)
 		return err
@@ -129,7 +135,7 @@ const whyNoSecret = "no such secret"
 // adviseRotate looks for the name that was meant, and says what to do when there is none.
 func adviseRotate(ctx context.Context, c *vault.Client, s *settings, p vault.Path, err error) error {
 	err = advise(ctx, c, s, p, err)
-	if f := fault.Of(err); f.Why == whyNoSecret {
+	if f := fault.Of(err); f.Why == whyNoSecret && !strings.Contains(f.Hint, vault.MeantWith) {
 		f.Hint = strings.TrimPrefix(f.Hint+"; --create makes a new one", "; ")
 	}
 	return err
@@ -148,7 +154,7 @@ func rotateReportOf(out vault.Written, key string) rotateReport {
 	return r
 }
 
-func (a *app) rotateDry(ctx context.Context, c *vault.Client, s *settings, edit vault.Edit, engine vault.Engine, key string) error {
+func (a *app) rotateDry(ctx context.Context, c *vault.Client, s *settings, edit vault.Edit, engine vault.Engine, key string, typed vault.Path) error {
 	var st vault.State
 	err := edit.Patience.Do(ctx, func(ctx context.Context) (err error) {
 		st, err = c.State(ctx, edit.Path, engine)
@@ -158,7 +164,7 @@ func (a *app) rotateDry(ctx context.Context, c *vault.Client, s *settings, edit 
 		err = edit.Check(st)
 	}
 	if err != nil {
-		return adviseRotate(ctx, c, s, edit.Path, err)
+		return adviseRotate(ctx, c, s, typed, err)
 	}
 	r := rotateReportOf(vault.Written{Before: st}, key)
 	r.DryRun = true

@@ -237,6 +237,23 @@ func advise(ctx context.Context, c *vault.Client, s *settings, p vault.Path, err
 	return err
 }
 
+// misplaced refuses to make a new secret at a path that begins with its mount, as the Vault CLI takes it: nobody would look for
+// it there. A path with a slash in front is taken at its word, and so is one of another mount's name where --mount was given.
+func misplaced(ctx context.Context, c *vault.Client, s *settings, st vault.State, typed vault.Path) error {
+	switch {
+	case st.Exists, st.Gone != nil, !strings.Contains(typed.Name, "/"):
+		return nil
+	case st.Blind && !s.bool("create"): // a patch makes nothing
+		return nil
+	}
+	hint := c.Meant(ctx, typed, !s.isSet("mount"))
+	if hint == "" {
+		return nil
+	}
+	return &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot make %s", st.Path), Why: "there is no such secret yet, and its path begins with a mount",
+		Hint: hint + fmt.Sprintf("; for a new secret of this name write %q", "/"+vault.EscapePath(st.Path.String()))}
+}
+
 // resolve finds the engine of a path, waiting for a Vault that is away, and makes sure that it is KV.
 func (a *app) resolve(ctx context.Context, c *vault.Client, s *settings, p vault.Path) (vault.Path, vault.Engine, error) {
 	var e vault.Engine

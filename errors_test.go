@@ -218,6 +218,7 @@ vaultexec rotate app KE
 vaultexec rotate deleted KEY
 vaultexec import deleted dotenv
 vaultexec import app dotenv
+vaultexec import agenticverz/fresh dotenv
 vaultexec import fresh dotenv --write-references dotenv
 vaultexec import two --mount team/kv --map A=app --map B=/team/kv/app
 vaultexec get --reveal null#KEY

@@ -11,11 +11,12 @@ import (
 	"github.com/agenticverz/vaultexec/internal/fault"
 )
 
-// Advise tries to better the hint of a failure about p by asking Vault: the nearest existing name for a missing secret when
-// the token may list, the mounts that the token sees for one that was looked for in a mount nobody named. It takes at most
-// two requests and one second, and leaves the failure as it is when they do not help.
+// Advise tries to better the hint of a failure about p, as it was written, by asking Vault: the nearest existing name for a
+// missing secret when the token may list, the path that was meant by one that begins with its mount, the mounts that the token
+// sees for one that was looked for in a mount nobody named. It takes at most two requests and one second, and leaves the failure
+// as it is when they do not help.
 func (c *Client) Advise(ctx context.Context, p Path, f *fault.Error, mountIsDefault bool) {
-	if f.Kind != fault.Missing && !(f.Kind == fault.Denied && mountIsDefault) {
+	if f.Kind != fault.Missing && f.Kind != fault.Denied {
 		return
 	}
 	if _, ok := identityToken(p); ok { // no mount of secrets was meant
@@ -23,31 +24,48 @@ func (c *Client) Advise(ctx context.Context, p Path, f *fault.Error, mountIsDefa
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	if f.Kind == fault.Missing && f.Why != whyNoMount {
-		if f.Hint == "" {
-			f.Hint = c.nearestName(ctx, p)
-		}
-		if f.Hint != "" || !mountIsDefault {
-			return
-		}
+	if f.Kind == fault.Missing && f.Why != whyNoMount && f.Hint == "" {
+		f.Hint = c.nearestName(ctx, p)
+	}
+	if f.Kind == fault.Missing && f.Hint != "" {
+		return
+	}
+	if hint := c.Meant(ctx, p, false); hint != "" {
+		adviseMeant(f, hint, p)
+		return
+	}
+	if f.Kind == fault.Denied && !mountIsDefault && !strings.Contains(p.Name, "/") { // not written like another mount's
+		return
 	}
 	mounts, err := c.VisibleMounts(ctx)
 	if err != nil || len(mounts) == 0 {
 		return
 	}
-	names := make([]string, 0, len(mounts))
+	if hint := c.otherMount(p, mounts); hint != "" && p.Mount != "" {
+		adviseMeant(f, hint, p)
+		return
+	}
+	var names []string
 	for _, m := range mounts {
 		if m.KV != 0 {
 			names = append(names, m.Mount)
 		}
 	}
 	switch {
-	case len(names) == 0 || slices.Contains(names, p.Mount):
-	case mountIsDefault:
+	case len(names) == 0, slices.ContainsFunc(names, p.isIn):
+	case p.Mount == defaultMount && mountIsDefault:
 		f.Hint = fmt.Sprintf("no --mount was given, so %q was used; the token can see: %s", p.Mount, strings.Join(names, ", "))
-	default:
+	case f.Kind == fault.Missing, p.Mount == "", mountIsDefault:
 		f.Hint = "the token can see the mounts: " + strings.Join(names, ", ")
 	}
+}
+
+// defaultMount is what --mount is when nobody gives it.
+const defaultMount = "secret"
+
+// isIn reports whether the mount is where p is.
+func (p Path) isIn(mount string) bool {
+	return p.Mount == mount || p.Mount == "" && strings.HasPrefix(p.Name, mount+"/")
 }
 
 // nearestName asks for the names beside a secret that does not exist.

@@ -114,7 +114,7 @@ func (c *Client) folderEngine(ctx context.Context, p Path, kvVersion int) (Engin
 		f := *fault.Of(err)
 		f.What = cannotList(p)
 		if f.Kind == fault.Denied && p.Mount != "" {
-			f.Hint = fmt.Sprintf("the token's policies need: path %q { capabilities = [\"list\"] } and path %q { capabilities = [\"read\"] } on KV version 2, path %q { capabilities = [\"list\", \"read\"] } on version 1",
+			f.Hint = fmt.Sprintf(policyHint+"path %q { capabilities = [\"list\"] } and path %q { capabilities = [\"read\"] } on KV version 2, path %q { capabilities = [\"list\", \"read\"] } on version 1",
 				p.Mount+"/metadata/"+p.Name, p.Mount+"/data/"+p.Name+"*", p.Mount+"/"+p.Name+"*")
 		}
 		return Engine{}, &f

@@ -182,7 +182,9 @@ func (c *Client) finishV2(p Path, a *Answer, err error) (*Secret, error) {
 	case f.Kind == fault.Missing && p.Version > 0 && f.Why == whyNoSecret:
 		f.Why = "no such secret, or no such version of it"
 	case f.Kind == fault.Denied && f.Hint == "":
-		f.Hint = PolicyHint(p.Mount+"/data/"+p.Name, "read")
+		if f.Hint = superfluous(p); f.Hint == "" {
+			f.Hint = PolicyHint(p.Mount+"/data/"+p.Name, "read")
+		}
 	}
 	if f.Kind == fault.Missing && f.Hint == "" {
 		f.Hint = superfluous(p)
@@ -194,7 +196,7 @@ func (c *Client) finishV2(p Path, a *Answer, err error) (*Secret, error) {
 func superfluous(p Path) string {
 	for _, prefix := range []string{"data/", "metadata/"} {
 		if rest, ok := strings.CutPrefix(p.Name, prefix); ok && rest != "" {
-			return fmt.Sprintf("leave %q out: it belongs to Vault's API, write %q", prefix, rest)
+			return fmt.Sprintf("leave %q out: it belongs to Vault's API, write %q", prefix, "/"+p.Mount+"/"+EscapePath(rest))
 		}
 	}
 	return ""
@@ -215,9 +217,11 @@ func deleted(p Path, d dataV2) error {
 	return e
 }
 
+const policyHint = "the token's policies need: "
+
 // PolicyHint is the policy rule that would allow it, and a word on what a narrow policy hides.
 func PolicyHint(path, capability string) string {
-	return fmt.Sprintf("the token's policies need: path %q { capabilities = [%q] } (a narrow policy shows a missing secret as denied, too)", path, capability)
+	return fmt.Sprintf(policyHint+"path %q { capabilities = [%q] } (a narrow policy shows a missing secret as denied, too)", path, capability)
 }
 
 func secretV2(p Path, a *Answer) (*Secret, error) {
@@ -382,7 +386,7 @@ func (c *Client) askServer(ctx context.Context, p Path) (Engine, error) {
 			f.Kind, f.Hint = fault.Address, "something in front of Vault does not let /v1/sys/ through: say which version the mount is with --kv-version 2 (or 1), which saves the question"
 		}
 		if f.Kind == fault.Denied && p.Mount != "" {
-			f.Hint = fmt.Sprintf("the token's policies need: path %q { capabilities = [\"read\"] } on KV version 2, path %q on version 1", p.Mount+"/data/"+p.Name, p.Mount+"/"+p.Name)
+			f.Hint = fmt.Sprintf(policyHint+"path %q { capabilities = [\"read\"] } on KV version 2, path %q on version 1", p.Mount+"/data/"+p.Name, p.Mount+"/"+p.Name)
 		}
 		return Engine{}, f
 	}
