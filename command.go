@@ -15,6 +15,7 @@ import (
 
 	"github.com/agenticverz/vaultexec/internal/fault"
 	"github.com/agenticverz/vaultexec/internal/vault"
+	"github.com/agenticverz/vaultexec/launcher"
 )
 
 // command is a subcommand that starts no program: it does one thing, most in Vault, and reports it.
@@ -165,6 +166,7 @@ func (a *app) interruptible(f func(context.Context) error) error {
 			signal.Notify(sigs, sig)
 		}
 	}
+	launcher.CatchQuit()
 	defer signal.Stop(sigs)
 	done := make(chan error, 1)
 	go func() { done <- f(ctx) }()

@@ -328,6 +328,7 @@ func (b *envBuilder) finish(inherited []string) *Env {
 // their pointers.
 func checkSize(env *Env, argv []string, stackLimit uint64) error {
 	const pointer = strconv.IntSize / 8
+	const added = 4096 // the program's path, a #! line's interpreter, and what the stub for a terminal needs
 	total := uint64(2 * pointer)
 	for _, s := range argv {
 		total += uint64(len(s) + 1 + pointer)
@@ -337,7 +338,8 @@ func checkSize(env *Env, argv []string, stackLimit uint64) error {
 		total += uint64(len(s) + 1 + pointer)
 	}
 	limit := min(max(stackLimit/4, 128<<10), 6<<20)
-	if total+4096 <= limit { // room for the path of the program and what the kernel adds
+	total += added
+	if total <= limit {
 		return nil
 	}
 	vars := slices.DeleteFunc(slices.Clone(env.Vars), func(v Variable) bool { return v.File != nil })
@@ -346,7 +348,7 @@ func checkSize(env *Env, argv []string, stackLimit uint64) error {
 	for _, v := range vars[:min(3, len(vars))] {
 		largest = append(largest, fmt.Sprintf("%s (%s, %d bytes)", v.Name, v.Origin, len(v.Value.Reveal())))
 	}
-	return &fault.Error{Kind: fault.Value, What: "cannot start the command", Why: fmt.Sprintf("arguments and environment take %d bytes, and the kernel takes %d", total, limit),
+	return &fault.Error{Kind: fault.Value, What: "cannot start the command", Why: fmt.Sprintf("arguments and environment take %d bytes with what the kernel adds, and it takes %d", total, limit),
 		Hint: "hand the largest over as files with --file, or raise the stack limit (ulimit -s); the largest are " + strings.Join(largest, ", ")}
 }
 

@@ -164,6 +164,10 @@ func TestCheckSize(t *testing.T) {
 		t.Errorf("%d bytes fail the check, and 16 KiB more pass the kernel", low)
 	}
 	f := fault.Of(checkSize(at(low+1), argv, stack))
+	var taken, limit int
+	if _, err := fmt.Sscanf(f.Why, "arguments and environment take %d bytes with what the kernel adds, and it takes %d", &taken, &limit); err != nil || taken != limit+1 {
+		t.Errorf("%d bytes are too many by one: %s", low+1, f.Why)
+	}
 	if f.Kind != fault.Value || !strings.Contains(f.Hint, "V0 (m/p#k, 100000 bytes), V1 (m/p#k, 100000 bytes), V2 (m/p#k, ") || strings.Contains(f.Error()+f.Hint, "xxx") {
 		t.Errorf("%v; %s", f, f.Hint)
 	}

@@ -35,6 +35,9 @@ func TakeEnviron() []string { return os.Environ() }
 
 func setParentDeath(*syscall.SysProcAttr, syscall.Signal) bool { return true }
 
+// CatchQuit does nothing: Go has had SIGQUIT all the time.
+func CatchQuit() {}
+
 func becomeSubreaper() {}
 
 func isSubreaper() bool { return false }

@@ -41,6 +41,9 @@ type leftSignals map[syscall.Signal]sigaction
 func (l leftSignals) leave(sig syscall.Signal) {
 	var old sigaction
 	rtSigaction(sig, &sigaction{handler: sigDfl}, &old)
+	if old.handler == sigDfl { // internal/quit
+		old = goHandler()
+	}
 	l[sig] = old
 }
 
@@ -49,7 +52,24 @@ func (l leftSignals) take(sig syscall.Signal) {
 	if old, ok := l[sig]; ok {
 		rtSigaction(sig, &old, nil)
 		delete(l, sig)
+	} else if sig == unix.SIGQUIT {
+		CatchQuit()
 	}
+}
+
+// CatchQuit gives SIGQUIT back to Go, from which internal/quit has taken it. The runtime does not know that it is gone, and signal.Notify would not do it.
+func CatchQuit() {
+	var now sigaction
+	if rtSigaction(unix.SIGQUIT, nil, &now); now.handler == sigDfl {
+		now = goHandler()
+		rtSigaction(unix.SIGQUIT, &now, nil)
+	}
+}
+
+// goHandler is the runtime's, which is the same for every signal. It always has SIGSEGV.
+func goHandler() (a sigaction) {
+	rtSigaction(unix.SIGSEGV, nil, &a)
+	return a
 }
 
 // pause waits until a handler has run, which is never where there is none.

@@ -65,7 +65,7 @@ func (w *witness) end() {
 	}
 }
 
-// ended notes how the witness ended. It never exits by itself, but Go does for a SIGQUIT in the first milliseconds.
+// ended notes how the witness ended. It never exits by itself, but Go does for a SIGQUIT before main.
 func (w *witness) ended(status unix.WaitStatus) {
 	w.pid = 0
 	w.saw = w.saw || status.Exited() || status.Signaled() && isKey(status.Signal())

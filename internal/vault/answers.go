@@ -344,6 +344,7 @@ func (c *Client) transportError(r request, err error) error {
 		netError net.Error
 	)
 	switch {
+	case lacks(err, e):
 	case c.proxyTrouble(e, err):
 	case c.tlsTrouble(e, err, at):
 	case errors.As(err, &dns):
@@ -362,6 +363,23 @@ func (c *Client) transportError(r request, err error) error {
 		e.Why = "no usable answer" + at
 	}
 	return e
+}
+
+// lacks judges an error that says nothing of Vault: this process, or its machine, is out of something. It is tried again all the
+// same: other requests give descriptors back, and so do other programs.
+func lacks(err error, e *fault.Error) bool {
+	errnos := []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EADDRNOTAVAIL}
+	i := slices.IndexFunc(errnos, func(errno syscall.Errno) bool {
+		return errors.Is(err, errno) || strings.HasSuffix(errText(err), ": "+errno.Error()) // DNS keeps the text only
+	})
+	if i < 0 {
+		return false
+	}
+	e.Why, e.Hint = "this machine has no connection to give: "+errnos[i].Error(), "it lacks memory, descriptors or local ports; Vault was not asked"
+	if errnos[i] == syscall.EMFILE {
+		e.Why, e.Hint = "vaultexec has no file descriptor left: "+errnos[i].Error(), "raise the limit (ulimit -n, LimitNOFILE= of systemd); Vault was not asked"
+	}
+	return true
 }
 
 func errText(err error) string {
