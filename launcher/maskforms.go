@@ -29,6 +29,10 @@ func maskForms(values []string, least int) []string {
 		}
 	}
 	for _, v := range values {
+		if len(v) > largeValue {
+			forms = append(forms, largeForms(v, least)...)
+			continue
+		}
 		add(least, textForms(v))
 		add(max(least, leastCode), codedForms(v))
 		// $(cat FILE) and the like leave the last line break out.
@@ -47,6 +51,58 @@ func maskForms(values []string, least int) []string {
 		}
 	}
 	return forms
+}
+
+// A value of many kilobytes in every form would be several times its size for each, and a bundle of certificates would take
+// more memory than most containers have. So a large value is looked for in pieces: its lines, and of long lines and codes pieces
+// that overlap by half, so that one *** stands for all of them. Of the codes only plain base64 is looked for.
+const (
+	largeValue = 4 << 10
+	longLine   = 256
+	linePiece  = 64
+	codePiece  = 256
+)
+
+// largeForms are the forms of the pieces of a large value.
+func largeForms(v string, least int) []string {
+	var forms []string
+	for line := range strings.Lines(v) {
+		line = strings.TrimSpace(line)
+		if len(line) < least || isCommon(line) || isArmor(line) {
+			continue
+		}
+		if len(line) <= longLine {
+			forms = append(forms, textForms(line)...)
+			continue
+		}
+		for _, piece := range pieces(line, linePiece) {
+			forms = append(forms, textForms(piece)...)
+		}
+	}
+	code := base64.StdEncoding.EncodeToString([]byte(v))
+	forms = append(forms, pieces(code, codePiece)...)
+	for _, width := range []int{76, 64} {
+		for _, line := range folded(code, width) {
+			if len(line) >= max(least, leastCode) {
+				forms = append(forms, line)
+			}
+		}
+	}
+	return forms
+}
+
+// pieces cuts a text into pieces of n bytes, each of which overlaps the next by half. None of them is a copy.
+func pieces(s string, n int) []string {
+	if len(s) <= n {
+		return []string{s}
+	}
+	var list []string
+	for at := 0; ; at += n / 2 {
+		if at+n >= len(s) {
+			return append(list, s[len(s)-n:])
+		}
+		list = append(list, s[at:at+n])
+	}
 }
 
 // isArmor reports whether a line is one that begins or ends the text form of a key (RFC 7468): every certificate has it, too.

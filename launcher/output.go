@@ -159,6 +159,17 @@ func (o *outputs) begin(env *Env) {
 	o.add(env)
 }
 
+// forgetBefore lets go of what the command before was given, unless something of its output may not be written yet.
+func (o *outputs) forgetBefore() {
+	for _, s := range o.streams {
+		if s.busy.Load() || pending(s.in) > 0 {
+			return
+		}
+	}
+	o.before = nil
+	o.set.Store(newMaskSet(maskForms(o.now, o.l.Masking.Least)))
+}
+
 // add masks what the running child is given in addition.
 func (o *outputs) add(env *Env) {
 	if o == nil || o.env == env {
@@ -262,6 +273,8 @@ type stream struct {
 	requests    chan request
 	over        chan struct{} // closed when run has ended
 
+	busy atomic.Bool // something is read and not written
+
 	mask  masker
 	buf   []byte
 	text  []byte
@@ -340,7 +353,9 @@ func (s *stream) copy(limit int) bool {
 		if limit > 0 {
 			b = b[:min(limit, len(b))]
 		}
+		s.busy.Store(true)
 		n, err := unix.Read(s.in, b)
+		s.busy.Store(n > 0 || s.mask.holds())
 		switch {
 		case n > 0:
 			if limit > 0 {
@@ -366,6 +381,7 @@ func (s *stream) copy(limit int) bool {
 }
 
 func (s *stream) flush() bool {
+	defer func() { s.busy.Store(len(s.mask.held) > 0) }()
 	if s.mask.set = s.outputs.set.Load(); !s.mask.holds() {
 		return true
 	}

@@ -215,6 +215,7 @@ func (s *supervisor) do(acts []action) {
 		case actKeepGood:
 			s.good = s.runs
 			s.keys.end()
+			s.unmaskBefore()
 		case actRead:
 			s.reads++
 			s.watch.reads <- s.reads

@@ -68,6 +68,24 @@ func (s *supervisor) survivors() []process {
 	return list
 }
 
+// unmaskBefore has the output of the environment before the present one no longer masked, when nothing is left that could print it: a
+// process of an old command in another session, or what is on its way. Otherwise the next restart does it.
+func (s *supervisor) unmaskBefore() {
+	if s.out == nil || len(s.out.before) == 0 {
+		return
+	}
+	session, err := unix.Getsid(0)
+	if err != nil || len(processes()) == 0 {
+		return
+	}
+	for _, p := range s.survivors() {
+		if p.session != session {
+			return
+		}
+	}
+	s.out.forgetBefore()
+}
+
 // listensOn returns the TCP ports that a process listens on, as far as it may be looked at.
 func listensOn(pid int) []string {
 	dir := "/proc/" + strconv.Itoa(pid)
