@@ -234,6 +234,7 @@ func TestAnswers(t *testing.T) {
 		{name: "warming up on a secondary", does: vaultError(400, "Waiting for the primary to upgrade from non-versioned to versioned data."), code: "120", retry: true, says: `the KV engine is being upgraded`},
 		{name: "directory away", does: vaultError(400, `LDAP Result Code 200 "Network Error": dial tcp`), code: "120", retry: true, says: `cannot reach the directory`},
 		{name: "bad request", does: vaultError(400, "something is wrong"), code: "125", says: `something is wrong`},
+		{name: "no such role", does: vaultError(400, "unknown role: app"), code: "122", says: `unknown role: app$`},
 		{name: "http to https", does: vaulttest.Answer(400, "Client sent an HTTP request to an HTTPS server.\n", "Content-Type", "text/plain"), code: "120", says: `the server speaks TLS, and the address says http`},
 		{name: "403 policy", does: vaultError(403, policyForm), code: "121", says: `permission denied$`},
 		{name: "403 bare", does: vaultError(403, "permission denied"), code: "121", says: `the token is not valid$`},

@@ -150,10 +150,13 @@ func (u *ui) checkText(c *checked, variables bool) {
 				line("", "  folders in it, which are not entered: %d", n)
 			}
 		case p.Leased:
-			line("leased", "%s: %s, not read, because reading creates %s", name, p.Secret.Engine, p.Secret.Engine.Creates())
+			line("leased", "%s: %s, not read, because reading %s", name, p.Secret.Engine, p.Secret.Engine.Creates(p.Path))
 		default:
 			line("ok", "%s: %s", name, secretText(p.Secret))
 			line("", "  keys: %s", keysText(p.Secret))
+		}
+		if p.Leased && p.Fault == nil && p.Caps == nil {
+			line("", "  whether the token may read it is not known: it may not ask for its capabilities (sys/capabilities-self)")
 		}
 		if p.Caps != nil && p.Fault == nil {
 			line("", "  may: %s on %s", strings.Join(p.Caps, ", "), p.API)

@@ -61,8 +61,11 @@ func (a *app) get(ctx context.Context, s *settings, words []string) error {
 		if err != nil {
 			return advise(ctx, c, s, p, err)
 		}
-		if secret.Engine.KV == 0 {
-			return &fault.Error{Kind: fault.Usage, What: "cannot get " + secret.Path.String(), Why: fmt.Sprintf("the mount %s is %s, and reading there creates something", secret.Engine.Mount, secret.Engine.Type), Hint: "what it creates is for a command: vaultexec --path /" + secret.Path.String() + " -- COMMAND"}
+		if secret.Unread() {
+			if f := c.CanBeRead(ctx, secret); f != nil {
+				return f
+			}
+			return &fault.Error{Kind: fault.Usage, What: "cannot get " + secret.Path.String(), Why: fmt.Sprintf("the mount %s is %s, and reading there may create something", secret.Engine.Mount, secret.Engine.Type), Hint: "what it makes is for a command: vaultexec --path /" + secret.Path.String() + " -- COMMAND"}
 		}
 		if key != "" {
 			return a.getKey(s, secret, key, reveal)
@@ -75,6 +78,7 @@ func (a *app) get(ctx context.Context, s *settings, words []string) error {
 // secretReport is what get shows.
 type secretReport struct {
 	Path    string   `json:"path"`
+	Engine  string   `json:"engine,omitempty"` // where it is not KV
 	KV      int      `json:"kv_version"`
 	Version int      `json:"version,omitempty"`
 	Created string   `json:"created,omitempty"`
@@ -87,10 +91,17 @@ type secretReport struct {
 func reportOf(secret *vault.Secret) secretReport {
 	p := secret.Path
 	p.Version = 0
-	return secretReport{Path: p.String(), KV: secret.Engine.KV, Version: secret.Version, Created: secret.CreatedTime, Expires: secret.DeletedTime}
+	r := secretReport{Path: p.String(), KV: secret.Engine.KV, Version: secret.Version, Created: secret.CreatedTime, Expires: secret.DeletedTime}
+	if r.KV == 0 {
+		r.Engine = secret.Engine.Type
+	}
+	return r
 }
 
 func (r secretReport) head() string {
+	if r.KV == 0 {
+		return r.Path + ": " + r.Engine
+	}
 	if r.KV == 1 {
 		return r.Path + ": kv version 1, without versions"
 	}

@@ -85,6 +85,7 @@ func (l *launch) inspect(ctx context.Context) (*Report, error) {
 	}
 	if !r.Token.Known || r.Token.Uses == 0 { // the rest of a use-limited token is for the run
 		l.ask(ctx, r)
+		l.tryUnread(ctx, r, reads)
 	}
 	for i := range r.Paths {
 		if p := &r.Paths[i]; p.Fault != nil {
@@ -112,7 +113,7 @@ func (l *launch) report(ctx context.Context, rd *read) PathReport {
 	}
 	if rd.secret != nil {
 		engine, known, p.Path = rd.secret.Engine, true, rd.secret.Path
-		p.Leased = engine.KV == 0
+		p.Leased = rd.secret.Unread()
 	}
 	if known {
 		p.Path = vault.Within(p.Path, engine)
@@ -148,6 +149,24 @@ func (l *launch) ask(ctx context.Context, r *Report) {
 	}
 }
 
+// tryUnread finds the paths among those that were not read that nobody can read.
+func (l *launch) tryUnread(ctx context.Context, r *Report, reads []*read) {
+	for i, rd := range reads {
+		p := &r.Paths[i]
+		if !p.Leased || p.Fault != nil {
+			continue
+		}
+		f := l.Session.Client.CanBeRead(ctx, rd.secret)
+		switch {
+		case f == nil:
+		case p.Optional && forgivable(f):
+			p.Absent, p.Leased, rd.absence, rd.secret = f, false, f, nil
+		default:
+			p.Fault = f
+		}
+	}
+}
+
 // build makes the environment, when everything that can be read was read.
 func (r *Report) build(got []fetched, o Options) {
 	for _, p := range r.Paths {
@@ -156,7 +175,7 @@ func (r *Report) build(got []fetched, o Options) {
 		}
 	}
 	for i, g := range got {
-		if g.secret != nil && g.secret.Engine.KV == 0 {
+		if g.secret != nil && g.secret.Unread() {
 			r.Unread = append(r.Unread, g.source)
 			got[i].secret = nil
 		}

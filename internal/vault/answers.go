@@ -31,6 +31,7 @@ const (
 
 	whyNoNamespace = "no such namespace"
 
+	whyNoPath      = "not a path of this engine"
 	whyUnsupported = "the path does not support this operation"
 )
 
@@ -54,6 +55,7 @@ var answers = []rule{
 	{status: 400, text: "check-and-set parameter required", kind: fault.Denied, why: "the engine insists on check-and-set, and the version is not known", hint: "allow read on the secret itself, on its subkeys or on its metadata"},
 	{status: 400, text: "check-and-set", kind: fault.Conflict, why: "somebody else changed it at the same time"},
 	{status: 400, text: "LDAP Result Code 200", kind: fault.Away, why: "Vault cannot reach the directory"},
+	{status: 400, text: "unknown role: ", kind: fault.Missing, hint: "the engine has no such role: `vault list MOUNT/roles` shows those that it has"},
 	{status: 400, text: "replication DR secondary", kind: fault.Away, why: "the server is a disaster recovery secondary, which serves no secrets", hint: "give the address of the primary cluster"},
 	{status: 401, kind: fault.Refused, why: "HTTP 401: credentials are wanted that are none of Vault's", hint: "something in front of Vault asks for a login of its own: name the Vault behind it, or give what it wants in VAULT_HEADERS"},
 	{status: 403, text: "invalid token", kind: fault.BadToken, why: whyBadToken},
@@ -64,7 +66,7 @@ var answers = []rule{
 	{status: 403, kind: fault.Denied},
 	{status: 404, text: "no handler for route", kind: fault.Missing, why: whyNoMount},
 	{status: 404, text: "namespace not found", kind: fault.Missing, why: whyNoNamespace, hint: "correct --namespace or VAULT_NAMESPACE"},
-	{status: 404, text: "unsupported path", kind: fault.Missing, why: "not a path of this engine"},
+	{status: 404, text: "unsupported path", kind: fault.Missing, why: whyNoPath},
 	{status: 404, kind: fault.Missing, why: whyNoSecret},
 	{status: 408, kind: fault.Away, why: "the request took too long for the server"},
 	{status: 472, kind: fault.Away, why: "the server is a disaster recovery secondary, which serves no secrets", hint: "give the address of the primary cluster"},

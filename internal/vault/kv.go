@@ -49,7 +49,7 @@ type Lease struct {
 // ReadOptions change how a secret is read.
 type ReadOptions struct {
 	KVVersion int  // 1 or 2 to skip the question; 0 to find out
-	NoLease   bool // do not read paths of engines that create a lease by being read; Values stays nil
+	NoLease   bool // do not read paths of engines that create a lease by being read, or may; Values stays nil
 }
 
 // reserved mounts hold no secrets for programs, and a cubbyhole could imitate the proof of KV version 2.
@@ -255,7 +255,7 @@ func (c *Client) readPlain(ctx context.Context, p Path, engine Engine, opt ReadO
 		return nil, &fault.Error{Kind: fault.Usage, What: cannotRead(p), Why: "only KV version 2 keeps versions", Hint: fmt.Sprintf("the mount %s is %s: leave @%d out", engine.Mount, engine, p.Version)}
 	}
 	s := &Secret{Path: p, Engine: engine}
-	if engine.KV == 0 && opt.NoLease {
+	if opt.NoLease && engine.Creates(p) != "" {
 		return s, nil
 	}
 	a, err := c.do(ctx, request{what: cannotRead(p), path: p.Mount + "/" + p.Name})
@@ -267,6 +267,7 @@ func (c *Client) readPlain(ctx context.Context, p Path, engine Engine, opt ReadO
 		if engine.Type == identityMount {
 			withoutEntity(f)
 		}
+		notReadable(f, engine)
 		return nil, err
 	}
 	if a.Wrapped || len(a.Data) == 0 || json.Unmarshal(a.Data, &s.Values) != nil {

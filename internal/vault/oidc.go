@@ -27,17 +27,6 @@ func identityToken(p Path) (Engine, bool) {
 	return e, ok && role != "" && !strings.Contains(role, "/") && !p.Folder
 }
 
-// Creates says what a read makes; "" for an engine whose reads make nothing.
-func (e Engine) Creates() string {
-	switch {
-	case e.KV != 0:
-		return ""
-	case e.Type == identityMount:
-		return "a token"
-	}
-	return "a lease"
-}
-
 // tokenLife is the life of the token that was read, as a lease without an ID: it ends, and nothing can be done about it.
 func tokenLife(s *Secret) Lease {
 	var seconds int
