@@ -108,7 +108,7 @@ func (a *app) launchOptions(s *settings) launcher.Options {
 	case "2":
 		o.KVVersion = 2
 	}
-	o.Wait = waitTime(s)
+	o.Wait, o.PassNotify = waitTime(s), s.bool("pass-notify")
 	o.Rules.Files, o.AllowDisk = files(s), s.bool("allow-disk")
 	o.Rules.Require = required(s)
 	o.Mode, o.Supervision, o.Masking = mode(s), supervision(s), masking(s)

@@ -359,7 +359,7 @@ func TestDeployManifests(t *testing.T) {
 		t.Error("the pod has another service account")
 	}
 	unit := deployed(t, "app.service")
-	for _, want := range []string{"KillMode=mixed", "NotifyAccess=all", "RestartPreventExitStatus=121 122 123 125 126 127", "LoadCredential="} {
+	for _, want := range []string{"KillMode=mixed", "Type=notify", "RestartPreventExitStatus=121 122 123 125 126 127", "LoadCredential="} {
 		if !strings.Contains(unit, "\n"+want) {
 			t.Errorf("the unit lacks %s", want)
 		}

@@ -108,6 +108,7 @@ var options = []option{
 	{name: "supervise", env: ownVar("SUPERVISE"), group: groupProcess, usage: "stay as the command's parent: forward signals, reap orphans (always so as PID 1)"},
 	{name: "init", env: ownVar("INIT"), group: groupProcess, usage: "the same, under the name that it has in other tools"},
 	{name: "replace", env: ownVar("REPLACE"), group: groupProcess, usage: "become the command also as PID 1, where a tini in front reaps"},
+	{name: "pass-notify", env: ownVar("PASS_NOTIFY"), group: groupProcess, usage: "hand systemd's NOTIFY_SOCKET and watchdog on to the command; otherwise a vaultexec that stays speaks to systemd itself"},
 	{name: "stop-signal", arg: "SIGNAL", env: ownVar("STOP_SIGNAL"), def: "SIGTERM", group: groupProcess, usage: "what stops the command; a received SIGTERM is passed on as this"},
 	{name: "stop-timeout", arg: "DURATION", env: ownVar("STOP_TIMEOUT"), def: "10s", group: groupProcess, usage: "how long a stop may take before SIGKILL; for a received SIGTERM only when this is given"},
 	{name: "ok-exit", arg: "CODE[=CODE]", list: true, env: ownVar("OK_EXIT"), group: groupProcess, usage: "this exit code of the command, or 128 + signal, counts as 0, or as the second code (stays as parent)"},

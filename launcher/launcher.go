@@ -32,6 +32,7 @@ type Options struct {
 	Mode        Mode
 	Supervision Supervision
 	Masking     Masking
+	PassNotify  bool     // the command of a supervised run gets systemd's NOTIFY_SOCKET
 	Watching    Watching // the zero value looks at nothing
 	AllowDisk   bool     // files with a path may be on a disk
 
@@ -54,8 +55,9 @@ const (
 type launch struct {
 	Options
 	signals *signals
-	inner   *inner   // nil unless this is vaultexec behind the terminal of --mask
-	out     *outputs // nil without --mask
+	inner   *inner    // nil unless this is vaultexec behind the terminal of --mask
+	out     *outputs  // nil without --mask
+	notify  *notifier // nil where nobody is to be told
 }
 
 // Run fetches the secrets and becomes the command, or starts it and stays as its parent. It returns a *fault.Error or
@@ -103,6 +105,8 @@ func Run(o Options) (err error) {
 	}
 	if l.staysBehind(nil) {
 		collectLate()
+		l.takeNotify()
+		l.notify.wait()
 	}
 	env, got, err := l.prepare(func(env *Env) error { return checkSize(env, p.argv, stackLimit()) })
 	if err != nil {
@@ -201,6 +205,8 @@ func watched[T any](l *launch, f func(context.Context) (T, error)) (T, error) {
 			return r.value, r.err
 		case <-ended:
 			reapOrphans()
+		case <-l.notify.tick():
+			l.notify.live()
 		case sig := <-l.signals.ch:
 			switch {
 			case sig == unix.SIGPIPE:

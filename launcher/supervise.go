@@ -85,6 +85,12 @@ func (l *launch) supervise(p program, env *Env, got []fetched) error {
 		timer:   time.NewTimer(time.Hour),
 	}
 	s.timer.Stop()
+	if s.notify == nil { // it is a lease that has vaultexec stay
+		s.takeNotify()
+		if s.notify != nil {
+			env.inherit = withoutNotify(env.inherit)
+		}
+	}
 	becomeSubreaper()
 	s.tty = openTerminal()
 	signal.Notify(s.chld, unix.SIGCHLD)
@@ -95,6 +101,7 @@ func (l *launch) supervise(p program, env *Env, got []fetched) error {
 	finish := s.attend(p, got)
 	releaseProgram()
 	s.loop()
+	s.notify.ends()
 	s.shutDown(finish)
 	return s.counted(s.outcome())
 }
@@ -175,6 +182,8 @@ func (s *supervisor) loop() {
 			s.lookAtGroup()
 		case ev := <-news:
 			s.heard(ev)
+		case <-s.notify.tick():
+			s.notify.live()
 		case <-s.hook.over():
 			s.hook.tooLong()
 		case <-s.timer.C:
@@ -196,7 +205,12 @@ func (s *supervisor) arm() {
 }
 
 // happened hands an event to the machine and carries its actions out.
-func (s *supervisor) happened(ev event) { s.do(s.machine.on(ev, time.Now())) }
+func (s *supervisor) happened(ev event) {
+	s.do(s.machine.on(ev, time.Now()))
+	if s.machine.state == ending {
+		s.notify.ends()
+	}
+}
 
 func (s *supervisor) do(acts []action) {
 	for _, a := range acts {
@@ -291,8 +305,10 @@ func (s *supervisor) start() []action {
 		if sig := s.waitForSignal(delay); sig != 0 {
 			return s.machine.on(evSignal{sig}, time.Now())
 		}
+		s.notify.live()
 		err := s.fork()
 		if err == nil {
+			s.notify.started()
 			return s.machine.on(evStarted{}, time.Now())
 		}
 		if !passing(err, s.again()) || !time.Now().Before(deadline) {

@@ -1,0 +1,142 @@
+package launcher
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// notifier tells systemd about a run in which vaultexec stays (sd_notify(3)). The command of such a run does not get the socket:
+// systemd knows one main process, which is vaultexec. One that says MAINPID, as haproxy -Ws does, would be taken for it, and the
+// unit would end with the first restart; and nobody would answer the watchdog while there is no command. All methods of a nil
+// notifier do nothing.
+type notifier struct {
+	socket   string
+	watchdog time.Duration // between two signs of life; 0 for none
+	ticker   *time.Ticker
+	alive    time.Time // of the last sign of life
+	ready    bool
+	stopping bool
+}
+
+// notifyVariables are what systemd gives to the main process for it. (A program that gets WATCHDOG_USEC and no socket may warn.)
+var notifyVariables = []string{"NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"}
+
+const (
+	startBeat   = 5 * time.Second  // while Vault is waited for
+	startExtend = 30 * time.Second // of the time that systemd allows for a start, with each
+	notifyLimit = 200 * time.Millisecond
+)
+
+// takeNotify takes the notification socket from what the command inherits, unless it was asked to have it.
+func (l *launch) takeNotify() {
+	socket := variable(l.Environ, "NOTIFY_SOCKET")
+	if l.PassNotify || socket == "" || l.notify != nil {
+		return
+	}
+	n := &notifier{socket: socket}
+	usec, err := strconv.ParseInt(variable(l.Environ, "WATCHDOG_USEC"), 10, 64)
+	if pid := variable(l.Environ, "WATCHDOG_PID"); err == nil && usec > 0 && (pid == "" || pid == fmt.Sprint(os.Getpid())) {
+		n.watchdog = time.Duration(usec) * time.Microsecond / 2
+	}
+	l.Environ = withoutNotify(l.Environ)
+	l.notify = n
+	l.Log.Info("vaultexec tells systemd when the command runs, NOTIFY_SOCKET is not handed on (--pass-notify hands it on)")
+}
+
+func variable(environ []string, name string) string {
+	for _, kv := range environ {
+		if value, ok := strings.CutPrefix(kv, name+"="); ok {
+			return value
+		}
+	}
+	return ""
+}
+
+// withoutNotify returns a copy without systemd's variables.
+func withoutNotify(environ []string) []string {
+	return slices.DeleteFunc(slices.Clone(environ), func(kv string) bool {
+		name, _, _ := strings.Cut(kv, "=")
+		return slices.Contains(notifyVariables, name)
+	})
+}
+
+// wait begins with the signs of life of a start, which may wait for Vault for longer than systemd does for a start.
+func (n *notifier) wait() {
+	if n == nil {
+		return
+	}
+	every := startBeat
+	if n.watchdog != 0 {
+		every = min(every, n.watchdog)
+	}
+	n.ticker = time.NewTicker(every)
+}
+
+// tick delivers when a sign of life is due.
+func (n *notifier) tick() <-chan time.Time {
+	if n == nil || n.ticker == nil {
+		return nil
+	}
+	return n.ticker.C
+}
+
+// live is a sign of life of the main goroutine.
+func (n *notifier) live() {
+	if n == nil || n.ready && n.watchdog == 0 {
+		return
+	}
+	if n.ready && time.Since(n.alive) < n.watchdog/2 {
+		return
+	}
+	n.alive = time.Now()
+	var words []string
+	if !n.ready {
+		words = append(words, fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", startExtend.Microseconds()))
+	}
+	if n.watchdog != 0 {
+		words = append(words, "WATCHDOG=1")
+	}
+	n.send(strings.Join(words, "\n"))
+}
+
+// started tells that there is a command, for the first time.
+func (n *notifier) started() {
+	if n == nil || n.ready {
+		return
+	}
+	n.ready = true
+	n.send("READY=1")
+	if n.ticker != nil {
+		n.ticker.Stop()
+		n.ticker = nil
+	}
+	if n.watchdog != 0 {
+		n.ticker = time.NewTicker(n.watchdog)
+		n.live()
+	}
+}
+
+// ends tells that the run is about to end.
+func (n *notifier) ends() {
+	if n == nil || n.stopping {
+		return
+	}
+	n.stopping = true
+	n.send("STOPPING=1")
+}
+
+// send sends one datagram. Nobody reads an answer, and there is none: a manager that is away is no reason to end anything.
+func (n *notifier) send(text string) {
+	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: n.socket, Net: "unixgram"}) // a leading @ is an abstract one
+	if err != nil {
+		return
+	}
+	defer conn.Close()
+	_ = conn.SetWriteDeadline(time.Now().Add(notifyLimit))
+	_, _ = conn.Write([]byte(text))
+}
