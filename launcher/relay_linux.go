@@ -153,6 +153,9 @@ func (r *relay) loop(chld <-chan os.Signal) error {
 }
 
 func (r *relay) received(sig syscall.Signal) {
+	if r.keys.swallow(sig) { // the inner terminal makes it of the key
+		return
+	}
 	switch sig {
 	case unix.SIGPIPE:
 		return
@@ -184,7 +187,7 @@ func (r *relay) reap() error {
 		endAll()
 		if status.Signaled() {
 			sig := status.Signal()
-			if (sig == unix.SIGINT || sig == unix.SIGQUIT) && r.tty.group != os.Getpid() && r.tty.inFront() == r.tty.group {
+			if (sig == unix.SIGINT || sig == unix.SIGQUIT) && !r.keys.told(sig) && r.tty.group != os.Getpid() && r.tty.inFront() == r.tty.group {
 				// In a script: without vaultexec the key would have reached everyone.
 				_ = unix.Kill(0, sig)
 			}
@@ -306,13 +309,18 @@ type keyboard struct {
 	outer, master int
 	wake, waker   int
 	lost          chan struct{} // told when reading fails
+	shared        bool          // the relay shares its group with others, such as a script, make or npm
+	literal       bool          // the key before was VLNEXT
 
-	mu sync.Mutex
-	on bool
+	mu   sync.Mutex
+	on   bool
+	sent map[syscall.Signal]int // to the group, and not yet received by the relay itself
+	all  map[syscall.Signal]bool
 }
 
 func newKeyboard(outer, master int) (*keyboard, error) {
-	k := &keyboard{outer: outer, master: master, lost: make(chan struct{}, 1)}
+	k := &keyboard{outer: outer, master: master, lost: make(chan struct{}, 1), sent: map[syscall.Signal]int{}, all: map[syscall.Signal]bool{},
+		shared: unix.Getpgrp() != os.Getpid()}
 	var err error
 	if k.wake, k.waker, err = openPipe(); err == nil {
 		err = unix.SetNonblock(k.wake, true)
@@ -355,6 +363,9 @@ func (k *keyboard) run() {
 			default:
 			}
 		}
+		if k.shared {
+			k.tellGroup(buf[:n])
+		}
 		if hungUp || !k.write(buf[:n]) {
 			return
 		}
@@ -374,6 +385,65 @@ func (k *keyboard) read(buf []byte) (n int, ok bool) {
 	}
 	k.on = false
 	return 0, false
+}
+
+// tellGroup does for the group what the outer terminal would do if it were not raw: a key that the inner terminal makes a signal of
+// is one for everybody who shares the foreground, whatever the command makes of it. The script or the make around the
+// command ends by it, as without --mask.
+func (k *keyboard) tellGroup(typed []byte) {
+	if len(typed) == 0 {
+		return
+	}
+	modes, err := unix.IoctlGetTermios(k.master, getTermios)
+	if err != nil || modes.Lflag&unix.ISIG == 0 {
+		k.literal = false
+		return
+	}
+	for _, c := range typed {
+		if k.literal {
+			k.literal = false
+			continue
+		}
+		switch {
+		case c == 0: // _POSIX_VDISABLE
+		case c == modes.Cc[unix.VINTR]:
+			k.tell(unix.SIGINT)
+		case c == modes.Cc[unix.VQUIT]:
+			k.tell(unix.SIGQUIT)
+		case c == modes.Cc[unix.VLNEXT]:
+			const quotes = unix.ICANON | unix.IEXTEN
+			k.literal = modes.Lflag&quotes == quotes
+		}
+	}
+}
+
+func (k *keyboard) tell(sig syscall.Signal) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.sent[sig]++
+	k.all[sig] = true
+	if unix.Kill(0, sig) != nil {
+		k.sent[sig]--
+	}
+}
+
+// swallow reports whether a signal is the relay's own copy of one that it has sent to its group. Two that come together may arrive as
+// one.
+func (k *keyboard) swallow(sig syscall.Signal) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.sent[sig] == 0 {
+		return false
+	}
+	k.sent[sig] = 0
+	return true
+}
+
+// told reports whether the group had a signal by a key.
+func (k *keyboard) told(sig syscall.Signal) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.all[sig]
 }
 
 func (k *keyboard) write(b []byte) bool {

@@ -146,3 +146,51 @@ func TestModesAfterARestart(t *testing.T) {
 		})
 	}
 }
+
+// A key ends what is around a command, too, whatever the command makes of it: with --mask as without vaultexec.
+func TestKeysEndWhatIsAround(t *testing.T) {
+	t.Parallel()
+	const command = `trap "exit 0" INT QUIT; echo "ready" >>"$0"; while :; do sleep 0.01; done`
+	around := map[string]func(dir string, argv []string) []string{
+		"sh": func(_ string, argv []string) []string {
+			return append([]string{"sh", "-c", `"$@"; echo after >>"$AFTER"`, "sh"}, argv...)
+		},
+		"bash": func(_ string, argv []string) []string {
+			return append([]string{"bash", "-c", `"$@"; echo after >>"$AFTER"`, "bash"}, argv...)
+		},
+		"make": func(dir string, argv []string) []string {
+			var line strings.Builder
+			for _, word := range argv {
+				line.WriteString(" '" + strings.ReplaceAll(strings.ReplaceAll(word, "$", "$$"), "'", `'\\''`) + "'")
+			}
+			file := dir + "/Makefile"
+			if err := os.WriteFile(file, []byte("all:\n\t@"+line.String()+"\n\t@echo after >>\"$$AFTER\"\n"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			return []string{"make", "-f", file}
+		},
+	}
+	for name, wrap := range around {
+		for _, key := range []string{ptytest.CtrlC, ptytest.CtrlBackslash} {
+			t.Run(fmt.Sprintf("%s %q", name, key), func(t *testing.T) {
+				t.Parallel()
+				w := newWatched(t)
+				outcome := func(prefix []string) string {
+					log := newLines(actual{t})
+					argv := wrap(t.TempDir(), append(append([]string{}, prefix...), "sh", "-c", command, log.path()))
+					term := ptytest.Open(t, actual{t}.Limit(), append(environ(actual{t}, "AFTER="+log.path()), w.env...), argv...)
+					until(actual{t}, "the command", func() bool { return strings.Contains(log.String(), "ready") })
+					term.Type(key)
+					end := ending(term.Ended())
+					return fmt.Sprintf("%s, %d starts, after: %t", end, strings.Count(log.String(), "ready"), strings.Contains(log.String(), "after"))
+				}
+				want := outcome(nil)
+				for mode, prefix := range map[string][]string{"--watch": w.launcher, "--mask": append(w.launcher[:len(w.launcher)-1:len(w.launcher)-1], "--mask", "--")} {
+					if got := outcome(prefix); got != want {
+						t.Errorf("%s: %s; without vaultexec: %s", mode, got, want)
+					}
+				}
+			})
+		}
+	}
+}
