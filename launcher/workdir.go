@@ -48,7 +48,7 @@ func (f workdir) check() error {
 		return nil
 	}
 	e := &fault.Error{Kind: fault.NotFound, What: "cannot start the command", Why: fmt.Sprintf("its folder %q was removed", string(f)),
-		Hint: "start vaultexec again in the folder that is there now; a deploy that keeps the old release until then avoids this"}
+		Hint: fmt.Sprintf("start vaultexec again; with --chdir %s each start enters the folder that the path leads to then", string(f))}
 	if _, err := os.Stat(string(f)); err == nil {
 		e.Why += ", and the path leads to another one now"
 	}

@@ -143,3 +143,39 @@ func TestProgramIsMissingForAMoment(t *testing.T) {
 		}
 	})
 }
+
+// With --chdir the next command starts where the link leads by then.
+func TestDeployWithChdir(t *testing.T) {
+	t.Parallel()
+	dir, log := t.TempDir(), newLines(actual{t})
+	for _, r := range []string{"1", "2"} {
+		release(t, filepath.Join(dir, r), log.path())
+	}
+	current := filepath.Join(dir, "current")
+	if err := os.Symlink(filepath.Join(dir, "1"), current); err != nil {
+		t.Fatal(err)
+	}
+	w := newWatched(t, "--chdir", current)
+	p := start(actual{t}, w.launcher.cmd("./app"), func(c *exec.Cmd) {
+		c.Dir = current
+		c.Env = append(c.Env, append(w.env, "PWD="+current)...)
+	})
+	log.number("start 1")
+	if err := os.Remove(current); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(filepath.Join(dir, "2"), current); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(filepath.Join(dir, "1")); err != nil {
+		t.Fatal(err)
+	}
+	w.change(t, 2)
+	w.refresh(t, p.pid)
+	pid := log.number("start 2")
+	if got, err := os.Readlink(fmt.Sprintf("/proc/%d/cwd", pid)); err != nil || got != filepath.Join(dir, "2") {
+		t.Errorf("started in %s: %v", got, err)
+	}
+	p.signal(unix.SIGTERM)
+	p.wantEnd("3")
+}

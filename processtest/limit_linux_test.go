@@ -33,6 +33,9 @@ func TestProcessLimit(t *testing.T) {
 				func(c *exec.Cmd) { c.Env = append(c.Env, w.env...) })
 			p.out.await(1)
 			child := childOf(r, p.pid)
+			if n := statusField(t, p.pid, "Threads"); n < 9 { // six of them in reserve
+				t.Errorf("%d threads", n)
+			}
 			limit := func(soft string) {
 				t.Helper()
 				argv := limited([]string{"prlimit", "--pid", fmt.Sprint(p.pid), "--nproc=" + soft + ":"})
