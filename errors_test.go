@@ -111,6 +111,10 @@ VAULT_TOKEN= VAULT_CONFIG_PATH=helper-fails vaultexec --path app -- true
 VAULT_TOKEN= VAULT_CONFIG_PATH=helper-killed vaultexec --path app -- true
 VAULT_TOKEN= VAULT_CONFIG_PATH=helper-silent vaultexec --path app -- true
 vaultexec --path app -- no-such-program
+vaultexec --path app -- 'sh -c true'
+vaultexec --path app -- KEY=value sh
+vaultexec --path app -- cd /
+vaultexec --path app -- -x
 vaultexec --path app -- ''
 vaultexec --path app -- ./not-pem
 vaultexec --path app -- ./no-shebang
@@ -210,6 +214,7 @@ vaultexec --path file-clash --file KEY -- true
 vaultexec check --path nothing
 vaultexec get app#KE
 vaultexec get /transit/x
+vaultexec get /transit/cache-config
 vaultexec get --versions /v1/app
 vaultexec list nothing
 vaultexec list /transit

@@ -37,7 +37,12 @@ func findProgramIn(dir string, argv, environ []string) (program, error) {
 	}
 	if strings.Contains(name, "/") {
 		if err := executable(inDir(dir, name)); err != nil {
-			return program{}, startErrorIn(dir, name, err)
+			failed := startErrorIn(dir, name, err)
+			if f := notFound(argv); fault.Is(failed, fault.NotFound) && f.Why != whyNotFound && noPath(dir, name) {
+				f.Err = err
+				return program{}, f
+			}
+			return program{}, failed
 		}
 		return program{name, argv}, inspect(dir, name)
 	}
@@ -65,7 +70,7 @@ func findProgramIn(dir string, argv, environ []string) (program, error) {
 	if denied != nil {
 		return program{}, startErrorIn(dir, deniedPath, denied)
 	}
-	return program{}, &fault.Error{Kind: fault.NotFound, What: fmt.Sprintf("cannot start %q", name), Why: "command not found", Hint: "check its spelling and PATH, or write its path"}
+	return program{}, notFound(argv)
 }
 
 // executable returns the error that execve would give for the file's type and permission.
@@ -129,6 +134,9 @@ func inspect(dir, path string) error {
 		return nil
 	}
 	head = head[:n]
+	if why := precededBy(head); why != "" {
+		return &fault.Error{Kind: fault.NotExecutable, What: fmt.Sprintf("cannot start %q", path), Why: why, Hint: "save the script as UTF-8 without a byte order mark, with #! as its first two bytes", Err: unix.ENOEXEC}
+	}
 	switch {
 	case bytes.HasPrefix(head, []byte("#!")):
 		if interp := scriptInterpreter(head); interp != "" {
@@ -141,6 +149,21 @@ func inspect(dir, path string) error {
 		return nil
 	}
 	return startError(path, unix.ENOEXEC)
+}
+
+// precededBy says what stands before a #! line, where the kernel does not look for one.
+func precededBy(head []byte) string {
+	const broken = "it begins with a byte order mark (BOM, %s), so that its #! line is none"
+	switch {
+	case bytes.HasPrefix(head, []byte("\xef\xbb\xbf")):
+		return fmt.Sprintf(broken, "UTF-8")
+	case bytes.HasPrefix(head, []byte("\xff\xfe")), bytes.HasPrefix(head, []byte("\xfe\xff")):
+		return fmt.Sprintf(broken, "UTF-16")
+	}
+	if text := bytes.TrimLeft(head, " \t\r\n"); len(text) < len(head) && bytes.HasPrefix(text, []byte("#!")) {
+		return "a blank or an empty line stands before its #! line, so that it is none"
+	}
+	return ""
 }
 
 // otherFormats reports whether binfmt_misc knows formats beside the kernel's own.

@@ -1,0 +1,98 @@
+package launcher
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/agenticverz/vaultexec/internal/fault"
+	"github.com/agenticverz/vaultexec/internal/vault"
+)
+
+// A command that was not found is often none: what a shell would have understood was handed over as the name of a program. Each
+// such thing is called what it is, and the line to write instead is shown.
+
+const whyNotFound = "command not found"
+
+// notFound is the failure for a command that was not found anywhere.
+func notFound(argv []string) *fault.Error {
+	name := argv[0]
+	f := &fault.Error{Kind: fault.NotFound, What: fmt.Sprintf("cannot start %q", name), Why: whyNotFound,
+		Hint: "check its spelling and PATH, or write its path; aliases and functions of a shell are not known here"}
+	variable, _, assigned := strings.Cut(name, "=")
+	line := lineOf(argv)
+	switch {
+	case assigned && IsName(variable): // its value may be a secret
+		f.What = fmt.Sprintf("cannot start %q", variable+"=…")
+		f.Why = "it is an assignment, which only a shell understands"
+		f.Hint = fmt.Sprintf("write -- env %s=VALUE COMMAND, or put the assignment before vaultexec", variable)
+	case strings.HasPrefix(name, "-"):
+		f.Why = "it begins with a dash, and after -- stands the command"
+		f.Hint = "write options of vaultexec before --, and those of the command after its name"
+	case strings.HasPrefix(name, "["+`"`), strings.HasPrefix(name, "['"):
+		f.Why = "it is a list of words in brackets"
+		f.Hint = "leave brackets, quotes and commas out here; Docker takes such a list only with double quotes and as the whole line"
+	case strings.HasPrefix(name, "~"):
+		f.Why = `nobody has replaced "~"`
+		f.Hint = "a shell does that outside of quotes only: write the whole path"
+	case strings.HasPrefix(name, "$"):
+		f.Why = "nobody has replaced the variable"
+		f.Hint = "a shell does that outside of single quotes only; where no shell reads the line, have one do it: -- sh -c 'exec " + name + "'"
+	case strings.HasSuffix(name, "\r"):
+		f.Why = "its name ends in a carriage return"
+		f.Hint = "save the file that it stands in with Unix line ends"
+	case strings.ContainsAny(name, "|&;<>"):
+		f.What = fmt.Sprintf("cannot start %q", lineOf(argv[:1]))
+		f.Why = "it is a line for a shell"
+		f.Hint = "have a shell read it: -- sh -c " + shellWord(line)
+	case strings.ContainsAny(name, " \t\n"):
+		line = lineOf(argv[:1])
+		f.What = fmt.Sprintf("cannot start %q", line)
+		f.Why = "it is a whole command line in one argument"
+		f.Hint = fmt.Sprintf("write its words one by one, without the quotes around them: -- %s; or have a shell read it: -- sh -c %s", line, shellWord(line))
+		if strings.ContainsAny(name, `'"\$*`) {
+			f.Hint = "have a shell read it: -- sh -c " + shellWord(line)
+		}
+	case name == "cd":
+		f.Why = "it belongs to the shell"
+		f.Hint = "name the folder with --chdir DIR, and the command after --"
+	case slices.Contains(bashOnly, name):
+		f.Why = "it belongs to the shell"
+		f.Hint = "have bash read the line: -- bash -c " + shellWord(line)
+	case slices.Contains(shellWords, name):
+		f.Why = "it belongs to the shell"
+		f.Hint = "have a shell read the line: -- sh -c " + shellWord(line)
+	}
+	return f
+}
+
+// lineOf joins the words of a command line. One that may hold a secret is cut: what is given stands in logs.
+func lineOf(argv []string) string {
+	words := strings.Fields(strings.Join(argv, " "))
+	for i, w := range words {
+		if i > 0 && (strings.Contains(w, "=") || strings.HasPrefix(w, "-p") || vault.LooksSecret(w)) {
+			return strings.Join(words[:i], " ") + " …"
+		}
+	}
+	return strings.Join(words, " ")
+}
+
+// noPath reports whether a name with a slash in it can hardly be meant as a path: of one with a blank, the first word is a program.
+func noPath(dir, name string) bool {
+	variable, _, assigned := strings.Cut(name, "=")
+	if assigned && IsName(variable) || strings.ContainsAny(name[:1], "~$-[") {
+		return true
+	}
+	first, _, several := strings.Cut(name, " ")
+	return several && first != "" && (!strings.Contains(first, "/") || executable(inDir(dir, first)) == nil)
+}
+
+// shellWords are built into the shell, and no programs of their own (POSIX.1-2024, 2.4 and 2.15, and what every shell has beside).
+var shellWords = []string{".", ":", "!", "{", "(", "alias", "bg", "break", "case", "command", "continue", "eval", "exec", "exit", "export", "fg", "for", "getopts",
+	"hash", "if", "jobs", "local", "read", "readonly", "return", "set", "shift", "times", "trap", "type", "ulimit", "umask", "unalias", "unset", "until", "wait", "while"}
+
+// bashOnly has what dash, the sh of Debian, does not know.
+var bashOnly = []string{"source", "[[", "((", "builtin", "declare", "disown", "enable", "function", "let", "mapfile", "popd", "pushd", "select", "shopt", "typeset"}
+
+// shellWord quotes a line for a shell.
+func shellWord(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
