@@ -71,7 +71,7 @@ type supervisor struct {
 
 const (
 	groupPoll  = 10 * time.Millisecond // while a group is being cleared
-	startRetry = 10 * time.Second      // for ETXTBSY, EAGAIN and ENOMEM
+	startRetry = 10 * time.Second      // for what may pass
 	forkMoment = 10 * time.Millisecond // in which a signal from before the fork is received; no program has a handler so soon
 )
 
@@ -325,7 +325,7 @@ func passing(err error, again bool) bool {
 	is := func(errnos ...error) bool {
 		return slices.ContainsFunc(errnos, func(errno error) bool { return errors.Is(err, errno) })
 	}
-	return is(unix.ETXTBSY, unix.EAGAIN, unix.ENOMEM) || again && is(unix.ENOENT, unix.ENOTDIR, unix.EACCES, unix.ENOEXEC, unix.ESTALE)
+	return is(unix.ETXTBSY, unix.EAGAIN, unix.ENOMEM, unix.ENFILE) || again && is(unix.EMFILE, unix.ENOENT, unix.ENOTDIR, unix.EACCES, unix.ENOEXEC, unix.ESTALE)
 }
 
 // waitForSignal waits for d, or until a deadly signal is there, which it returns. Others mean nothing without a child: a

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -58,4 +59,38 @@ func TestProcessLimit(t *testing.T) {
 			p.wantEnd("3")
 		})
 	}
+}
+
+// Between two commands a momentary lack of descriptors is waited for, as one of processes is.
+func TestDescriptorLimit(t *testing.T) {
+	t.Parallel()
+	w := newWatched(t)
+	r := actual{t}
+	p := start(r, w.launcher.cmd("sh", "-c", `trap 'exit 3' TERM; echo up $GENERATION; while :; do sleep 0.01; done`),
+		func(c *exec.Cmd) { c.Env = append(c.Env, w.env...) })
+	p.out.await(1)
+	child := childOf(r, p.pid)
+	var old unix.Rlimit
+	if err := unix.Prlimit(p.pid, unix.RLIMIT_NOFILE, nil, &old); err != nil {
+		t.Fatal(err)
+	}
+	limit := func(n uint64) {
+		t.Helper()
+		if err := unix.Prlimit(p.pid, unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: n, Max: old.Max}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.change(t, 2)
+	limit(3)
+	w.refresh(t, p.pid)
+	until(r, "the old command to end", func() bool { return !alive(child) })
+	select {
+	case <-p.done:
+		t.Fatalf("vaultexec did not wait: %s", p.err)
+	case <-time.After(300 * time.Millisecond): // without the change it ends within some milliseconds
+	}
+	limit(old.Cur)
+	p.out.await(2)
+	p.signal(unix.SIGTERM)
+	p.wantEnd("3")
 }
