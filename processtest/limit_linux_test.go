@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -66,7 +67,8 @@ func TestDescriptorLimit(t *testing.T) {
 	t.Parallel()
 	w := newWatched(t)
 	r := actual{t}
-	p := start(r, w.launcher.cmd("sh", "-c", `trap 'exit 3' TERM; echo up $GENERATION; while :; do sleep 0.01; done`),
+	gone := filepath.Join(t.TempDir(), "end") // the command ends when it is there
+	p := start(r, w.launcher.cmd("sh", "-c", `trap 'echo told; while [ ! -e "$0" ]; do sleep 0.01; done; exit 3' TERM; echo up $GENERATION; while :; do sleep 0.01; done`, gone),
 		func(c *exec.Cmd) { c.Env = append(c.Env, w.env...) })
 	p.out.await(1)
 	child := childOf(r, p.pid)
@@ -81,8 +83,12 @@ func TestDescriptorLimit(t *testing.T) {
 		}
 	}
 	w.change(t, 2)
-	limit(3)
 	w.refresh(t, p.pid)
+	p.out.await(2) // told to stop
+	limit(3)
+	if err := os.WriteFile(gone, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	until(r, "the old command to end", func() bool { return !alive(child) })
 	select {
 	case <-p.done:
@@ -90,7 +96,7 @@ func TestDescriptorLimit(t *testing.T) {
 	case <-time.After(300 * time.Millisecond): // without the change it ends within some milliseconds
 	}
 	limit(old.Cur)
-	p.out.await(2)
+	p.out.await(3)
 	p.signal(unix.SIGTERM)
 	p.wantEnd("3")
 }
