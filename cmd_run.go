@@ -256,6 +256,11 @@ func (a *app) sources(s *settings, o *launcher.Options) {
 	}
 	for _, v := range s.all("env") {
 		sources, err := launcher.ParseEnv(v.text, mount)
+		if err != nil && v.source == fromVariable && !strings.Contains(a.getenv(v.from), "\n") && strings.Contains(a.getenv(v.from), ",") {
+			f := *fault.Of(err)
+			f.Hint = strings.TrimPrefix(f.Hint+"; a comma parts the items of "+v.from+": where one holds a comma itself, put a line break between them, or after the only one", "; ")
+			err = &f
+		}
 		if err == nil {
 			err = dangerous(sources, o.Rules.AllowNames)
 		}

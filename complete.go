@@ -292,6 +292,7 @@ func (c *completer) client(ctx context.Context) (*vault.Client, *settings) {
 	if session.Method() == vault.AuthToken && !c.app.inputs(s).token.given() && vault.HasTokenHelper(c.app.getenv("HOME"), c.app.getenv("VAULT_CONFIG_PATH")) {
 		return nil, s
 	}
+	session.LeaveWrapped()
 	if session.Login(ctx) != nil {
 		return nil, s
 	}

@@ -110,6 +110,8 @@ VAULT_TOKEN= VAULT_CONFIG_PATH=helper-missing vaultexec --path app -- true
 VAULT_TOKEN= VAULT_CONFIG_PATH=helper-fails vaultexec --path app -- true
 VAULT_TOKEN= VAULT_CONFIG_PATH=helper-killed vaultexec --path app -- true
 VAULT_TOKEN= VAULT_CONFIG_PATH=helper-silent vaultexec --path app -- true
+VAULTEXEC_ENV='A=x,${app#KEY}' vaultexec -- true
+A=vault:login vaultexec --resolve-env -- true
 vaultexec --path app -- no-such-program
 vaultexec --path app -- 'sh -c true'
 vaultexec --path app -- KEY=value sh
@@ -453,6 +455,7 @@ var undriven = map[string]string{
 	"the session is over":        "nobody is told: the command is being ended",
 	"cannot log in again":        "beside a command: watch_test.go",
 	"is tried again at":          "beside a command: internal/vault/session_test.go",
+	"the token is wrapped":       "completion only, which prints nothing",
 	"the wrapping token":         "needs a wrapping token: login_test.go",
 	"cannot read the shares":     "a sealed Vault, and an input that fails",
 	"is still sealed after":      "a node that does not join: unseal_test.go",

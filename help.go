@@ -83,6 +83,10 @@ variables above are taken out of the command's environment. Files are read again
 at every login, so that they may be rotated. Of a wrapping token it is checked
 where it was made (auth/MOUNT/role/ROLE/secret-id) before it is used, once.
 
+A file may hold the JSON that Vault's CLI (-format=json) or Agent writes. With
+--token-file a wrapping token in it is unwrapped, an Agent's sink with wrap_ttl
+as well; such a token is never revoked.
+
 A token that vaultexec obtained is revoked when it is no longer needed; one that
 was handed in never is. While vaultexec supervises a command it renews the token
 at about two thirds of its life, and logs in again when that is at an end.

@@ -62,6 +62,14 @@ func (c credential) read() vault.Source {
 	return nil
 }
 
+// readWrapped is read for a wrapping token.
+func (c credential) readWrapped() vault.Source {
+	if source := c.read(); source != nil {
+		return vault.Unwrapping(source)
+	}
+	return nil
+}
+
 // inputs are everything that a login may be made of.
 type inputs struct {
 	token, wrappedToken, secretID, wrappedSecretID, jwt, password credential
@@ -230,7 +238,7 @@ func (a *app) tokenLogin(s *settings, in inputs, conf *vault.LoginConfig) {
 	case in.token.source > fromFile, in.token.given() && in.wrappedToken.source <= fromFile:
 		conf.Token = in.token.read()
 	case in.wrappedToken.given():
-		conf.WrappedToken = in.wrappedToken.read()
+		conf.WrappedToken = in.wrappedToken.readWrapped()
 	default:
 		conf.Token = func(ctx context.Context) (vault.Text, error) {
 			return vault.StoredToken(ctx, a.getenv("HOME"), a.getenv("VAULT_CONFIG_PATH"), a.environ)
@@ -257,7 +265,7 @@ func (a *app) approleLogin(s *settings, in inputs, conf *vault.LoginConfig) {
 			Why:  fmt.Sprintf("both %s and %s give a secret id", in.secretID.from, in.wrappedSecretID.from),
 			Hint: "take one of them out"})
 	}
-	conf.SecretID, conf.WrappedSecretID = in.secretID.read(), in.wrappedSecretID.read()
+	conf.SecretID, conf.WrappedSecretID = in.secretID.read(), in.wrappedSecretID.readWrapped()
 }
 
 // passwordLogin asks a person for the password only where there is one: at a terminal.

@@ -53,6 +53,8 @@ func ParseVariable(name, value, mount string) (sources []Source, text string, er
 	switch {
 	case strings.HasPrefix(value, ">>"+mark), strings.Contains(value, "${>>"+mark):
 		err = &fault.Error{Why: "it would write to Vault, as bank-vaults does, and a start writes nothing"}
+	case value == mark+"login":
+		err = &fault.Error{Why: "bank-vaults puts the token of its own login there, and vaultexec hands its token to no command", Hint: "leave the variable out; --keep-token hands on a token that was given, as VAULT_TOKEN"}
 	case transit(value):
 		err = &fault.Error{Why: "it is ciphertext of the transit engine, which is not decrypted here"}
 	case strings.HasPrefix(value, mark):
@@ -68,8 +70,12 @@ func ParseVariable(name, value, mount string) (sources []Source, text string, er
 	if err == nil {
 		return sources, text, nil
 	}
-	return nil, "", &fault.Error{Kind: fault.Usage, What: "cannot resolve " + name, Why: fault.Of(err).Why,
+	e := &fault.Error{Kind: fault.Usage, What: "cannot resolve " + name, Why: fault.Of(err).Why,
 		Hint: "a reference is vault:PATH#KEY, vault:/MOUNT/PATH#KEY or vault:MOUNT/data/PATH#KEY (see vaultexec help references)"}
+	if value == mark+"login" {
+		e.Hint = fault.Of(err).Hint
+	}
+	return nil, "", e
 }
 
 // transit reports whether the value is "vault:v1:…": what the transit engine makes of a plaintext.

@@ -58,6 +58,9 @@ type LoginConfig struct {
 	// ThroughAgent says that an Agent or Proxy stands between, although the login is our own. What would be revoked through
 	// it might be its token in place of ours.
 	ThroughAgent bool
+
+	noUnwrap bool // a wrapping token in a token file is left alone
+	sink     bool // a wrapping token may be an Agent's sink
 }
 
 // TextSource gives a credential that was handed over itself, by a variable. name names it in errors.
@@ -68,6 +71,17 @@ func TextSource(name, text string) Source {
 // FileSource reads a credential from a file at every login. option names where the path came from.
 func FileSource(option, path string) Source {
 	return rereadable(option, path, func() (Text, error) { return ReadCredential(option, path) })
+}
+
+// Unwrapping makes a source of a wrapping token of one that may be the JSON which Vault and its Agent write of it.
+func Unwrapping(source Source) Source {
+	return func(ctx context.Context) (Text, error) {
+		t, err := source(ctx)
+		if w := wrapInfoIn(err); w != nil {
+			return w.token, nil
+		}
+		return t, err
+	}
 }
 
 // PasswordFileSource is FileSource for a password, which may hold blanks and any letters; only the line's end is dropped.
@@ -343,11 +357,19 @@ func (l *authenticator) unwrap(ctx context.Context, w Text) (*Answer, error) {
 	return l.write(ctx, request{path: "sys/wrapping/unwrap", token: &w})
 }
 
+// wrapPath makes wrapping tokens of what anybody sends it.
+const wrapPath = "sys/wrapping/wrap"
+
 // rewrapped says that a wrapping token was not made where it should have been. It is not used up then.
 func (l *authenticator) rewrapped(from, want string) error {
-	return &fault.Error{Kind: fault.Refused, What: l.what(),
+	e := &fault.Error{Kind: fault.Refused, What: l.what(),
 		Why:  fmt.Sprintf("the wrapping token was made by %q and not by %s: somebody may have unwrapped it and wrapped it again", from, want),
 		Hint: "treat what it held as intercepted: revoke it and have a new one issued. If it was made like this on purpose, correct --auth-mount and --role"}
+	if from == wrapPath && l.conf.Method == AuthToken {
+		e.Why = "the wrapping token was made by sys/wrapping/wrap: an Agent's sink with wrap_ttl makes it so, and so does whoever has unwrapped a token and wrapped it again; Vault does not tell which"
+		e.Hint = "if it is an Agent's sink, name the file as the Agent writes it, in JSON, with --token-file, or set wrap_ttl in the Agent's method and not in its sink. If it is not, treat the token as intercepted: revoke it and have a new one issued"
+	}
+	return e
 }
 
 // unwrapSecretID returns the secret id behind a wrapping token that was made by the AppRole method itself.
@@ -403,13 +425,17 @@ func (l *authenticator) unwrapToken(ctx context.Context, w Text) (grant, error) 
 	if err != nil {
 		return grant{}, err
 	}
-	if !strings.HasPrefix(from, "auth/") {
+	sink := from == wrapPath && l.conf.sink
+	if !strings.HasPrefix(from, "auth/") && !sink {
 		return grant{}, l.rewrapped(from, "auth/token/create or a login")
 	}
 	at := time.Now()
 	a, err := l.unwrap(ctx, w)
 	if err != nil {
 		return grant{}, err
+	}
+	if sink {
+		return l.ofSink(a)
 	}
 	if a.Auth == nil {
 		return grant{}, &fault.Error{Kind: fault.Refused, What: l.what(), Why: "the wrapping token held no token", Hint: "make it with `vault token create -wrap-ttl=5m`"}

@@ -35,7 +35,7 @@ func rereadable(option, path string, read func() (Text, error)) Source {
 		if last != nil {
 			select {
 			case <-last.done:
-				if last.pipe && last.err == nil {
+				if last.pipe && (last.err == nil || wrapInfoIn(last.err) != nil) {
 					return last
 				}
 			default:

@@ -24,6 +24,7 @@ type Session struct {
 	// logins serializes what changes the token. A channel, so that waiting for it can be given up.
 	logins   chan struct{}
 	refusals refusals
+	spent    Text // the wrapping token in a token file that was used up
 
 	mu       sync.Mutex
 	current  *grant
@@ -74,6 +75,9 @@ func (s *Session) Mount() string {
 	}
 	return s.auth.mount()
 }
+
+// LeaveWrapped lets the session fail rather than use up a wrapping token.
+func (s *Session) LeaveWrapped() { s.conf.noUnwrap = true }
 
 // lock waits until no other login is under way. After Revoke there is no further login: a read that fails because its token
 // was just revoked must not get a new one.
@@ -203,6 +207,9 @@ func (s *Session) obtain(ctx context.Context) (grant, error) {
 			return g, nil
 		}
 		t, err := s.conf.Token(ctx)
+		if w := wrapInfoIn(err); w != nil {
+			return s.unwrapHandedIn(ctx, w.token)
+		}
 		if err != nil {
 			return g, fault.Of(err)
 		}

@@ -3,6 +3,7 @@ package vault
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -61,6 +62,8 @@ func CheckCredential(source, s string) (Text, error) {
 	switch {
 	case s == "":
 		e.Why, e.Hint = whyEmpty, "put the credential there, and nothing else"
+	case strings.HasPrefix(s, "{") && json.Valid([]byte(s)):
+		return inJSON(source, s)
 	case quoted(s):
 		e.Why, e.Hint = "it stands in quotes", "leave them out: only a shell takes them away"
 	case strings.IndexFunc(s, func(r rune) bool { return r <= ' ' || r >= 0x7f }) >= 0:
