@@ -20,6 +20,10 @@ func main() {
 	launcher.SetDumpable(false)
 	// GODEBUG=http2debug=1, set for a Go program that is started, would make the HTTP client print the token here.
 	log.SetOutput(io.Discard)
+	if launcher.IsGuard(os.Args) {
+		launcher.RunGuard(os.Args)
+		return
+	}
 	if launcher.IsWitness(os.Args) {
 		launcher.RunWitness()
 	}

@@ -10,7 +10,8 @@
 // There the main goroutine, locked to the main thread, owns the child: it alone forks, reaps and signals, and it waits for
 // events in one loop: signals to pass on (signals.go, tty.go), ended processes, one timer, and what the watcher sends.
 // The watcher (watch.go) is a goroutine that looks at the secrets, reads them when it is told to, and decides nothing.
-// On a terminal a second process of ours may live in the command's group for a while, to see its keys (witness.go).
+// On a terminal a second process of ours may live in the command's group for a while, to see its keys (witness.go). Another ends
+// the command's group when vaultexec was killed and could not (guard.go).
 // What is to be done about an event is decided by a state machine without a clock or a process of its own (restart.go). Its
 // actions are carried out in supervise.go, hook.go runs the hook, decide.go and ends.go write the lines of the log. Nothing is taken
 // from the running child before everything new was read and makes a valid environment, and what failed to work is replaced

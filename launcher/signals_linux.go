@@ -72,6 +72,12 @@ func goHandler() (a sigaction) {
 	return a
 }
 
+// closeRange closes all descriptors from first to last.
+func closeRange(first, last uint) error { return unix.CloseRange(first, last, 0) }
+
+// canGuard: /proc/self/exe starts this program again.
+func canGuard() bool { return executable(selfExe) == nil }
+
 // pause waits until a handler has run, which is never where there is none.
 func pause() error { return unix.Pause() }
 

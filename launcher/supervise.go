@@ -67,6 +67,9 @@ type supervisor struct {
 
 	chld  chan os.Signal
 	timer *time.Timer
+
+	guard      guard
+	guardTimer *time.Timer // nil where no guard is needed
 }
 
 const (
@@ -98,9 +101,13 @@ func (l *launch) supervise(p program, env *Env, got []fetched) error {
 	oneProcessor() // from here on it mostly sleeps
 	reserveThreads()
 	s.do(s.start())
+	if s.needsGuard() {
+		s.guardTimer = time.NewTimer(guardDelay)
+	}
 	finish := s.attend(p, got)
 	releaseProgram()
 	s.loop()
+	s.guard.end()
 	s.notify.ends()
 	s.shutDown(finish)
 	return s.counted(s.outcome())
@@ -184,6 +191,8 @@ func (s *supervisor) loop() {
 			s.heard(ev)
 		case <-s.notify.tick():
 			s.notify.live()
+		case <-s.guardDue():
+			s.guard.begin(s.Supervision.StopTimeout, max(s.pid, s.left))
 		case <-s.hook.over():
 			s.hook.tooLong()
 		case <-s.timer.C:
@@ -393,6 +402,7 @@ func (s *supervisor) fork() error {
 	if err != nil {
 		return err
 	}
+	s.guard.tell(pid)
 	s.pid, s.left, s.stopped, s.selfStopped, s.forkedAt = pid, 0, false, false, time.Now()
 	s.stopAt = time.Time{}
 	// A command that asks for the terminal before it has it is stopped by SIGTTIN or SIGTTOU, and goes on at once (childStopped).
@@ -571,10 +581,12 @@ func (s *supervisor) lookAtGroup() {
 	}
 }
 
+// groupGone: nothing is left of the last command's group.
 func (s *supervisor) groupGone() {
 	if s.machine.next == toRestart || s.machine.next == toRevert {
 		s.nameSurvivors()
 	}
+	s.guard.tell(0)
 	s.happened(evGroupGone{})
 }
 
@@ -597,6 +609,10 @@ func (s *supervisor) reap() {
 		}
 		if pid == s.hook.pid && pid != 0 && !status.Stopped() && !status.Continued() {
 			s.hookEnded(status)
+			continue
+		}
+		if pid == s.guard.pid && pid != 0 && !status.Stopped() && !status.Continued() {
+			s.guard.ended()
 			continue
 		}
 		if pid == s.keys.pid && pid != 0 && !status.Stopped() && !status.Continued() {

@@ -28,6 +28,7 @@ func IsWitness(args []string) bool { return len(args) == 1 && args[0] == witness
 
 // RunWitness waits for a signal.
 func RunWitness() {
+	closeInherited()
 	for sig := syscall.Signal(1); sig <= lastSignal; sig++ {
 		if sig != perThread && !isIgnored(sig) {
 			setDefault(sig)
@@ -46,13 +47,7 @@ func (w *witness) begin(group int) {
 	if !setParentDeath(sys, unix.SIGKILL) { // or it would outlive vaultexec
 		return
 	}
-	null, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return
-	}
-	defer unix.Close(null)
-	files := []uintptr{uintptr(null), uintptr(null), uintptr(null)}
-	if pid, err := syscall.ForkExec(selfExe, []string{witnessName}, &syscall.ProcAttr{Env: []string{}, Files: files, Sys: sys}); err == nil {
+	if pid, err := ownProcess([]string{witnessName}, 0, sys); err == nil {
 		w.pid = pid
 	}
 }

@@ -1,0 +1,126 @@
+package launcher
+
+import (
+	"encoding/binary"
+	"math"
+	"os"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// The command has a process group of its own, so that a SIGKILL for vaultexec's group does not reach it: supervisord's
+// killasgroup, GNU timeout -k, a CI runner. The kernel sends the command the stop signal then (the parent-death signal), and
+// one that ignores it would run on, with its secrets and its port. So a guard looks on: a second process, in a session of its own,
+// that holds the other end of a pipe. When vaultexec is gone without a word, it gives the command's group the stop timeout and
+// then SIGKILL. It is not needed where the child shares vaultexec's group, nor as PID 1, with which the kernel ends everything.
+type guard struct {
+	pid  int // 0 while there is none
+	pipe int // the end that vaultexec writes the command's group to
+}
+
+// guardName is argv[0] of the guard, and what ps shows. The stop timeout follows.
+const guardName = "vaultexec: guarding the command"
+
+// guardDelay is how long a command runs before it has a guard: most of those that end sooner are scripts' small commands.
+const guardDelay = 200 * time.Millisecond
+
+// IsGuard reports whether vaultexec was started by itself as the guard.
+func IsGuard(args []string) bool { return len(args) == 2 && args[0] == guardName }
+
+// RunGuard waits for the end of vaultexec, and ends the command's group after the stop timeout. Standard input is the pipe.
+func RunGuard(args []string) {
+	closeInherited()
+	limit, err := time.ParseDuration(args[1])
+	if err != nil {
+		return
+	}
+	group := 0
+	for b := make([]byte, 4); ; {
+		n, err := unix.Read(0, b)
+		switch {
+		case err == unix.EINTR:
+			continue
+		case n == len(b):
+			group = int(int32(binary.NativeEndian.Uint32(b)))
+			continue
+		}
+		break
+	}
+	for end := time.Now().Add(limit); group > 1 && unix.Kill(-group, 0) != unix.ESRCH; time.Sleep(groupPoll) {
+		if time.Now().After(end) {
+			_ = unix.Kill(-group, unix.SIGKILL)
+			return
+		}
+	}
+}
+
+// closeInherited closes what a process of ours was given and has no use for: a lock, a socket or a pipe that others wait for.
+func closeInherited() { _ = closeRange(3, math.MaxInt32) }
+
+// ownProcess starts this program again for a purpose of vaultexec's own.
+func ownProcess(argv []string, stdin uintptr, sys *syscall.SysProcAttr) (int, error) {
+	null, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer unix.Close(null)
+	files := []uintptr{uintptr(null), uintptr(null), uintptr(null)}
+	if stdin != 0 {
+		files[0] = stdin
+	}
+	// One processor: fewer threads, and the runtime keeps no file open to look for more.
+	return syscall.ForkExec(selfExe, argv, &syscall.ProcAttr{Env: []string{"GOMAXPROCS=1"}, Files: files, Sys: sys})
+}
+
+// guardDue delivers when the command wants a guard.
+func (s *supervisor) guardDue() <-chan time.Time {
+	if s.guard.pid != 0 || s.guardTimer == nil {
+		return nil
+	}
+	return s.guardTimer.C
+}
+
+// needsGuard is asked once, before the first command.
+func (s *supervisor) needsGuard() bool { return os.Getpid() != 1 && !s.sharedGroup() && canGuard() }
+
+// begin starts the guard. That it cannot is no failure.
+func (g *guard) begin(limit time.Duration, group int) {
+	r, w, err := openPipe()
+	if err != nil {
+		return
+	}
+	defer unix.Close(r)
+	_ = unix.SetNonblock(w, true)
+	_, _ = unix.Write(w, groupBytes(group)) // before there is a guard: it knows from its first moment
+	pid, err := ownProcess([]string{guardName, limit.String()}, uintptr(r), &syscall.SysProcAttr{Setsid: true})
+	if err != nil {
+		unix.Close(w)
+		return
+	}
+	g.pid, g.pipe = pid, w
+}
+
+func groupBytes(group int) []byte { return binary.NativeEndian.AppendUint32(nil, uint32(int32(group))) }
+
+// tell says which group is the command's; 0 for none, when its number may be another's soon.
+func (g *guard) tell(group int) {
+	if g.pid != 0 {
+		_, _ = unix.Write(g.pipe, groupBytes(group))
+	}
+}
+
+// end ends the guard: there is nothing left to guard.
+func (g *guard) end() {
+	if g.pid != 0 {
+		_ = unix.Kill(g.pid, unix.SIGKILL)
+		g.ended()
+	}
+}
+
+// ended: the guard has ended, or is about to.
+func (g *guard) ended() {
+	unix.Close(g.pipe)
+	g.pid = 0
+}
