@@ -54,6 +54,9 @@ func Parse(src string, o Options) (map[string]string, error) {
 	case strings.ContainsRune(src, 0):
 		return nil, &Error{Why: "it holds a NUL byte"}
 	}
+	if err := unclear(src); err != nil {
+		return nil, err
+	}
 	// The parser expands references at once. So that they can be kept, each $ becomes a reference to one variable of ours,
 	// whose value is a character that does not occur in the file: where the parser expands, outside of single quotes, we
 	// find that character, and where it does not, the reference itself. Both are turned back below. An escaped \$ in double

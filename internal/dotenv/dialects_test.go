@@ -1,0 +1,177 @@
+package dotenv
+
+import (
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"maps"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+
+	compose "github.com/compose-spec/compose-go/v2/dotenv"
+)
+
+// dialect is one line, and what each reader makes of it: testdata/dialects.json was written by running Node's dotenv (npm, 2026-11),
+// python-dotenv 0.21.0, Ruby's dotenv 2.4.0 and compose-go, with an empty environment. {"error": true} is a refusal.
+type dialect struct {
+	Line                        string
+	Compose, Node, Python, Ruby map[string]any
+}
+
+func dialects(t *testing.T) []dialect {
+	b, err := os.ReadFile("testdata/dialects.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var list []dialect
+	if err := json.Unmarshal(b, &list); err != nil {
+		t.Fatal(err)
+	}
+	return list
+}
+
+// texts turns a reader's outcome into variables; ok is false for a refusal or a variable without a value.
+func texts(m map[string]any) (vars map[string]string, ok bool) {
+	vars = map[string]string{}
+	for k, v := range m {
+		s, isText := v.(string)
+		if !isText {
+			return nil, false
+		}
+		vars[k] = s
+	}
+	return vars, true
+}
+
+// Where import takes a line, it makes of it what Docker Compose does, but that a $ stays as it is written; and never what no reader
+// makes of it. What the readers agree about is taken.
+func TestDialects(t *testing.T) {
+	t.Parallel()
+	taken := 0
+	for _, d := range dialects(t) {
+		got, err := Parse(d.Line, Options{})
+		all := []map[string]any{d.Compose, d.Node, d.Python, d.Ruby}
+		agree := true
+		for _, m := range all {
+			want, ok := texts(m)
+			first, _ := texts(d.Compose)
+			agree = agree && ok && maps.Equal(want, first)
+		}
+		if err != nil {
+			if agree && !strings.Contains(d.Line, "A.B") { // a name that no variable has
+				t.Errorf("%q is refused, and all readers agree about it: %v", d.Line, err)
+			}
+			continue
+		}
+		taken++
+		known := false
+		for _, m := range all {
+			want, ok := texts(m)
+			known = known || ok && maps.Equal(want, got)
+		}
+		if !known {
+			t.Errorf("%q: %s, which no reader makes of it", d.Line, show(got))
+		}
+		if want, ok := texts(d.Compose); ok && !strings.Contains(d.Line, "$") && !strings.Contains(d.Line, "\ufeff") && !maps.Equal(want, got) {
+			t.Errorf("%q: %s, and Compose makes %s of it", d.Line, show(got), show(want))
+		}
+	}
+	if taken < 25 {
+		t.Errorf("only %d lines are taken", taken)
+	}
+}
+
+// The recorded outcomes of Compose are those of the parser that is used here.
+func TestComposeDialect(t *testing.T) {
+	t.Parallel()
+	for _, d := range dialects(t) {
+		want, ok := texts(d.Compose)
+		got, err := compose.UnmarshalWithLookup(d.Line, func(string) (string, bool) { return "", false })
+		if ok != (err == nil) || ok && !maps.Equal(got, want) {
+			t.Errorf("%q: %s, %v; recorded %s", d.Line, show(got), err, show(want))
+		}
+	}
+}
+
+// What is refused names its line and its variable, and never the value.
+func TestUnclearLines(t *testing.T) {
+	t.Parallel()
+	for src, want := range map[string]Error{
+		"X=1\nA=x\rB=2\rC=3":                    {Line: 2},
+		"A=1\rB=2":                              {Line: 1},
+		"X=1\n\nA=foo\t# comment":               {Line: 3, Names: []string{"A"}},
+		"A=foo\u00a0# comment":                  {Line: 1, Names: []string{"A"}},
+		"X=\"two\nlines\"\nA=`a b`":             {Line: 3, Names: []string{"A"}},
+		"A=`a` # c":                             {Line: 1, Names: []string{"A"}},
+		"export A=\"ab\\0cd\"":                  {Line: 1, Names: []string{"A"}},
+		"X='\n\n'\nA=\"first\nsecond \\\\\\7\"": {Line: 4, Names: []string{"A"}},
+	} {
+		_, err := Parse(src, Options{})
+		var e *Error
+		if !errors.As(err, &e) || e.Line != want.Line || strings.Join(e.Names, "") != strings.Join(want.Names, "") {
+			t.Errorf("%q: %v, want line %d of %v", src, err, want.Line, want.Names)
+		}
+	}
+	for _, src := range []string{"A='ab\\0cd'", "A=\"ab\\\\0cd\"", "A='`a b`'", "A=\"foo\t# no comment\"", "A=foo # a\tcomment #", "A=a`b", "A=x\r\nB=2\r\n", "A='x\ry'", "A=ab\\0cd"} {
+		if _, err := Parse(src, Options{}); err != nil {
+			t.Errorf("%q: %v", src, err)
+		}
+	}
+}
+
+var update = flag.Bool("update", false, "write the table of docs/dotenv.md anew")
+
+// The table in docs/dotenv.md is that of the recorded outcomes, and of Parse.
+func TestDialectTable(t *testing.T) {
+	t.Parallel()
+	const file, begin = "../../docs/dotenv.md", "| line | Compose | Node | Python | Ruby | import |\n|---|---|---|---|---|---|\n"
+	cell := func(m map[string]any) string {
+		vars, ok := texts(m)
+		if !ok {
+			return "refused"
+		}
+		if len(vars) == 0 {
+			return "nothing"
+		}
+		if v, only := vars["A"]; only && len(vars) == 1 {
+			if v == "" {
+				return "empty"
+			}
+			return "`` " + strings.Trim(strconv.QuoteToASCII(v), `"`) + " ``"
+		}
+		return "`` " + strings.ReplaceAll(show(vars), "\\\\", "\\") + " ``"
+	}
+	var table strings.Builder
+	table.WriteString(begin)
+	for _, d := range dialects(t) {
+		got := map[string]any{"error": true}
+		if vars, err := Parse(d.Line, Options{}); err == nil {
+			got = map[string]any{}
+			for k, v := range vars {
+				got[k] = v
+			}
+		}
+		line := strings.NewReplacer("\n", "⏎", "\r", "␍", "\t", "⇥", "\ufeff", "(byte order mark)").Replace(d.Line)
+		table.WriteString(strings.ReplaceAll(fmt.Sprintf("`` %s `` ~ %s ~ %s ~ %s ~ %s ~ %s", line, cell(d.Compose), cell(d.Node), cell(d.Python), cell(d.Ruby), cell(got)), " ~ ", " | ") + " |\n")
+	}
+	text := strings.ReplaceAll(table.String(), "\n`` ", "\n| `` ")
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, _, ok := strings.Cut(string(b), begin)
+	if !ok {
+		t.Fatal("docs/dotenv.md has no table")
+	}
+	if want := before + text; string(b) != want {
+		if !*update {
+			t.Fatal("the table of docs/dotenv.md is another: go test ./internal/dotenv -run TestDialectTable -update")
+		}
+		if err := os.WriteFile(file, []byte(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
