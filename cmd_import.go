@@ -37,6 +37,7 @@ are written unless --expand.
 		{name: "overwrite", group: groupOwn, usage: "change keys that have another value"},
 		{name: "replace", group: groupOwn, usage: "make the secret exactly what FILE says: keys that are not in it go, others change"},
 		{name: "expand", group: groupOwn, usage: "replace $VAR, ${VAR} and ${VAR:-default}, outside of single quotes, by what FILE says of VAR"},
+		{name: "dialect", arg: "compose|node|python|ruby", group: groupOwn, usage: "read FILE as Docker Compose, Node's dotenv, python-dotenv or Ruby's dotenv does; without it, lines that they read differently in a way that matters are refused (docs/dotenv.md)"},
 		{name: "write-references", arg: "NEWFILE", group: groupOwn, usage: "write a new .env file with references in place of the values, for --env-file"},
 		dryRunOption, jsonOption,
 	},
@@ -75,7 +76,14 @@ func (a *app) importFile(ctx context.Context, s *settings, words []string) error
 	if err := fault.Join(append(s.faults, fault.All(err)...)); err != nil {
 		return err
 	}
-	vars, err := a.readDotenv(file, s.bool("expand"))
+	o := dotenv.Options{Expand: s.bool("expand"), Dialect: s.choice("dialect")}
+	if o.Expand && o.Dialect != "" && o.Dialect != "compose" {
+		s.bad(s.one("expand"), "only Docker Compose's dialect is expanded", "leave --dialect "+o.Dialect+" out, or --expand")
+	}
+	if err := fault.Join(s.faults); err != nil {
+		return err
+	}
+	vars, err := a.readDotenv(file, o)
 	if err != nil {
 		return err
 	}
@@ -156,7 +164,7 @@ func mapRules(s *settings, words []string, mount string) ([]mapRule, error) {
 // maxDotenv bounds a file. Vault takes no secret over 1 MiB.
 const maxDotenv = 4 << 20
 
-func (a *app) readDotenv(file string, expand bool) (map[string]vault.Text, error) {
+func (a *app) readDotenv(file string, o dotenv.Options) (map[string]vault.Text, error) {
 	what, in := fmt.Sprintf("%q", file), io.Reader(a.terminal.in)
 	if file == "-" {
 		what = "standard input"
@@ -168,7 +176,7 @@ func (a *app) readDotenv(file string, expand bool) (map[string]vault.Text, error
 		defer func() { _ = f.Close() }()
 		in = f
 	}
-	parsed, err := parseDotenv(in, expand)
+	parsed, err := parseDotenv(in, o)
 	if err == nil && len(parsed) == 0 {
 		err = &fault.Error{Kind: fault.Value, Why: "there is no variable in it", Hint: "a line of it is NAME=VALUE"}
 	}
@@ -185,7 +193,7 @@ func (a *app) readDotenv(file string, expand bool) (map[string]vault.Text, error
 }
 
 // parseDotenv reads a .env file. Its failures have no What yet, and hold names and line numbers only.
-func parseDotenv(in io.Reader, expand bool) (map[string]string, error) {
+func parseDotenv(in io.Reader, o dotenv.Options) (map[string]string, error) {
 	b, err := io.ReadAll(io.LimitReader(in, maxDotenv+1))
 	switch {
 	case err != nil:
@@ -193,10 +201,10 @@ func parseDotenv(in io.Reader, expand bool) (map[string]string, error) {
 	case len(b) > maxDotenv:
 		return nil, &fault.Error{Kind: fault.Usage, Why: "it is larger than Vault takes", Hint: "name a file of NAME=VALUE lines"}
 	}
-	parsed, err := dotenv.Parse(string(b), dotenv.Options{Expand: expand})
+	parsed, err := dotenv.Parse(string(b), o)
 	var bad *dotenv.Error
 	if errors.As(err, &bad) {
-		return nil, &fault.Error{Kind: fault.Value, Why: bad.Error(), Hint: "correct that line: NAME=VALUE, quotes closed, as docker compose reads it"}
+		return nil, &fault.Error{Kind: fault.Value, Why: bad.Error(), Hint: "correct that line: NAME=VALUE, quotes closed, as docker compose reads it; import takes --dialect for another reader's rules"}
 	}
 	return parsed, err
 }

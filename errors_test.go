@@ -150,6 +150,7 @@ vaultexec rotate app KEY --length 9 --charset uuid
 vaultexec rotate app KEY - <.
 vaultexec import x
 vaultexec import app missing
+vaultexec import app missing --dialect node --expand
 vaultexec import app dotenv-bad
 vaultexec import app empty
 vaultexec import app huge

@@ -99,7 +99,7 @@ func readEnvFile(v setting) (map[string]string, error) {
 		return nil, &fault.Error{Kind: fault.Usage, What: what, Why: vault.Errno(err), Hint: "name a file of NAME=VALUE lines"}
 	}
 	defer func() { _ = f.Close() }()
-	vars, err := parseDotenv(f, false)
+	vars, err := parseDotenv(f, dotenv.Options{})
 	if err != nil {
 		return nil, &fault.Error{Kind: fault.Usage, What: what, Why: fault.Of(err).Why, Hint: fault.Of(err).Hint}
 	}

@@ -96,6 +96,42 @@ func TestComposeDialect(t *testing.T) {
 	}
 }
 
+// A dialect that is named reads as its reader does, but that a $ stays as it is written, and that nothing is passed over.
+func TestDialectNamed(t *testing.T) {
+	t.Parallel()
+	taken := map[string]int{}
+	for _, d := range dialects(t) {
+		for name, recorded := range map[string]map[string]any{"compose": d.Compose, "node": d.Node, "python": d.Python, "ruby": d.Ruby} {
+			got, err := Parse(d.Line, Options{Dialect: name})
+			if err != nil {
+				continue
+			}
+			taken[name]++
+			want, ok := texts(recorded)
+			if strings.Contains(d.Line, "$") && (name != "node" || strings.Contains(d.Line, `\$`)) || strings.Contains(d.Line, "\ufeff") {
+				continue
+			}
+			if !ok || !maps.Equal(want, got) {
+				t.Errorf("%s reads %q as %s, and the real one as %v", name, d.Line, show(got), recorded)
+			}
+		}
+	}
+	for name, least := range map[string]int{"compose": 30, "node": 32, "python": 32, "ruby": 30} {
+		if taken[name] < least {
+			t.Errorf("%s takes %d lines", name, taken[name])
+		}
+	}
+	for _, name := range []string{"node", "python", "ruby"} {
+		got, err := Parse("# c\n\nexport A='x' # c\nB=\"y\"\n\nC=z", Options{Dialect: name})
+		if err != nil || show(got) != `A="x" B="y" C="z"` {
+			t.Errorf("%s: %s, %v", name, show(got), err)
+		}
+		if _, err := Parse("A=1\nno assignment\n", Options{Dialect: name}); err == nil || !strings.Contains(err.Error(), "line 2") {
+			t.Errorf("%s passes a line over: %v", name, err)
+		}
+	}
+}
+
 // What is refused names its line and its variable, and never the value.
 func TestUnclearLines(t *testing.T) {
 	t.Parallel()

@@ -39,7 +39,8 @@ func (e *Error) Error() string {
 
 // Options change how a file is read.
 type Options struct {
-	Expand bool // replace $VAR, ${VAR}, ${VAR-default} and ${VAR:-default} by what the file itself says of VAR
+	Dialect string // one of Dialects; "" refuses what they read differently
+	Expand  bool   // replace $VAR, ${VAR}, ${VAR-default} and ${VAR:-default} by what the file itself says of VAR
 }
 
 // Patterns are compiled when they are needed: together they would take 0.1 ms of every start.
@@ -54,8 +55,14 @@ func Parse(src string, o Options) (map[string]string, error) {
 	case strings.ContainsRune(src, 0):
 		return nil, &Error{Why: "it holds a NUL byte"}
 	}
-	if err := unclear(src); err != nil {
-		return nil, err
+	switch o.Dialect {
+	case "":
+		if err := unclear(src); err != nil {
+			return nil, err
+		}
+	case "compose":
+	default:
+		return parseAs(o.Dialect, src)
 	}
 	// The parser expands references at once. So that they can be kept, each $ becomes a reference to one variable of ours,
 	// whose value is a character that does not occur in the file: where the parser expands, outside of single quotes, we
