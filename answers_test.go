@@ -574,7 +574,7 @@ func TestTLS(t *testing.T) {
 		{name: "https-to-http", addr: https(r.proxy.Addr), code: "120", says: `does not speak TLS, and the address says https .*\nvaultexec: hint: write the address as http://`},
 		{name: "http-to-https", addr: plain(good.Addr), code: "120", says: `the server speaks TLS, and the address says http\nvaultexec: hint: write the address as https://`},
 		{name: "no-such-ca", addr: good.Addr, args: []string{"--ca-cert", "nothing.pem"}, code: "125", says: `cannot read --ca-cert "nothing.pem": no such file`},
-		{name: "not-a-ca", addr: good.Addr, args: []string{"--ca-cert", "/dev/null"}, code: "125", says: `no usable PEM`},
+		{name: "not-a-ca", addr: good.Addr, args: []string{"--ca-cert", "/dev/null"}, code: "125", says: `"/dev/null" is empty`},
 		{name: "half-a-client-certificate", addr: good.Addr, args: []string{"--client-cert", ca.File}, code: "125", says: `a client certificate needs its key`},
 		{name: "ca-cert", addr: good.Addr, args: []string{"--ca-cert", ca.File}, code: "0"},
 		{name: "VAULT_CACERT", addr: good.Addr, env: []string{"VAULT_CACERT=" + ca.File}, code: "0"},
@@ -615,7 +615,7 @@ func TestClientCertificate(t *testing.T) {
 	addr := insisting(t, ca, r.proxy.Addr)
 	client := ca.Client(t, vaulttest.CertOpts{Name: "app"})
 	r.set("VAULT_ADDR="+addr, "VAULT_CACERT="+ca.File)
-	r.touch("--wait", "10m").finish("120").says(`the server refused the TLS connection .*\nvaultexec: hint: .*--client-cert and --client-key`)
+	r.touch("--wait", "10m").finish("120").says(`the server wants a client certificate .*\nvaultexec: hint: .*--client-cert and --client-key`)
 	if r.started() {
 		t.Error("the command was started")
 	}

@@ -138,14 +138,8 @@ func TestNothingIsLeftBehind(t *testing.T) {
 			t.Errorf("vaultexec %s left %s", c.args[0], left[0].Name())
 		}
 	}
-	b, err := os.ReadFile(seen)
-	if err != nil {
-		t.Fatal("git was not asked")
-	}
-	for _, s := range secrets {
-		if strings.Contains(string(b), s) {
-			t.Error("git got a secret")
-		}
+	if _, err := os.Stat(seen); err == nil {
+		t.Error("git was run: a folder of somebody else's making chooses what that does")
 	}
 }
 

@@ -536,7 +536,7 @@ func TestProgramGone(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.fresh("one", "A")
-	w.waitLog("the command cannot be started any more, the change is postponed", 1)
+	w.waitLog("the command could not be started again, the change is postponed", 1)
 	w.onlyChild(before)
 	w.stop()
 	w.wantStarts(1)
