@@ -45,7 +45,7 @@ func TestAuthNamespace(t *testing.T) {
 			sc := srv.Scope(t)
 			kv, method, policy := sc.Name("kv"), sc.Name("approle"), sc.Name("policy")
 			below := strings.TrimPrefix(strings.TrimPrefix(in(c.paths), in(c.auth)), "/")
-			srv.MountKV(t, in(c.paths)+kv, 2)
+			srv.Must(t, "POST", in(c.paths)+"sys/mounts/"+kv, map[string]any{"type": "kv", "options": map[string]string{"version": "2"}})
 			srv.PutKV(t, in(c.paths)+kv, "app", map[string]any{"KEY": vaulttest.Canary("key")})
 			srv.Must(t, "PUT", in(c.auth)+"sys/policies/acl/"+policy, map[string]string{"policy": `path "` + below + kv + `/data/app" { capabilities = ["read"] }`})
 			srv.Must(t, "POST", in(c.auth)+"sys/auth/"+method, map[string]string{"type": "approle"})
