@@ -528,8 +528,12 @@ func (s *supervisor) resumed() {
 	s.signalChild(unix.SIGCONT, true)
 }
 
-// signalChild sends sig to the child, or to its group where it has one.
+// signalChild sends sig to the child, or to its group where it has one. Without a child it does nothing: for kill(2), 0 is the
+// group of vaultexec itself.
 func (s *supervisor) signalChild(sig syscall.Signal, group bool) {
+	if s.pid == 0 {
+		return
+	}
 	to := s.pid
 	if group && !s.sharedGroup() {
 		to = -s.pid

@@ -175,6 +175,14 @@ func (p *proc) killSession() {
 	}
 }
 
+// kill ends a process that a test may have left. The number is 0 when the test failed before it learned it, and for kill(2)
+// that is the group of the test: go, make and CI with it.
+func kill(pid int) {
+	if pid > 1 {
+		_ = unix.Kill(pid, unix.SIGKILL)
+	}
+}
+
 // signal sends a signal to the program.
 func (p *proc) signal(sig syscall.Signal) {
 	p.t.Helper()

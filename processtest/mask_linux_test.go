@@ -421,7 +421,7 @@ func TestMaskOutputKeptOpen(t *testing.T) {
 		p.wantEnd("3")
 		for _, l := range append(p.out.all(), p.err.all()...) {
 			if pid, err := strconv.Atoi(l); err == nil {
-				_ = unix.Kill(pid, unix.SIGKILL)
+				kill(pid)
 			}
 		}
 	}

@@ -81,7 +81,7 @@ func TestSubreaper(t *testing.T) {
 	check := func(t T, v launcher) {
 		p := start(t, v.cmd("sh", "-c", "(setsid sleep 77 &); sleep 78"))
 		parent, orphan := 0, 0
-		t.Cleanup(func() { _ = unix.Kill(orphan, unix.SIGKILL) })
+		t.Cleanup(func() { kill(orphan) })
 		until(t, "an orphan that has a parent again", func() bool {
 			for _, m := range ptytest.All() {
 				b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/environ", m.PID))

@@ -292,7 +292,7 @@ func TestSignalGroup(t *testing.T) {
 		p := start(t, v.cmd("sh", "-c", `"$1" signals "$3" & exec "$1" signals "$2"`, "sh", probe(t), first.path(), second.path()))
 		first.number("ready")
 		helper := second.number("ready")
-		t.Cleanup(func() { _ = unix.Kill(helper, unix.SIGKILL) }) // the control fails before it is ended
+		t.Cleanup(func() { kill(helper) }) // the control fails before it is ended
 		p.signal(unix.SIGUSR1)
 		first.await(2)
 		second.await(2)
@@ -403,7 +403,7 @@ func TestGroupIsCleared(t *testing.T) {
 		begun := time.Now()
 		p := start(t, v.cmd("sh", "-c", `"$1" signals "$2" & setsid sleep 77 & until [ -s "$2" ]; do sleep 0.02; done; exit 3`, "sh", probe(t), log.path()))
 		left := log.number("ready")
-		t.Cleanup(func() { _ = unix.Kill(left, unix.SIGKILL) })
+		t.Cleanup(func() { kill(left) })
 		escaped := 0
 		until(t, "the one that escapes", func() bool {
 			for _, m := range ptytest.All() {
@@ -414,7 +414,7 @@ func TestGroupIsCleared(t *testing.T) {
 			}
 			return escaped != 0
 		})
-		t.Cleanup(func() { _ = unix.Kill(escaped, unix.SIGKILL) })
+		t.Cleanup(func() { kill(escaped) })
 		p.wantEnd("3")
 		if got := log.all(); !slices.Equal(got[1:], []string{"15"}) && !slices.Equal(got[1:], []string{"15", "18"}) && !slices.Equal(got[1:], []string{"18", "15"}) {
 			t.Fatalf("it had the signals %v, want 15 (and 18)", got[1:])
@@ -450,7 +450,7 @@ func TestKilledVaultexec(t *testing.T) {
 		log := newLines(t)
 		p := start(t, v.cmd(probe(t), "signals", log.path()))
 		child := log.number("ready")
-		t.Cleanup(func() { _ = unix.Kill(child, unix.SIGKILL) })
+		t.Cleanup(func() { kill(child) })
 		killed := time.Now()
 		p.signal(unix.SIGKILL)
 		p.wantEnd("signal KILL")

@@ -449,7 +449,7 @@ func TestNohup(t *testing.T) {
 		log, out := newLines(t), newLines(t)
 		p.Run(fmt.Sprintf("%s $V $PROBE signals %s 1 >%s 2>&1 </dev/null &", nohup, log.path(), out.path()))
 		pid := log.number("ready")
-		t.Cleanup(func() { _ = unix.Kill(pid, unix.SIGKILL) })
+		t.Cleanup(func() { kill(pid) })
 		p.ExpectPrompt()
 		// What the kernel sends the shell when its terminal goes. Of a closed one bash may see the end of its input first, and
 		// then it ends without passing a SIGHUP on.
@@ -503,7 +503,7 @@ func TestHangupOfService(t *testing.T) {
 			log := newLines(r)
 			p.Run(line + " $PROBE signals " + log.path())
 			child := log.number("ready")
-			t.Cleanup(func() { _ = unix.Kill(child, unix.SIGKILL) })
+			t.Cleanup(func() { kill(child) })
 			pid := launcherOf(child)
 			p.Close()
 			p.Ended()
