@@ -106,7 +106,7 @@ func TestNamespace(t *testing.T) {
 			return asPID1(append(vaultexec(t, options...), command...)...)
 		},
 		stop: func(t T, p *proc, _ string, _ time.Duration) {
-			if err := unix.Kill(childAny(t, p.pid), unix.SIGTERM); err != nil {
+			if err := send(childAny(t, p.pid), unix.SIGTERM); err != nil {
 				t.Fatalf("%v", err)
 			}
 		},

@@ -135,7 +135,7 @@ func TestProgramIsMissingForAMoment(t *testing.T) {
 		w, dir, app, log := prepare(t)
 		term := ptytest.Open(t, actual{t}.Limit(), append(environ(actual{t}), w.env...), w.launcher.cmd(app)...)
 		replaced(t, w, term.Leads, dir, app, log, nil)
-		if err := unix.Kill(term.Leads, unix.SIGTERM); err != nil {
+		if err := send(term.Leads, unix.SIGTERM); err != nil {
 			t.Fatal(err)
 		}
 		if end := ending(term.Ended()); end != "3" {

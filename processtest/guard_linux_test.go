@@ -27,8 +27,8 @@ const deaf = `trap "" TERM INT HUP QUIT; (trap "" TERM INT HUP QUIT; echo "helpe
 // Whatever ends vaultexec without a word ends the command as well: after the stop timeout, when the command ignores the stop signal.
 func TestGuard(t *testing.T) {
 	t.Parallel()
-	for name, kill := range map[string]func(p *proc){
-		"SIGKILL":              func(p *proc) { _ = unix.Kill(p.pid, unix.SIGKILL) },
+	for name, end := range map[string]func(p *proc){
+		"SIGKILL":              func(p *proc) { kill(p.pid) },
 		"SIGKILL to the group": func(p *proc) { _ = unix.Kill(-p.pid, unix.SIGKILL) }, // supervisord's killasgroup
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -39,7 +39,7 @@ func TestGuard(t *testing.T) {
 			command, helper := log.number("command"), log.number("helper")
 			until(actual{t}, "the guard", func() bool { return guardOf(p.pid) != 0 })
 			guard := guardOf(p.pid)
-			kill(p)
+			end(p)
 			<-p.done
 			for what, pid := range map[string]int{"the command": command, "its helper": helper, "the guard": guard} {
 				until(actual{t}, "the end of "+what, func() bool { return !alive(pid) })

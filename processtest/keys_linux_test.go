@@ -141,7 +141,7 @@ func TestModesAfterARestart(t *testing.T) {
 			if strings.TrimSuffix(second, "start 2") != strings.TrimSuffix(first, "start 1") {
 				t.Errorf("the second command finds %q, the first %q", second, first)
 			}
-			_ = unix.Kill(term.Leads, unix.SIGTERM)
+			_ = send(term.Leads, unix.SIGTERM)
 			term.Ended()
 		})
 	}

@@ -168,20 +168,24 @@ func (p *proc) killSession() {
 			return
 		}
 		for _, m := range all {
-			if (m.PID == p.pid || m.Parent == p.pid || m.Session == p.pid) && m.State != "Z" && unix.Kill(m.PID, unix.SIGKILL) == nil {
+			if (m.PID == p.pid || m.Parent == p.pid || m.Session == p.pid) && m.State != "Z" && send(m.PID, unix.SIGKILL) == nil {
 				left = true
 			}
 		}
 	}
 }
 
-// kill ends a process that a test may have left. The number is 0 when the test failed before it learned it, and for kill(2)
-// that is the group of the test: go, make and CI with it.
-func kill(pid int) {
-	if pid > 1 {
-		_ = unix.Kill(pid, unix.SIGKILL)
+// send is kill(2) for one process. A test that fails before it learned a number has 0, and for kill(2) that is the test's own
+// group: go, make and the shell that runs CI.
+func send(pid int, sig syscall.Signal) error {
+	if pid <= 1 {
+		return unix.ESRCH
 	}
+	return unix.Kill(pid, sig)
 }
+
+// kill ends a process that a test may have left.
+func kill(pid int) { _ = send(pid, unix.SIGKILL) }
 
 // signal sends a signal to the program.
 func (p *proc) signal(sig syscall.Signal) {

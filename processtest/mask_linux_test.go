@@ -262,7 +262,7 @@ func TestMaskKilled(t *testing.T) {
 					p.Expect("Stopped")
 					p.ExpectPrompt()
 				}
-				if err := unix.Kill(p.AwaitState(name, "ST")[0], unix.SIGKILL); err != nil {
+				if err := send(p.AwaitState(name, "ST")[0], unix.SIGKILL); err != nil {
 					t.Fatal(err)
 				}
 				until(actual{t}, "all to be gone", func() bool { return !slices.ContainsFunc(pids, alive) })
@@ -318,7 +318,7 @@ func TestMaskAsPID1(t *testing.T) {
 		p.Expect(`24 80\r\n\[\*\*\*\]\r\n`)
 		if want == "42" {
 			p.Expect(`zombies 0\r\nready\r\n`)
-			if err := unix.Kill(p.AwaitState("vaultexec", "S")[0], unix.SIGTERM); err != nil {
+			if err := send(p.AwaitState("vaultexec", "S")[0], unix.SIGTERM); err != nil {
 				t.Fatal(err)
 			}
 		}

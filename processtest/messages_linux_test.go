@@ -97,7 +97,7 @@ func TestStoppedTerminal(t *testing.T) {
 	until(actual{t}, "the new command", func() bool { return strings.Contains(log.String(), "start 2") })
 	term.Type("\x11")
 	term.Expect("restarting the command")
-	if err := unix.Kill(term.Leads, unix.SIGTERM); err != nil {
+	if err := send(term.Leads, unix.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
 	if end := ending(term.Ended()); end != "3" {

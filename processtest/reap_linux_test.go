@@ -146,7 +146,7 @@ func TestStopPID1(t *testing.T) {
 			return inner != 0
 		})
 		first := childAny(t, p.pid)
-		if err := unix.Kill(first, unix.SIGTERM); err != nil {
+		if err := send(first, unix.SIGTERM); err != nil {
 			t.Fatalf("%v", err)
 		}
 		p.wantEnd("143")
@@ -403,7 +403,7 @@ func TestSurvivorsAreNamed(t *testing.T) {
 		for _, m := range ptytest.All() {
 			b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/environ", m.PID))
 			if m.Name == "probe" && strings.Contains(string(b), p.cmd.Env[1]+"\x00") {
-				_ = unix.Kill(m.PID, unix.SIGKILL)
+				kill(m.PID)
 			}
 		}
 	})

@@ -48,7 +48,7 @@ func (w *watched) change(t *testing.T, generation int) {
 // refresh makes vaultexec look.
 func (w *watched) refresh(t *testing.T, pid int) {
 	t.Helper()
-	if err := unix.Kill(pid, unix.SIGUSR1); err != nil {
+	if err := send(pid, unix.SIGUSR1); err != nil {
 		t.Fatal(err)
 	}
 }

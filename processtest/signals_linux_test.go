@@ -39,7 +39,7 @@ func sendAll(t T, pid int, log *lines, sigs []syscall.Signal) {
 	t.Helper()
 	var want []string
 	for _, sig := range append(sigs, 64) {
-		if err := unix.Kill(pid, sig); err != nil {
+		if err := send(pid, sig); err != nil {
 			t.Fatalf("signal %d: %v", sig, err)
 		}
 		want = append(want, strconv.Itoa(int(sig)))
@@ -255,7 +255,7 @@ func TestGNUTimeout(t *testing.T) {
 	mustFail(t, "after a second", func(t T) {
 		p := start(t, append(argv, "sh", "-c", `trap 'n=$((n+1)); [ $n = 2 ] && sleep 0.3 && exit 5; echo TERM' TERM; echo ready; while :; do sleep 0.02; done`))
 		p.out.await(1)
-		if err := unix.Kill(childAny(t, p.pid), unix.SIGTERM); err != nil {
+		if err := send(childAny(t, p.pid), unix.SIGTERM); err != nil {
 			t.Fatalf("%v", err)
 		}
 		p.out.await(2) // vaultexec has had it, too
@@ -362,12 +362,12 @@ func TestStoppedByOthers(t *testing.T) {
 	p := start(actual{t}, supervise(t).cmd("sleep", "77"))
 	child := childOf(actual{t}, p.pid)
 	for range 3 {
-		_ = unix.Kill(child, unix.SIGSTOP)
+		_ = send(child, unix.SIGSTOP)
 		until(actual{t}, "a stop", func() bool { return state(child) == "T" })
 		if s := state(p.pid); s != "S" && s != "R" {
 			t.Fatalf("vaultexec is in state %s", s)
 		}
-		_ = unix.Kill(child, unix.SIGCONT)
+		_ = send(child, unix.SIGCONT)
 		until(actual{t}, "an end of the stop", func() bool { return state(child) == "S" })
 	}
 	p.signal(unix.SIGTERM)

@@ -176,7 +176,7 @@ func ownGroup(t T) launcher { return script(t, `set -m; "$@"; exit $?`) }
 // sendLast ends the probe through its launcher, if there is one, behind everything that the launcher still has to forward.
 func sendLast(t T, probe int) {
 	t.Helper()
-	if err := unix.Kill(launcherOf(probe), unix.Signal(64)); err != nil {
+	if err := send(launcherOf(probe), unix.Signal(64)); err != nil {
 		t.Fatalf("cannot signal %d: %v", probe, err)
 	}
 }
@@ -429,7 +429,7 @@ func TestBackground(t *testing.T) {
 		p.AwaitState("cat", "S")
 		p.Type(ptytest.CtrlC)
 		p.ExpectPrompt()
-		_ = unix.Kill(pid, unix.Signal(64))
+		_ = send(pid, unix.Signal(64))
 		log.await(2)
 		if got := log.all()[1:]; !slices.Equal(got, []string{"64"}) {
 			t.Fatalf("signals %v, want 64 alone", got)
@@ -453,17 +453,17 @@ func TestNohup(t *testing.T) {
 		p.ExpectPrompt()
 		// What the kernel sends the shell when its terminal goes. Of a closed one bash may see the end of its input first, and
 		// then it ends without passing a SIGHUP on.
-		_ = unix.Kill(p.Leads, unix.SIGHUP)
+		_ = send(p.Leads, unix.SIGHUP)
 		p.Await("what the closed terminal ends", func(list []ptytest.Process) bool {
 			return !slices.ContainsFunc(list, func(m ptytest.Process) bool { return m.Name == "bash" })
 		})
 		p.Close()
 		p.Ended()
-		_ = unix.Kill(pid, unix.SIGUSR1)
+		_ = send(pid, unix.SIGUSR1)
 		if got := log.await(2)[1]; got != "10" {
 			t.Fatalf("signal %s, want 10", got)
 		}
-		_ = unix.Kill(pid, unix.Signal(64))
+		_ = send(pid, unix.Signal(64))
 		log.await(3)
 	}
 	t.Run("supervise", func(t *testing.T) { t.Parallel(); check(actual{t}, "nohup", supervise(t)) })
@@ -508,7 +508,7 @@ func TestHangupOfService(t *testing.T) {
 			p.Close()
 			p.Ended()
 			// When this one has come through, vaultexec has seen the hangup, too.
-			if err := unix.Kill(pid, unix.SIGUSR1); err != nil {
+			if err := send(pid, unix.SIGUSR1); err != nil {
 				t.Fatal(err)
 			}
 			until(r, "SIGUSR1", func() bool { return slices.Contains(log.all(), "10") })
@@ -516,7 +516,7 @@ func TestHangupOfService(t *testing.T) {
 			wait.For(2*time.Second, func() bool { return time.Since(hungUp) > 1200*time.Millisecond })
 			before := len(log.all())
 			for _, sig := range []unix.Signal{unix.SIGHUP, 64} {
-				if err := unix.Kill(pid, sig); err != nil {
+				if err := send(pid, sig); err != nil {
 					t.Fatal(err)
 				}
 				log.await(before + 1)
@@ -856,13 +856,13 @@ func TestKillOnTerminal(t *testing.T) {
 		pid := p.AwaitState("vaultexec", "S")[0]
 		want := []string{}
 		for _, sig := range []unix.Signal{unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGHUP, unix.SIGUSR1, unix.SIGWINCH, unix.SIGCONT} {
-			if err := unix.Kill(pid, sig); err != nil {
+			if err := send(pid, sig); err != nil {
 				t.Fatal(err)
 			}
 			want = append(want, fmt.Sprint(int(sig)))
 			log.await(1 + len(want))
 		}
-		_ = unix.Kill(pid, unix.Signal(64))
+		_ = send(pid, unix.Signal(64))
 		p.ExpectStatus(42)
 		if got := log.all()[1:]; !slices.Equal(got, append(want, "64")) {
 			t.Fatalf("signals %v, want %v and 64", got, want)
@@ -883,7 +883,7 @@ func TestTostop(t *testing.T) {
 		p.Run("setpriv --bounding-set -kill $V setpriv --reuid 65534 --regid 65534 --clear-groups cat")
 		p.AwaitState("cat", "S")
 		pid := p.AwaitState("vaultexec", "S")[0]
-		if err := unix.Kill(pid, unix.SIGUSR1); err != nil {
+		if err := send(pid, unix.SIGUSR1); err != nil {
 			t.Fatal(err)
 		}
 		p.Expect("warning: cannot signal the command: it runs as another user")
