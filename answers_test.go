@@ -537,6 +537,10 @@ func TestStandby(t *testing.T) {
 		status, _ := standby.DoAs(t, "", "GET", "sys/health", nil)
 		return status != http.StatusOK
 	})
+	if vaulttest.OpenBao(t) { // its standbys answer reads
+		r.touch("--wait", "2s").finish("0")
+		return
+	}
 	r.touch("--wait", "2s").finish("120")
 	if r.started() {
 		t.Error("the command was started")

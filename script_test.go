@@ -153,6 +153,8 @@ func scriptCondition(cond string, kv int) (bool, error) {
 		return cond == "kv"+strconv.Itoa(kv), nil
 	case "race":
 		return vaulttest.Race, nil
+	case "openbao":
+		return vaulttest.IsOpenBao()
 	case "root":
 		return os.Getuid() == 0, nil
 	}

@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/agenticverz/vaultexec/internal/clock"
 	"github.com/agenticverz/vaultexec/internal/vault"
 	"github.com/agenticverz/vaultexec/internal/vaulttest"
 )
@@ -171,7 +172,7 @@ func TestADay(t *testing.T) {
 		listener := newPipes()
 		server := &http.Server{Handler: b}
 		go func() { _ = server.Serve(listener) }()
-		client, err := vault.New(vault.Config{Address: "http://vault.test", TestOnlyDial: listener.dial})
+		client, err := vault.New(vault.Config{Address: "http://vault.test", TestOnlyDial: listener.dial, TestOnlyClock: clock.New(time.Now, nil)})
 		if err != nil {
 			t.Fatal(err)
 		}

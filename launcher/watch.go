@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/agenticverz/vaultexec/internal/clock"
 	"github.com/agenticverz/vaultexec/internal/fault"
 	"github.com/agenticverz/vaultexec/internal/vault"
 )
@@ -44,6 +45,7 @@ type watcher struct {
 	opt       vault.ReadOptions
 	interval  time.Duration
 	log       *slog.Logger
+	clock     *clock.Clock // by which leases end and looks are due
 
 	out   chan watchEvent
 	reads chan int      // a read is asked for; the number comes back with its result
@@ -102,7 +104,7 @@ func newWatcher(l *launch, p program, got []fetched) *watcher {
 	_, _ = rand.Read(key) // never fails since Go 1.24
 	w := &watcher{
 		session: l.Session, sources: l.Sources, rules: l.Rules, inherited: l.Environ, argv: p.argv,
-		opt: vault.ReadOptions{KVVersion: l.KVVersion}, interval: l.Watching.Interval, log: l.Log,
+		opt: vault.ReadOptions{KVVersion: l.KVVersion}, interval: l.Watching.Interval, log: l.Log, clock: l.Session.Client.Clock,
 		out: make(chan watchEvent, 4), reads: make(chan int, 4), look: make(chan struct{}, 1),
 		digest: vault.NewDigester(key), got: got,
 		noMeta: map[vault.Path]vault.Text{}, refused: map[string]string{}, leases: map[string]*leaseState{},
@@ -139,28 +141,29 @@ func (w *watcher) run(ctx context.Context) {
 	timer := time.NewTimer(0)
 	timer.Stop()
 	for {
+		jumped := w.clock.Jumped()
 		wake := next
-		if l := w.nextLease(); l != nil && (wake.IsZero() || l.next.Before(wake)) {
+		if l := w.nextLease(); l != nil && (wake.IsZero() || w.clock.Left(l.next) < w.clock.Left(wake)) {
 			wake = l.next
 		}
 		if wake.IsZero() {
 			timer.Stop()
 		} else {
-			timer.Reset(max(time.Until(wake), 0))
+			timer.Reset(max(w.clock.Left(wake), 0))
 		}
 		select {
 		case <-ctx.Done():
 			return
+		case <-jumped:
 		case n := <-w.reads:
 			w.read(ctx, n)
 		case <-w.look:
 			w.lookAll(ctx)
 		case <-timer.C:
-			now := time.Now()
-			if l := w.nextLease(); l != nil && !now.Before(l.next) {
+			if l := w.nextLease(); l != nil && w.clock.Left(l.next) <= 0 {
 				w.tendLease(ctx, l)
 			}
-			if !next.IsZero() && !now.Before(next) {
+			if !next.IsZero() && w.clock.Left(next) <= 0 {
 				w.lookAll(ctx)
 				next = time.Now().Add(max(nextLook(w.interval, w.misses, mathrand.N), w.pause))
 			}
@@ -527,7 +530,7 @@ func (s *leaseState) goesOn(renewed vault.Lease, now time.Time) bool {
 func (w *watcher) nextLease() *leaseState {
 	var first *leaseState
 	for _, l := range w.leases {
-		if !l.next.IsZero() && (first == nil || l.next.Before(first.next)) {
+		if !l.next.IsZero() && (first == nil || w.clock.Left(l.next) < w.clock.Left(first.next)) {
 			first = l
 		}
 	}
@@ -551,9 +554,9 @@ func (w *watcher) tendLease(ctx context.Context, l *leaseState) {
 			l.granted(renewed, now)
 			w.log.Debug("lease renewed", "path", l.path.String(), "duration", renewed.Duration.String())
 			return
-		case fault.Is(err, fault.Away) && now.Before(l.ends):
+		case fault.Is(err, fault.Away) && w.clock.Left(l.ends) > 0:
 			l.retries++
-			l.next = now.Add(min(time.Second<<min(l.retries, 6), max(l.ends.Sub(now)/4, time.Second)))
+			l.next = now.Add(min(time.Second<<min(l.retries, 6), max(w.clock.Left(l.ends)/4, time.Second)))
 			return
 		case err == nil:
 			l.granted(renewed, now) // the last bit of its longest life
@@ -573,7 +576,7 @@ func (w *watcher) tendLease(ctx context.Context, l *leaseState) {
 		return
 	}
 	// Should the read fail, it is asked for again, but not without end in short order.
-	l.next = now.Add(max(l.ends.Sub(now)/3, min(10*time.Second<<min(l.rereads, 5), maxMiss)))
+	l.next = now.Add(max(w.clock.Left(l.ends)/3, min(10*time.Second<<min(l.rereads, 5), maxMiss)))
 	l.rereads++
 	w.send(ctx, watchEvent{states: states{l.path: {Digest: [32]byte{1}}}, again: l.rereads > 1})
 }

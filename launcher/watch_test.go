@@ -1,11 +1,15 @@
 package launcher
 
 import (
+	"log/slog"
 	"math/rand/v2"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/agenticverz/vaultexec/internal/clock"
 	"github.com/agenticverz/vaultexec/internal/vault"
+	"github.com/agenticverz/vaultexec/internal/vaulttest"
 )
 
 // evenly fails unless n moments are spread evenly over ten parts of an interval: 5 standard deviations are allowed.
@@ -113,5 +117,56 @@ func TestLeaseGoesOn(t *testing.T) {
 				t.Errorf("got %t", got)
 			}
 		})
+	}
+}
+
+// After a sleep of the machine what was due meanwhile is done at once: a look, and what a lease needs.
+func TestWatchSuspended(t *testing.T) {
+	srv := vaulttest.Dev(t)
+	sc := srv.Scope(t)
+	mount := sc.Mount(2)
+	srv.PutKV(t, mount, "app", map[string]string{"N": "1"})
+	token := srv.Token(t, vaulttest.TokenOpts{Policies: []string{sc.ReadPolicy(mount, "app")}})
+	var asleep atomic.Int64
+	machine := clock.New(func() time.Time { return time.Now().Add(time.Duration(asleep.Load())) }, nil)
+	client, err := vault.New(vault.Config{Address: srv.Addr, TestOnlyClock: machine})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(client.CloseIdle)
+	path := vault.Path{Mount: mount, Name: "app"}
+	l := &launch{Options: Options{
+		Session: vault.NewTokenSession(client, vault.TextSource("the test's token", token)), Log: slog.New(slog.DiscardHandler),
+		Sources: []Source{{Path: path}}, Watching: Watching{Interval: time.Hour},
+	}}
+	got, err := l.fetch(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newWatcher(l, program{argv: []string{"app"}}, got)
+	leased := vault.Path{Mount: "x", Name: "lease"}
+	w.leases["x"] = &leaseState{path: leased, next: time.Now().Add(3 * time.Hour), ends: time.Now().Add(4 * time.Hour)}
+	srv.PutKV(t, mount, "app", map[string]string{"N": "2"})
+	go w.run(t.Context())
+	next := func() states {
+		select {
+		case ev := <-w.out:
+			return ev.states
+		case <-time.After(time.Minute):
+			t.Fatal("nothing after a sleep")
+		}
+		return nil
+	}
+	asleep.Store(int64(2 * time.Hour))
+	machine.Jump()
+	if seen := next(); seen[path].Version != 2 {
+		t.Errorf("the look after two hours of sleep saw %v", seen)
+	}
+	asleep.Store(int64(3*time.Hour - time.Second))
+	machine.Jump()
+	asleep.Store(int64(3*time.Hour + time.Second))
+	machine.Jump()
+	if seen := next(); len(seen) != 1 || seen[leased].Digest == [32]byte{} {
+		t.Errorf("three hours later: %v, want the lease", seen)
 	}
 }

@@ -235,7 +235,7 @@ func (l *authenticator) send(ctx context.Context, a *attempt) (grant, error) {
 		defer delete(a.body, "secret_id")
 	}
 	if l.conf.Method == AuthCert {
-		l.client.freshTLS(l.client.pools.current()) // a connection that stands shows the certificate of its handshake
+		l.client.freshTLS(ctx, l.client.pools.current()) // a connection that stands shows the certificate of its handshake
 	}
 	at := time.Now()
 	answer, err := l.write(ctx, request{path: a.path, body: a.body, token: &Text{}})

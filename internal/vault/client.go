@@ -21,6 +21,7 @@ import (
 
 	"github.com/hashicorp/vault/api"
 
+	"github.com/agenticverz/vaultexec/internal/clock"
 	"github.com/agenticverz/vaultexec/internal/fault"
 )
 
@@ -48,6 +49,8 @@ type Config struct {
 
 	// TestOnlyDial connects in place of the network.
 	TestOnlyDial func(ctx context.Context, network, address string) (net.Conn, error)
+	// TestOnlyClock takes the place of the machine's.
+	TestOnlyClock *clock.Clock
 }
 
 // RootNamespace names the namespace that is named by no header. No other can have its name.
@@ -65,6 +68,8 @@ const maxBody = 64 << 20
 
 // Client is a connection to one Vault. It is safe for use by several goroutines.
 type Client struct {
+	Clock *clock.Clock // by which tokens and leases end
+
 	api     *api.Client
 	bare    *api.Client // the same without the namespace
 	login   *api.Client // the same in the namespace of the login
@@ -146,7 +151,10 @@ func New(cfg Config) (*Client, error) {
 	}
 	ways := newPools(transport, u.Scheme == "https")
 	httpClient.Transport = ways
-	c := &Client{api: client, bare: client.WithNamespace(""), pools: ways, files: files, url: u, proxyFrom: cfg.ProxyFrom, timeout: cfg.Timeout, agent: cfg.Agent}
+	c := &Client{Clock: clock.Machine, api: client, bare: client.WithNamespace(""), pools: ways, files: files, url: u, proxyFrom: cfg.ProxyFrom, timeout: cfg.Timeout, agent: cfg.Agent}
+	if cfg.TestOnlyClock != nil {
+		c.Clock = cfg.TestOnlyClock
+	}
 	c.login = client
 	switch cfg.AuthNamespace {
 	case "":
@@ -413,7 +421,7 @@ func (c *Client) do(ctx context.Context, r request) (*Answer, error) {
 	// The lower-level call, because only it takes any method with a token and headers of the request's own; Logical().Read
 	// would moreover turn "no handler for route" and an unfollowed redirect into "no such secret".
 	resp, err := client.RawRequestWithContext(ctx, req) //lint:ignore SA1019 see above
-	if resp == nil && tlsFailed(err) && c.freshTLS(way) {
+	if resp == nil && tlsFailed(err) && c.freshTLS(ctx, way) {
 		way = c.pools.current()
 		resp, err = client.RawRequestWithContext(ctx, req) //lint:ignore SA1019 see above
 	}
@@ -444,8 +452,8 @@ func (c *Client) broken(r request, err error, way *pool, begin time.Time) error 
 
 // freshTLS takes in what has changed in the files of TLS, and reports whether further requests are made with other connections
 // than those of way.
-func (c *Client) freshTLS(way *pool) bool {
-	if apply, yes := c.files.changed(); yes {
+func (c *Client) freshTLS(ctx context.Context, way *pool) bool {
+	if apply, yes := c.files.changed(ctx); yes {
 		c.pools.leave(way, apply)
 	}
 	return c.pools.current() != way

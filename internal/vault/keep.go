@@ -78,11 +78,17 @@ func (a *Answer) capped() bool {
 // one at the end.
 func (s *Session) Keep(ctx context.Context, log *slog.Logger) {
 	k := keeper{session: s, log: log}
+	var of *grant // that spread was drawn for
+	var spread float64
 	for ctx.Err() == nil {
+		jumped := s.Client.Clock.Jumped()
 		g, changed := s.state()
 		n, at := needNothing, time.Time{}
 		if g != nil {
-			n, at = g.next(rand.Float64())
+			if g != of { // once a grant, or every wake-up would bring it forward
+				of, spread = g, rand.Float64()
+			}
+			n, at = g.next(spread)
 			k.announce(g)
 		}
 		if n == needNothing {
@@ -92,24 +98,26 @@ func (s *Session) Keep(ctx context.Context, log *slog.Logger) {
 			}
 			continue
 		}
-		if d := time.Until(at); d > 0 && !sleepUnless(ctx, changed, d) {
+		if d := s.Client.Clock.Left(at); d > 0 && !sleepUnless(ctx, changed, jumped, d) {
 			continue
 		}
 		pause := k.tend(ctx, n, g)
 		if pause > 0 {
-			sleepUnless(ctx, changed, pause)
+			sleepUnless(ctx, changed, jumped, pause)
 		}
 	}
 }
 
-// sleepUnless reports whether it slept to the end: not when the token has changed or ctx ended.
-func sleepUnless(ctx context.Context, changed <-chan struct{}, d time.Duration) bool {
+// sleepUnless reports whether it slept to the end: not when the token has changed, the machine was suspended or ctx ended.
+func sleepUnless(ctx context.Context, changed, jumped <-chan struct{}, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-t.C:
 		return true
 	case <-changed:
+		return false
+	case <-jumped:
 		return false
 	case <-ctx.Done():
 		return false
@@ -180,7 +188,7 @@ func (k *keeper) outcome(ctx context.Context, err error, g *grant) time.Duration
 	}
 	f := fault.Of(err)
 	k.fails++
-	if k.told == "" && (f.Kind != fault.BadToken || g.known && time.Now().After(g.at.Add(g.life))) {
+	if k.told == "" && (f.Kind != fault.BadToken || g.known && k.session.Client.Clock.Left(g.at.Add(g.life)) < 0) {
 		k.told = f.Why
 		attrs := []any{}
 		if f.Hint != "" {

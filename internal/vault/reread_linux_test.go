@@ -2,13 +2,17 @@ package vault_test
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/agenticverz/vaultexec/internal/fault"
 	"github.com/agenticverz/vaultexec/internal/vault"
+	"github.com/agenticverz/vaultexec/internal/wait"
 )
 
 // A credential file that does not answer holds nobody up, and what comes later is not lost.
@@ -49,5 +53,41 @@ func TestQuotedCredentials(t *testing.T) {
 	for address, word := range map[string]string{`"http://127.0.0.1:8200"`: "in quotes", "http://127.0.0.1:8200\r": "carriage return", " http://127.0.0.1:8200": "blank"} {
 		_, err := vault.New(vault.Config{Address: address})
 		refused(t, err, fault.Usage, "address of Vault", word)
+	}
+}
+
+// Nor does a home directory on a server that is away.
+func TestStoredTokenPipe(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ name, content string }{{".vault-token", "late"}, {".vault", "# nothing"}} {
+		home := t.TempDir()
+		path := filepath.Join(home, c.name)
+		if err := syscall.Mkfifo(path, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var err error
+		wait.Until(t, time.Minute, "a failure that names "+c.name, func() bool {
+			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+			defer cancel()
+			_, err = vault.StoredToken(ctx, home, "", nil)
+			return strings.Contains(fmt.Sprint(err), c.name+`"`)
+		})
+		refused(t, err, fault.Away, "does not answer", "network file system")
+		w, err := os.OpenFile(path, os.O_WRONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.WriteString(c.content); err != nil {
+			t.Fatal(err)
+		}
+		_ = w.Close()
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+		rewrite(t, filepath.Join(home, ".vault-token"), "there")
+		got, err := vault.StoredToken(t.Context(), home, "", nil)
+		if err != nil || got.Reveal() != "there" {
+			t.Errorf("%s: after it has answered: %v", c.name, err)
+		}
 	}
 }

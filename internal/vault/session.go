@@ -189,7 +189,7 @@ func (s *Session) Relogin(ctx context.Context, stale Text) error {
 	}
 	s.set(&g)
 	// What may still live is of no use to anybody. But its leases would end with it, and a child still works with them.
-	if old != nil && old.own && !leased && time.Now().Before(old.at.Add(old.life)) {
+	if old != nil && old.own && !leased && s.Client.Clock.Left(old.at.Add(old.life)) > 0 {
 		// Whoever ends Keep just now does not know of it any more.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), revokeLimit)
 		defer cancel()
@@ -367,7 +367,7 @@ func (s *Session) Info(ctx context.Context) (Info, error) {
 	}
 	info.Known, info.Type, info.Policies, info.Renewable, info.Uses = true, g.kind, g.policies, g.renewable, g.uses
 	if g.life > 0 {
-		info.Life = max(time.Until(g.at.Add(g.life)), 0)
+		info.Life = max(s.Client.Clock.Left(g.at.Add(g.life)), 0)
 	}
 	return info, nil
 }

@@ -2,6 +2,7 @@ package vault
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
@@ -13,7 +14,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/agenticverz/vaultexec/internal/fault"
@@ -25,10 +26,11 @@ import (
 type tlsFiles struct {
 	cfg Config
 
-	mu     sync.Mutex
-	stamps string           // of the files when they were last read
-	pair   *tls.Certificate // nil without a client certificate
-	of     string           // stamps of the files of pair
+	looks  beside // what touches the next two
+	stamps string // of the files when they were last read
+	of     string // stamps of the files of pair
+
+	pair atomic.Pointer[tls.Certificate] // nil without a client certificate
 }
 
 // newTLSFiles reads the files. The error names the option, the file and what is wrong with it.
@@ -44,9 +46,9 @@ func newTLSFiles(cfg Config) (*tlsFiles, *tls.Config, error) {
 		if err != nil {
 			return nil, nil, err
 		}
-		f.pair = pair
+		f.pair.Store(pair)
 		// The server's list of CAs is not asked: Vault knows those of its cert auth method only there.
-		conf.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return f.clientCert(), nil }
+		conf.GetClientCertificate = func(r *tls.CertificateRequestInfo) (*tls.Certificate, error) { return f.clientCert(r.Context()), nil }
 	}
 	if strings.HasPrefix(cfg.Address, "https:") {
 		f.stamps = f.stampsNow()
@@ -64,40 +66,47 @@ func tlsFault(why, hint string, err error) *fault.Error {
 }
 
 // clientCert is the certificate as it is on disk, or as it was when what is there now is no pair: somebody may just be
-// replacing the one file after the other.
-func (f *tlsFiles) clientCert() *tls.Certificate {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if now := stamps(f.cfg.ClientCert, f.cfg.ClientKey); now != f.of {
-		if pair, err := readPair(f.cfg.ClientCert, f.cfg.ClientKey); err == nil {
-			f.pair, f.of = pair, now
+// replacing the one file after the other, and a disk that does not answer has nothing new.
+func (f *tlsFiles) clientCert(ctx context.Context) *tls.Certificate {
+	f.looks.do(ctx, func() {
+		if now := stamps(f.cfg.ClientCert, f.cfg.ClientKey); now != f.of {
+			if pair, err := readPair(f.cfg.ClientCert, f.cfg.ClientKey); err == nil {
+				f.of = now
+				f.pair.Store(pair)
+			}
 		}
-	}
-	return f.pair
+	})
+	return f.pair.Load()
 }
 
 // changed reports whether a file is not what was last read, and takes the new ones in: the CAs for further connections, nil
 // for those of the system as they were read at the start. What cannot be read is as if it had not changed.
-func (f *tlsFiles) changed() (apply func(*http.Transport), yes bool) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	now := f.stampsNow()
-	if now == f.stamps {
-		return nil, false
-	}
-	pool, err := f.roots()
-	if err != nil {
-		return nil, false
-	}
-	f.stamps = now
-	if pool == nil {
-		pool = systemRoots()
-	}
-	return func(t *http.Transport) {
-		if pool != nil {
-			t.TLSClientConfig.RootCAs = pool
+func (f *tlsFiles) changed(ctx context.Context) (apply func(*http.Transport), yes bool) {
+	var found atomic.Pointer[func(*http.Transport)]
+	f.looks.do(ctx, func() {
+		now := f.stampsNow()
+		if now == f.stamps {
+			return
 		}
-	}, true
+		pool, err := f.roots()
+		if err != nil {
+			return
+		}
+		f.stamps = now
+		if pool == nil {
+			pool = systemRoots()
+		}
+		apply := func(t *http.Transport) {
+			if pool != nil {
+				t.TLSClientConfig.RootCAs = pool
+			}
+		}
+		found.Store(&apply)
+	})
+	if apply := found.Load(); apply != nil {
+		return *apply, true
+	}
+	return nil, false
 }
 
 // stampsNow tells the files' states apart, of those that count.

@@ -2,6 +2,7 @@ package vault
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -89,11 +90,12 @@ const StrippedHint = "a vaultexec that starts another one hands it no credential
 
 // StoredToken returns the token that the Vault CLI would use: from the token helper that ~/.vault (or configPath, the
 // VAULT_CONFIG_PATH of the CLI) names, else from ~/.vault-token. environ is the environment of the helper.
+// No file holds it up longer than readLimit: a home directory may be on a server that is away.
 func StoredToken(ctx context.Context, home, configPath string, environ []string) (Text, error) {
 	none := &fault.Error{Kind: fault.Usage, What: "cannot log in", Why: "no token",
 		Hint: "set VAULT_TOKEN, give --token-file FILE, or log in with `vault login`; " + StrippedHint}
 	if configPath = cliConfig(home, configPath); configPath != "" {
-		helper, err := tokenHelper(configPath)
+		helper, err := readBeside(ctx, "the Vault CLI's configuration", configPath, func() (string, error) { return tokenHelper(configPath) })
 		if err != nil {
 			return Text{}, err
 		}
@@ -106,11 +108,31 @@ func StoredToken(ctx context.Context, home, configPath string, environ []string)
 		return Text{}, none
 	}
 	file := filepath.Join(home, ".vault-token")
-	t, err := ReadCredential("the token file", file)
+	t, err := readBeside(ctx, "the token file", file, func() (Text, error) { return ReadCredential("the token file", file) })
 	if errors.Is(err, fs.ErrNotExist) {
 		return Text{}, none
 	}
 	return t, err
+}
+
+// homeReads are the reads of a home directory.
+var homeReads beside
+
+func readBeside[T any](ctx context.Context, what, path string, read func() (T, error)) (T, error) {
+	type result struct {
+		value T
+		err   error
+	}
+	results := make(chan result, 1)
+	if !homeReads.do(ctx, func() {
+		value, err := read()
+		results <- result{value, err}
+	}) {
+		var none T
+		return none, noRead(what, path, cmp.Or(ctx.Err(), context.DeadlineExceeded))
+	}
+	r := <-results
+	return r.value, r.err
 }
 
 // HasTokenHelper reports whether StoredToken would run a program, or cannot tell.

@@ -45,6 +45,30 @@ func BinaryContext(ctx context.Context) (string, error) {
 	return path, nil
 }
 
+// IsOpenBao reports whether the server under test is an OpenBao. It has what Vault's community edition has not, namespaces and
+// standbys that answer reads, and it has no audit devices by API.
+func IsOpenBao() (bool, error) {
+	bin, err := Binary()
+	if err != nil {
+		return false, err
+	}
+	out, err := exec.Command(bin, "version").Output()
+	if err != nil {
+		return false, fmt.Errorf("%s version: %w", bin, err)
+	}
+	return strings.HasPrefix(string(out), "OpenBao"), nil
+}
+
+// OpenBao is IsOpenBao for a test.
+func OpenBao(t TB) bool {
+	t.Helper()
+	yes, err := IsOpenBao()
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	return yes
+}
+
 func findBinary(ctx context.Context) (string, error) {
 	if own := os.Getenv("VAULTEXEC_TEST_VAULT"); own != "" {
 		path, err := exec.LookPath(own)
