@@ -149,9 +149,14 @@ func (a *app) unsealClients(s *settings) []*vault.Client {
 			s.faults = append(s.faults, fault.Of(err))
 			continue
 		}
-		if clearText(address) && !s.bool("allow-http") {
-			s.faults = append(s.faults, &fault.Error{Kind: fault.Usage, What: "cannot unseal " + c.Where(), Why: "the shares would cross the network unencrypted",
-				Hint: "use https://, or unseal on that machine; --allow-http where the network itself is trusted"})
+		if to := c.Exposed(); to != "" && !s.bool("allow-http") {
+			f := &fault.Error{Kind: fault.Usage, What: "cannot unseal " + c.Where(), Why: fmt.Sprintf("the shares would cross the network unencrypted, readable for %s", to),
+				Hint: "use https://, or unseal on that machine; --allow-http where the network itself is trusted"}
+			if c.Unverified() {
+				f.Why = fmt.Sprintf("the server's certificate is not verified (--tls-skip-verify): the shares would be readable for %s", to)
+				f.Hint = "name the CA with --ca-cert, or unseal on that machine; --allow-http where the network itself is trusted"
+			}
+			s.faults = append(s.faults, f)
 		}
 		clients = append(clients, c)
 	}

@@ -286,7 +286,7 @@ func (c *completer) client(ctx context.Context) (*vault.Client, *settings) {
 		return nil, s
 	}
 	session := c.app.session(s)
-	if session == nil || session.Own() || clearText(session.Client.Where()) && !s.bool("allow-http") {
+	if session == nil || session.Own() || session.Client.Exposed() != "" && !s.bool("allow-http") {
 		return nil, s
 	}
 	if session.Method() == vault.AuthToken && !c.app.inputs(s).token.given() && vault.HasTokenHelper(c.app.getenv("HOME"), c.app.getenv("VAULT_CONFIG_PATH")) {

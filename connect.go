@@ -1,8 +1,6 @@
 package main
 
 import (
-	"net"
-	"net/url"
 	"strings"
 
 	"github.com/agenticverz/vaultexec/internal/fault"
@@ -67,21 +65,14 @@ func (a *app) session(s *settings) *vault.Session {
 		s.faults = append(s.faults, fault.Of(err))
 		return nil
 	}
-	if clearText(cfg.Address) && !allowHTTP {
-		a.warn("the token and the secrets cross the network unencrypted to "+client.Where(), "acknowledge", "--allow-http")
+	if to := client.Exposed(); to != "" && !allowHTTP {
+		what := "the token and the secrets cross the network unencrypted to "
+		if client.Unverified() {
+			what = "the server's certificate is not verified (--tls-skip-verify), and the token and the secrets go to whoever answers for "
+		}
+		a.warn(what+client.Where(), "readers", to, "acknowledge", "--allow-http")
 	}
 	return vault.NewSession(client, login)
-}
-
-// clearText reports whether the address leaves this machine without TLS.
-func clearText(address string) bool {
-	u, err := url.Parse(address)
-	if err != nil || u.Scheme != "http" {
-		return false
-	}
-	host := u.Hostname()
-	ip := net.ParseIP(host)
-	return host != "localhost" && !strings.HasSuffix(host, ".localhost") && (ip == nil || !ip.IsLoopback())
 }
 
 func firstOf(getenv func(string) string, names []string) string {

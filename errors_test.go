@@ -445,6 +445,8 @@ var selfEvident = regexp.MustCompile(`: not (one of|true or false|restart, signa
 var undriven = map[string]string{
 	"the file does not answer":   "needs a file system or a pipe that hangs (internal/vault, TestCredentialPipe)",
 	"cannot ask for":             "needs a terminal that fails",
+	"the answer is longer than":  "needs a hostile server (processtest, TestHostileAnswers)",
+	"entries in one place":       "needs a hostile server (processtest, TestHostileAnswers)",
 	"no method":                  "a defect",
 	"is still set":               "a defect",
 	"the address is not valid":   "a defect: the address was checked",

@@ -86,7 +86,7 @@ var options = []option{
 	{name: "client-key", arg: "FILE", env: vaultVar("CLIENT_KEY"), group: groupConnection, usage: "PEM file with its private key"},
 	{name: "tls-server-name", arg: "NAME", env: vaultVar("TLS_SERVER_NAME"), group: groupConnection, usage: "name to expect in the server's certificate"},
 	{name: "tls-skip-verify", env: vaultVar("SKIP_VERIFY"), group: groupConnection, usage: "do not verify the server's certificate: anybody in between can read the secrets"},
-	{name: "allow-http", env: ownVar("ALLOW_HTTP"), group: groupConnection, usage: "do not warn that the token crosses the network unencrypted"},
+	{name: "allow-http", env: ownVar("ALLOW_HTTP"), group: groupConnection, usage: "do not warn that the token crosses the network unencrypted, or to a server that is not verified"},
 
 	{name: "auth", arg: "METHOD", env: ownVar("AUTH"), group: groupLogin, usage: "token, approle, kubernetes, jwt, cert, userpass, ldap or agent; found out from what is given (see help login)"},
 	{name: "auth-mount", arg: "NAME", env: ownVar("AUTH_MOUNT"), group: groupLogin, usage: "where the auth method is mounted, when that is not its own name"},

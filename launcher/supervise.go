@@ -119,6 +119,7 @@ func (s *supervisor) attend(p program, got []fetched) (finish func(context.Conte
 	ctx, cancel := context.WithCancel(context.Background())
 	var done sync.WaitGroup
 	if s.machine.state != ended && (s.Watching.Interval > 0 && len(s.Sources) > 0 || len(leases(got)) > 0) {
+		s.Session.Client.Bound()
 		s.watch = newWatcher(s.launch, p, got)
 		s.runs.states = s.watch.statesOf(got)
 		s.good = s.runs

@@ -156,8 +156,8 @@ func (c *Client) understand(r request, resp *http.Response, body []byte) (*Answe
 		Data          json.RawMessage `json:"data"`
 		WrapInfo      json.RawMessage `json:"wrap_info"`
 		Auth          *Auth           `json:"auth"`
-		Warnings      []string        `json:"warnings"`
-		Errors        []string        `json:"errors"`
+		Warnings      words           `json:"warnings"`
+		Errors        words           `json:"errors"`
 		RequestID     string          `json:"request_id"`
 	}
 	isVault := len(body) > 0 && json.Unmarshal(body, &wire) == nil
@@ -186,6 +186,9 @@ func (c *Client) understand(r request, resp *http.Response, body []byte) (*Answe
 	a.LeaseID, a.LeaseDuration, a.Renewable = wire.LeaseID, wire.LeaseDuration, wire.Renewable
 	a.Data, a.Auth, a.Warnings, a.Errors = wire.Data, wire.Auth, wire.Warnings, wire.Errors
 	a.Wrapped = len(wire.WrapInfo) > 0 && string(wire.WrapInfo) != "null"
+	if wide(body) {
+		return a, tooWide(r.what)
+	}
 	if string(a.Data) == "null" {
 		a.Data = nil
 	}
@@ -260,7 +263,7 @@ func (r request) serverWords(errs []string) string {
 		quoted, _ := json.Marshal(s)
 		words = strings.ReplaceAll(words, string(quoted[1:len(quoted)-1]), Hidden)
 	}
-	return strings.Join(strings.Fields(words), " ")
+	return shortened(strings.Join(strings.Fields(words), " "), maxWord)
 }
 
 // secrets lists what the request carries that nobody may see, the longest first: the token, and every text in its body that is

@@ -63,9 +63,6 @@ const DefaultAddress = api.DefaultAddress
 // polling; net/http's own default would dial most of them anew each time.
 const maxConns = 32
 
-// maxBody bounds what is read of an answer. Vault refuses requests over 32 MiB, so that no secret is larger.
-const maxBody = 64 << 20
-
 // Client is a connection to one Vault. It is safe for use by several goroutines.
 type Client struct {
 	Clock *clock.Clock // by which tokens and leases end
@@ -79,6 +76,9 @@ type Client struct {
 	timeout time.Duration
 	url     *url.URL
 
+	unverified bool // the server's certificate is not looked at
+	lookup     bool // the host's name is looked up as a service (SRV), and the host is what DNS says
+
 	proxyFrom string // for texts; "" when net/http itself found the proxy
 
 	where string // scheme://host for texts; never with a user name or password
@@ -90,6 +90,9 @@ type Client struct {
 	leased bool // a lease was made with token and ends with it
 
 	mounts mountCache
+
+	running atomic.Bool  // a command runs
+	longest atomic.Int64 // of the secrets that were read before, in bytes of their answers
 }
 
 // New makes a client. Every VAULT_ and BAO_ variable must have been unset before: vault/api reads them again by itself, and
@@ -118,6 +121,8 @@ func New(cfg Config) (*Client, error) {
 		}
 		transport.Proxy = http.ProxyURL(proxy)
 	}
+	transport.Proxy = aroundProxy(transport.Proxy)
+	transport.DialContext = localDial(transport.DialContext)
 	if cfg.TestOnlyDial != nil {
 		transport.DialContext = cfg.TestOnlyDial
 	}
@@ -151,7 +156,7 @@ func New(cfg Config) (*Client, error) {
 	}
 	ways := newPools(transport, u.Scheme == "https")
 	httpClient.Transport = ways
-	c := &Client{Clock: clock.Machine, api: client, bare: client.WithNamespace(""), pools: ways, files: files, url: u, proxyFrom: cfg.ProxyFrom, timeout: cfg.Timeout, agent: cfg.Agent}
+	c := &Client{Clock: clock.Machine, api: client, bare: client.WithNamespace(""), pools: ways, files: files, url: u, proxyFrom: cfg.ProxyFrom, unverified: cfg.SkipVerify, lookup: cfg.SRVLookup && u.Port() == "", timeout: cfg.Timeout, agent: cfg.Agent}
 	if cfg.TestOnlyClock != nil {
 		c.Clock = cfg.TestOnlyClock
 	}
@@ -182,14 +187,16 @@ func New(cfg Config) (*Client, error) {
 func newTransport() *http.Transport {
 	dialer := &net.Dialer{KeepAlive: 30 * time.Second}
 	return &http.Transport{
-		Proxy:                 http.ProxyFromEnvironment,
-		DialContext:           dialer.DialContext,
-		ForceAttemptHTTP2:     true,
-		MaxConnsPerHost:       maxConns,
-		MaxIdleConns:          maxConns,
-		MaxIdleConnsPerHost:   maxConns,
-		IdleConnTimeout:       90 * time.Second,
-		ExpectContinueTimeout: time.Second,
+		Proxy:             http.ProxyFromEnvironment,
+		DialContext:       dialer.DialContext,
+		ForceAttemptHTTP2: true,
+		MaxConnsPerHost:   maxConns,
+		// The headers of HTTP/2 are bounded by it, too.
+		MaxResponseHeaderBytes: maxHeader,
+		MaxIdleConns:           maxConns,
+		MaxIdleConnsPerHost:    maxConns,
+		IdleConnTimeout:        90 * time.Second,
+		ExpectContinueTimeout:  time.Second,
 	}
 }
 
@@ -338,6 +345,7 @@ type request struct {
 	auth   bool  // a login, or about the token itself: in the namespace of the login
 	look   bool  // one of many that are sent again and again: it does not wait for a connection beyond its own time
 	quiet  bool  // any status is fine, the caller looks at it
+	secret bool  // the answer holds a secret
 
 	sent *atomic.Bool // set when the request was on its way, so that Vault may have acted on it; may be nil
 }
@@ -417,6 +425,7 @@ func (c *Client) do(ctx context.Context, r request) (*Answer, error) {
 	if r.sent != nil {
 		ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteHeaders: func() { r.sent.Store(true) }})
 	}
+	ctx = context.WithValue(ctx, limitKey{}, c.limit(r))
 	c.noteUse(token, r.path)
 	// The lower-level call, because only it takes any method with a token and headers of the request's own; Logical().Read
 	// would moreover turn "no handler for route" and an unfollowed redirect into "no such secret".
@@ -430,10 +439,14 @@ func (c *Client) do(ctx context.Context, r request) (*Answer, error) {
 	}
 	defer resp.Body.Close()
 	c.pools.note()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody))
+	body, err := io.ReadAll(resp.Body)
+	if errors.Is(err, errTooLong) {
+		return nil, tooLong(r.what, c.limit(r))
+	}
 	if err != nil {
 		return nil, c.broken(r, err, way, begin)
 	}
+	c.noteLength(r, len(body))
 	a, err := c.understand(r, resp.Response, body)
 	if a != nil && a.LeaseID != "" && r.method == "" { // a lease that is renewed hangs on the token that made it
 		c.noteLease(token)

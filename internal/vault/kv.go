@@ -135,7 +135,7 @@ func (p Path) within(mount string) Path {
 func Within(p Path, e Engine) Path { return p.within(e.Mount) }
 
 func (c *Client) readData(ctx context.Context, p Path) (*Answer, error) {
-	r := request{what: cannotRead(p), path: p.Mount + "/data/" + p.Name}
+	r := request{what: cannotRead(p), path: p.Mount + "/data/" + p.Name, secret: true}
 	if p.Version > 0 {
 		r.query = url.Values{"version": {strconv.Itoa(p.Version)}}
 	}
@@ -258,7 +258,7 @@ func (c *Client) readPlain(ctx context.Context, p Path, engine Engine, opt ReadO
 	if opt.NoLease && engine.Creates(p) != "" {
 		return s, nil
 	}
-	a, err := c.do(ctx, request{what: cannotRead(p), path: p.Mount + "/" + p.Name})
+	a, err := c.do(ctx, request{what: cannotRead(p), path: p.Mount + "/" + p.Name, secret: true})
 	if err != nil {
 		f := fault.Of(err)
 		if f.Kind == fault.Denied && f.Hint == "" {

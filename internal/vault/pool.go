@@ -118,7 +118,17 @@ func (p *pools) slot(ctx context.Context, limit time.Duration) (release func(), 
 // RoundTrip implements http.RoundTripper. Over https the first request of a pool goes ahead alone until its connection
 // stands, so that all others share it over HTTP/2 (or dial with a session ticket) in place of one TLS handshake each. Nobody
 // waits longer than for a connection of its own.
+//
+// What can be read of an answer is bounded.
 func (p *pools) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := p.roundTrip(req)
+	if err == nil {
+		bound(resp)
+	}
+	return resp, err
+}
+
+func (p *pools) roundTrip(req *http.Request) (*http.Response, error) {
 	t := p.current()
 	if !p.https {
 		return t.RoundTrip(req)

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -37,6 +38,9 @@ type tlsFiles struct {
 func newTLSFiles(cfg Config) (*tlsFiles, *tls.Config, error) {
 	f := &tlsFiles{cfg: cfg}
 	conf := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: cfg.SkipVerify, ServerName: cfg.TLSServerName}
+	if u, err := url.Parse(cfg.Address); err == nil && cfg.SRVLookup && conf.ServerName == "" && u.Port() == "" {
+		conf.ServerName = u.Hostname() // what the user wrote, and not what DNS makes of it
+	}
 	if (cfg.ClientCert == "") != (cfg.ClientKey == "") {
 		return nil, nil, tlsFault("a client certificate needs its key and the reverse", "give both --client-cert and --client-key", nil)
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 )
 
@@ -89,17 +90,68 @@ func (v Value) Text() (Text, error) {
 
 // compact re-encodes an object or list. Vault sends <, > and & as \u003c and so on; json.Compact would keep that.
 func compact(raw []byte) (Text, error) {
+	var buf bytes.Buffer
+	if err := respell(&buf, raw); err != nil {
+		return Text{}, errors.New("not valid JSON")
+	}
+	return Text{buf.String()}, nil
+}
+
+// largeTree is the length from which JSON is not made a tree of: a list of a million numbers would take fifty times its length.
+const largeTree = 64 << 10
+
+// respell writes JSON anew, the keys of objects sorted. Above largeTree it goes token by token, and the order is the server's
+// (Vault sorts, too).
+func respell(buf *bytes.Buffer, raw []byte) error {
 	dec := json.NewDecoder(bytes.NewReader(raw))
 	dec.UseNumber()
-	var x any
-	if err := dec.Decode(&x); err != nil {
-		return Text{}, errors.New("not valid JSON")
-	}
-	var buf bytes.Buffer
-	enc := json.NewEncoder(&buf)
+	enc := json.NewEncoder(buf)
 	enc.SetEscapeHTML(false)
-	if err := enc.Encode(x); err != nil {
-		return Text{}, errors.New("not valid JSON")
+	if len(raw) < largeTree {
+		var x any
+		if err := dec.Decode(&x); err != nil {
+			return err
+		}
+		if err := enc.Encode(x); err != nil {
+			return err
+		}
+		buf.Truncate(buf.Len() - 1) // the encoder's line break
+		return nil
 	}
-	return Text{string(bytes.TrimSuffix(buf.Bytes(), []byte("\n")))}, nil
+	type level struct {
+		object bool
+		count  int // tokens so far; those of an object are keys and values in turns
+	}
+	levels := []level{{}}
+	for {
+		tok, err := dec.Token()
+		if err == io.EOF && len(levels) == 1 && levels[0].count == 1 {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if tok == json.Delim('}') || tok == json.Delim(']') {
+			buf.WriteString(tok.(json.Delim).String())
+			levels = levels[:len(levels)-1]
+			continue
+		}
+		at := &levels[len(levels)-1]
+		switch {
+		case at.object && at.count%2 == 1:
+			buf.WriteByte(':')
+		case at.count > 0:
+			buf.WriteByte(',')
+		}
+		at.count++
+		if d, ok := tok.(json.Delim); ok {
+			buf.WriteString(d.String())
+			levels = append(levels, level{object: d == '{'})
+			continue
+		}
+		if err := enc.Encode(tok); err != nil {
+			return err
+		}
+		buf.Truncate(buf.Len() - 1)
+	}
 }

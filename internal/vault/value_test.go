@@ -113,3 +113,22 @@ func FuzzValue(f *testing.F) {
 		}
 	})
 }
+
+// Large objects and lists come out as small ones do.
+func TestLargeValueText(t *testing.T) {
+	small := `{"a":[1.10,"<",{}, [],null ,{"x":[[true],false]}],"b":"\u0026\n","c":{"d":"e", "f":[]}}`
+	want, err := valueOf(t, small).Text()
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := largeTree/len(small) + 1
+	got, err := valueOf(t, "["+strings.Repeat(small+" , ", n)+small+"]").Text()
+	if err != nil || got.Reveal() != "["+strings.Repeat(want.Reveal()+",", n)+want.Reveal()+"]" {
+		t.Errorf("not the same, %v", err)
+	}
+	for _, cut := range []string{"", "]", "1", `"`} {
+		if _, err := (Value{raw: []byte("[" + strings.Repeat("1,", largeTree) + cut)}).Text(); err == nil && cut != "" && cut != "]" {
+			t.Errorf("a list that ends in %q is taken", cut)
+		}
+	}
+}
