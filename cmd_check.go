@@ -45,11 +45,12 @@ type checked struct {
 	*launcher.Report
 	where    string
 	warnings []string
+	listed   bool // --names was given
 }
 
 // inspect is check and --dry-run, which shows the variables, too.
 func (a *app) inspect(s *settings, o launcher.Options, variables bool) error {
-	c := checked{where: o.Session.Client.Where()}
+	c := checked{where: o.Session.Client.Where(), listed: o.Rules.Names != nil}
 	var err error
 	c.Report, err = launcher.Inspect(o)
 	var killed *launcher.Killed
@@ -174,6 +175,9 @@ func (u *ui) checkText(c *checked, variables bool) {
 			line("", "  hint: %s", f.Hint)
 		}
 	}
+	if names := givenNames(c); len(names) > 0 {
+		line("names", "--names %s takes these from --path, and nothing that somebody adds later", strings.Join(names, ","))
+	}
 	if variables && c.Env != nil {
 		u.printf("\n")
 		u.showEnv(c.Env)
@@ -181,6 +185,20 @@ func (u *ui) checkText(c *checked, variables bool) {
 			u.printf("%s\n", oneLine(unreadText(s)))
 		}
 	}
+}
+
+// givenNames are the names that --path gives, where no --names lists them yet.
+func givenNames(c *checked) (names []string) {
+	if c.Env == nil || c.listed {
+		return nil
+	}
+	for _, v := range c.Env.Vars {
+		if v.Whole {
+			names = append(names, v.Name)
+		}
+	}
+	slices.Sort(names)
+	return names
 }
 
 func unreadText(s launcher.Source) string {

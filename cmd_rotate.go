@@ -14,6 +14,7 @@ import (
 
 	"github.com/agenticverz/vaultexec/internal/fault"
 	"github.com/agenticverz/vaultexec/internal/vault"
+	"github.com/agenticverz/vaultexec/launcher"
 )
 
 var rotateCommand = &command{
@@ -248,11 +249,13 @@ func (a *app) newValue(s *settings, words []string) (vault.Text, error) {
 		}
 		return checkValue(string(b), !s.bool("raw"), "the value on standard input")
 	}
-	a.ui.log.Warn("the value on the command line stands in the shell's history now, and was visible to everybody in the list of processes; - reads it from standard input")
-	if words[0] == "" { // meant: nobody writes '' by accident
+	value := strings.Clone(words[0])
+	launcher.HideArgument(words[0])
+	a.ui.log.Warn("the value on the command line stands in the shell's history now, and was visible to everybody in the list of processes until it was overwritten there; - reads it from standard input")
+	if value == "" { // meant: nobody writes '' by accident
 		return vault.NewText(""), nil
 	}
-	return checkValue(words[0], false, "the value")
+	return checkValue(value, false, "the value")
 }
 
 // literalDash reports whether a lone - stood after --, where it is a value.

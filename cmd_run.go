@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -110,7 +112,7 @@ func (a *app) launchOptions(s *settings) launcher.Options {
 	}
 	o.Wait, o.PassNotify = waitTime(s), s.bool("pass-notify")
 	o.Rules.Files, o.AllowDisk = files(s), s.bool("allow-disk")
-	o.Rules.Require = required(s)
+	o.Rules.Require, o.Rules.Names = required(s), names(s)
 	o.Mode, o.Supervision, o.Masking = mode(s), supervision(s), masking(s)
 	if s.bool("watch") {
 		o.Watching = watching(s, a.environ)
@@ -128,6 +130,61 @@ func required(s *settings) []string {
 		}
 	}
 	return s.strs("require")
+}
+
+// names reads --names: each item is a list of names, or the file of one.
+func names(s *settings) []string {
+	items := s.all("names")
+	if len(items) == 0 {
+		return nil
+	}
+	list := []string{}
+	for _, v := range items {
+		parts := strings.Split(v.text, ",")
+		if strings.ContainsAny(v.text, "/.") {
+			var err error
+			if parts, err = namesOf(v.text); err != nil {
+				s.bad(v, vault.Errno(err), "name a file that has one variable name in a line, or write the names themselves: --names API_KEY,DB_PASSWORD")
+				continue
+			}
+		}
+		for _, name := range parts {
+			if name = strings.TrimSpace(name); name == "" {
+				continue
+			}
+			if !launcher.IsName(name) {
+				s.bad(v, fmt.Sprintf("%q is not a variable name", name), "names are [A-Za-z_][A-Za-z0-9_]*, separated by commas; the name of a file holds a / or a dot")
+				break
+			}
+			list = append(list, name)
+		}
+	}
+	return list
+}
+
+// maxNames bounds the file of --names.
+const maxNames = 1 << 20
+
+// namesOf reads a file of names, one in a line. What follows a # is a comment.
+func namesOf(file string) ([]string, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxNames+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(b) > maxNames {
+		return nil, errors.New("it is too large for a list of names")
+	}
+	var list []string
+	for line := range strings.Lines(string(b)) {
+		line, _, _ = strings.Cut(line, "#")
+		list = append(list, line)
+	}
+	return list, nil
 }
 
 func mode(s *settings) launcher.Mode {
@@ -278,6 +335,9 @@ func (a *app) sources(s *settings, o *launcher.Options) {
 // dangerous refuses a reference under a name that changes which code runs.
 func dangerous(sources []launcher.Source, allowed []string) error {
 	for _, src := range sources {
+		if launcher.Steers(src.Name) {
+			return &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot set %s", src.Name), Why: "it steers vaultexec and Vault's own tools, which no secret may", Hint: "give it another name; what vaultexec itself is to have is set where it is started"}
+		}
 		if launcher.IsDangerous(src.Name, allowed) {
 			return &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot set %s", src.Name), Why: "it changes which code runs, and whoever may write the secret would own the process", Hint: "allow it with --allow-name " + src.Name}
 		}

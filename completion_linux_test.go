@@ -13,6 +13,7 @@ import (
 
 	"github.com/agenticverz/vaultexec/internal/needs"
 	"github.com/agenticverz/vaultexec/internal/ptytest"
+	"github.com/agenticverz/vaultexec/internal/vault"
 	"github.com/agenticverz/vaultexec/internal/vaulttest"
 	"github.com/agenticverz/vaultexec/internal/wait"
 )
@@ -31,6 +32,9 @@ func newCompletionRig(t *testing.T) *completionRig {
 	r := &completionRig{mount: sc.Mount(2), dir: t.TempDir(), proxy: vaulttest.NewProxy(t, srv)}
 	for _, path := range []string{"app-prod", "team/alpha", "team/beta", "odd@name", "two words"} {
 		srv.PutKV(t, r.mount, path, map[string]string{"API_KEY": vaulttest.Canary("key"), "MODE": vaulttest.Canary("mode")})
+	}
+	for _, name := range hostileNames {
+		srv.PutKV(t, r.mount, name, map[string]string{"KEY": vaulttest.Canary("key")})
 	}
 	policy := sc.Policy(strings.ReplaceAll(`path "M/metadata" { capabilities = ["list"] }
 path "M/metadata/*" { capabilities = ["list"] }
@@ -128,6 +132,39 @@ func (r *completionRig) run(t *testing.T, p *ptytest.Terminal, same func(got, wa
 	}
 }
 
+// hostileNames are names of secrets by whose beginning a line is completed, and that would leave a trace if a shell ran them.
+var hostileNames = map[string]string{
+	"zd": "zd$(touch ran)x", "zb": "zb`touch ran`x", "ze": `ze"$(touch ran)"x`, "zs": "zs'$(touch ran)'x", "zk": `zk\$(touch ran)`, "zi": "zi;touch ran;", "zg": "zg*x", "zp": "zp|touch ran",
+}
+
+// runHostile has the names completed in no quotes and in both kinds, and runs what the line is then.
+func (r *completionRig) runHostile(t *testing.T, p *ptytest.Terminal, shell string) {
+	t.Helper()
+	for begin, name := range hostileNames {
+		for _, quote := range []string{"", `"`, "'"} {
+			typed, got := "vaultexec --path "+quote+begin, ""
+			if !wait.For(patience, func() bool {
+				p.Type(killLine + typed + "\t" + showLine)
+				got = strings.TrimSuffix(strings.TrimPrefix(p.Expect(`<vaultexec[^\r\n]*>`), "<"), ">")
+				return got != typed || quote != "" // in quotes a name may be left out
+			}) {
+				t.Errorf("%s is not completed", typed)
+				continue
+			}
+			line := strings.Replace(got, "vaultexec --path", "printf %s", 1)
+			cmd := exec.Command(shell, "-c", line)
+			cmd.Dir, cmd.Env = r.dir, append(r.env, "PATH="+os.Getenv("PATH"))
+			out, _ := cmd.Output() // of an open quote the shell complains
+			if exists(filepath.Join(r.dir, "ran")) {
+				t.Fatalf("%s: the name of a secret was run: %s became %s", shell, typed, got)
+			}
+			if want := vault.EscapePath(name); got != typed && string(out) != want {
+				t.Errorf("%s: %s became %s, which is %q, want %q", shell, typed, got, out, want)
+			}
+		}
+	}
+}
+
 func TestCompletionBash(t *testing.T) {
 	r := newCompletionRig(t)
 	for _, name := range []string{"plain", "bash-completion"} {
@@ -145,6 +182,7 @@ func TestCompletionBash(t *testing.T) {
 			p.Run("cd; bind 'set enable-bracketed-paste off'; bind 'set bell-style none'; " + more + "source <(vaultexec completion bash); " +
 				`show() { printf '<%s>\n' "$READLINE_LINE"; }; bind -x '"\C-xl": show'; echo rea""dy`)
 			p.Expect("ready")
+			r.runHostile(t, p, "bash")
 			r.run(t, p, func(got, want string) bool {
 				// bash alone knows no more of the program after -- than its name.
 				return got == want || name == "plain" && want == "vaultexec -- vaultexec --keep-existing " && got == "vaultexec -- vaultexec --keep-e"
@@ -172,6 +210,7 @@ func TestCompletionZsh(t *testing.T) {
 			p.Expect("ready")
 			// zsh writes a backslash before # and =, which some of its options give a meaning.
 			plain := strings.NewReplacer(`\#`, "#", `\=`, "=")
+			r.runHostile(t, p, "zsh")
 			r.run(t, p, func(got, want string) bool { return plain.Replace(got) == want })
 		})
 	}

@@ -378,6 +378,15 @@ func TestDeployManifests(t *testing.T) {
 		if out, err := exec.Command(analyze, "verify", file).CombinedOutput(); err != nil || strings.Contains(string(out), "app.service:") {
 			t.Errorf("systemd-analyze verify: %v %s", err, out)
 		}
+		wellConfined(t, analyze, file)
+	}
+}
+
+// wellConfined fails for a unit to which systemd gives more than 2.0 of 10.
+func wellConfined(t *testing.T, analyze, file string) {
+	t.Helper()
+	if out, err := exec.Command(analyze, "security", "--offline=yes", "--threshold=20", "--no-pager", file).CombinedOutput(); err != nil {
+		t.Errorf("systemd-analyze security: %v\n%s", err, out)
 	}
 }
 

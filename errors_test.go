@@ -56,6 +56,9 @@ vaultexec --env NAME -- true
 vaultexec --env 1NAME=app#KEY -- true
 vaultexec --env NAME=app -- true
 vaultexec --env PATH=app#KEY -- true
+vaultexec --env VAULT_TOKEN=app#KEY -- true
+vaultexec --path app --names A-B -- true
+vaultexec --path app --names ./missing -- true
 vaultexec --env "NAME=app#$(printf '\001')" -- true
 vaultexec --path app#KEY -- true
 vaultexec --path a//b -- true

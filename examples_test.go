@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -233,9 +234,20 @@ func TestExampleKubernetes(t *testing.T) {
 	container := at(t, doc, "spec", "template", "spec", "containers", 0)
 	file := filepath.Join(t.TempDir(), "token")
 	write(t, file, r.jwt, 0o600)
-	env := append(r.env, "VAULTEXEC_JWT_FILE="+file)
+	// The token is projected for Vault alone, to where the variable says.
+	volume := at(t, doc, "spec", "template", "spec", "volumes", 0)
+	source := at(t, volume, "projected", "sources", 0, "serviceAccountToken")
+	mount := at(t, container, "volumeMounts", 0)
+	if at(t, mount, "name") != at(t, volume, "name") || at(t, source, "audience") != "vault" {
+		t.Error("no token for Vault is mounted")
+	}
+	env := r.env
+	projected := at(t, mount, "mountPath").(string) + "/" + at(t, source, "path").(string)
 	for _, e := range at(t, container, "env").([]any) {
-		env = append(env, variables(map[string]any{at(t, e, "name").(string): at(t, e, "value")}, r.srv.Addr, nil)...)
+		env = append(env, variables(map[string]any{at(t, e, "name").(string): at(t, e, "value")}, r.srv.Addr, map[string]string{projected: file})...)
+	}
+	if !slices.Contains(env, "VAULTEXEC_JWT_FILE="+file) {
+		t.Error("the token is not where it is looked for")
 	}
 	r.run(t, "kubernetes", env, "^migrate as ada$", append(words(t, at(t, container, "command")), words(t, at(t, container, "args"))...)...)
 }
@@ -278,6 +290,7 @@ func TestExampleSystemd(t *testing.T) {
 	if err != nil || strings.Contains(string(out), "report.") {
 		t.Errorf("systemd-analyze verify: %v %s", err, out)
 	}
+	wellConfined(t, analyze, filepath.Join(dir, "report.service"))
 }
 
 // GitHub's endpoint for identities is played; Vault checks the JWT that it gives.

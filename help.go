@@ -181,19 +181,25 @@ func references() string {
   Strings pass unchanged. Numbers become the literal that Vault sends, booleans
   true and false, objects and lists compact JSON; null is an error.
 
-  Names are [A-Za-z_][A-Za-z0-9_]*. Names that change which code runs in the
-  program are refused unless --allow-name allows them:
+  Names are [A-Za-z_][A-Za-z0-9_]*. --names API_KEY,DB_PASSWORD takes these from
+  --path and makes any other key an error: then no secret chooses what is set.
+  Without it names that change which code runs in the program are refused unless
+  --allow-name allows them; those that vaultexec and its supervisor go by always.
+  No such list is complete:
 
 `)
-	line := "   "
-	for _, n := range launcher.DangerousNames {
-		if len(line)+1+len(n) > 78 {
-			b.WriteString(line + "\n")
-			line = "   "
+	for _, group := range launcher.DangerousNames() {
+		b.WriteString("  " + group[0] + ":\n")
+		line := "   "
+		for _, n := range strings.Fields(group[1]) {
+			if len(line)+1+len(n) > 78 {
+				b.WriteString(line + "\n")
+				line = "   "
+			}
+			line += " " + n
 		}
-		line += " " + n
+		b.WriteString(line + "\n\n")
 	}
-	b.WriteString(line + "\n")
 	return b.String()
 }
 

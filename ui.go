@@ -87,14 +87,15 @@ func contains(list []string, s string) bool {
 	return false
 }
 
-// oneLine makes control characters visible; names in Vault may hold any.
+// oneLine makes visible what a terminal does not show as it stands; names in Vault may hold anything. Those are control characters,
+// and what changes the order of a line or takes no place in it: U+202E, U+200B, U+2028, tags.
 func oneLine(s string) string {
-	if strings.IndexFunc(s, unicode.IsControl) < 0 {
+	if strings.IndexFunc(s, unseen) < 0 {
 		return s
 	}
 	var b strings.Builder
 	for _, r := range s {
-		if unicode.IsControl(r) {
+		if unseen(r) {
 			q := strconv.QuoteRune(r)
 			b.WriteString(q[1 : len(q)-1])
 			continue
@@ -103,6 +104,8 @@ func oneLine(s string) string {
 	}
 	return b.String()
 }
+
+func unseen(r rune) bool { return !unicode.IsPrint(r) }
 
 // showEnv prints the names and where each comes from, never a value nor anything made of one.
 func (u *ui) showEnv(env *launcher.Env) {

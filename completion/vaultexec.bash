@@ -66,7 +66,12 @@ _vaultexec() {
 	words)
 		for word in "${answer[@]:1}"; do
 			word=${word#"$prefix"}
-			# Within quotes nothing needs a backslash.
+			# Within quotes nothing needs a backslash. What the shell would expand there, or take for their end, is left out: a
+			# name in Vault is not to run anything.
+			case $_vaultexec_replaced in
+			\"*) [[ $word != *[\$\`\"\\!]* ]] || continue ;;
+			\'*) [[ $word != *\'* ]] || continue ;;
+			esac
 			[[ $_vaultexec_replaced == [\'\"]* || $word != *[!A-Za-z0-9_./:=@%+,#-]* ]] || printf -v word %q "$word"
 			COMPREPLY+=("$word")
 		done

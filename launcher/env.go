@@ -50,6 +50,7 @@ type EnvRules struct {
 	NullAsEmpty  bool
 	AllowNames   []string // dangerous names that are allowed; globs
 	Files        []FileSpec
+	Names        []string // nil, or the only names that --path may give
 	Require      []string // names that the command has to get
 }
 
@@ -65,6 +66,7 @@ type Variable struct {
 	Origin string     // mount/path@version#key
 	Beat   []string   // origins that lost a collision
 	Kept   bool       // --keep-existing: the inherited variable won
+	Whole  bool       // it came with its whole secret, by --path
 	File   *FileSpec  // handed over as a file; Value is what it holds
 	recipe vault.Text // what else decides about the value, when it is made of a text
 }
@@ -115,24 +117,6 @@ var credentialNames = []string{
 	"BAO_TOKEN", "BAO_HEADERS", "BAO_SECRET_ID", "BAO_ROLE_ID", "BAO_WRAPPED_TOKEN",
 	"VAULTEXEC_SECRET_ID", "VAULTEXEC_ROLE_ID", "VAULTEXEC_WRAPPED_SECRET_ID", "VAULTEXEC_WRAPPED_TOKEN", "VAULTEXEC_TOKEN",
 	"VAULTEXEC_PASSWORD", "VAULTEXEC_JWT", "VAULT_PASSWORD", "VAULT_JWT", "BAO_PASSWORD", "BAO_JWT",
-}
-
-// DangerousNames change which code runs in a program that has them: whoever may write the secret would own the process.
-// Beside the dynamic linkers' and shells' own they are those that language runtimes and git execute or load from; ENV is not
-// among them, too many programs are configured by it. Sources: ld.so(8), dyld(1), bash(1), glibc's unsecvars.h, and the
-// manuals of the runtimes.
-var DangerousNames = []string{
-	"LD_*", "DYLD_*", "GCONV_PATH", "GETCONF_DIR", "GLIBC_TUNABLES", "LOCPATH", "NLSPATH", "MALLOC_TRACE",
-	"PATH", "IFS", "HOME", "SHELL", "BASH_ENV", "BASHOPTS", "SHELLOPTS", "PS4", "PROMPT_COMMAND", "CDPATH", "ZDOTDIR", "FPATH",
-	"PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PYTHONUSERBASE", "PYTHONBREAKPOINT", "PYTHONINSPECT", "PYTHONWARNINGS", "PYTHONEXECUTABLE", "PYTHONPLATLIBDIR", "PYTHONPYCACHEPREFIX",
-	"NODE_OPTIONS", "NODE_PATH", "NODE_REPL_EXTERNAL_MODULE", "DENO_DIR", "BUN_OPTIONS",
-	"PERL5LIB", "PERLLIB", "PERL5OPT", "PERL5DB", "RUBYOPT", "RUBYLIB", "GEM_HOME", "GEM_PATH", "BUNDLE_GEMFILE",
-	"JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS", "JDK_JAVA_OPTIONS", "CLASSPATH", "JAVA_HOME",
-	"DOTNET_STARTUP_HOOKS", "DOTNET_ADDITIONAL_DEPS", "DOTNET_SHARED_STORE", "CORECLR_PROFILER*", "COR_PROFILER*", "CORECLR_ENABLE_PROFILING",
-	"PHPRC", "PHP_INI_SCAN_DIR", "LUA_INIT*", "LUA_PATH*", "LUA_CPATH*", "ERL_FLAGS", "ERL_AFLAGS", "ERL_ZFLAGS", "ERL_LIBS", "R_PROFILE*", "R_ENVIRON*", "R_LIBS*", "GUILE_LOAD_PATH",
-	"OPENSSL_CONF", "OPENSSL_ENGINES", "OPENSSL_MODULES", "GIO_EXTRA_MODULES", "GTK_MODULES", "GTK_PATH", "QT_PLUGIN_PATH",
-	"GIT_SSH", "GIT_SSH_COMMAND", "GIT_ASKPASS", "SSH_ASKPASS", "GIT_EXEC_PATH", "GIT_EXTERNAL_DIFF", "GIT_PROXY_COMMAND", "GIT_EDITOR", "GIT_SEQUENCE_EDITOR", "GIT_PAGER", "GIT_TEMPLATE_DIR", "GIT_CONFIG*",
-	"EDITOR", "VISUAL", "PAGER", "MANPAGER", "LESSOPEN", "LESSCLOSE", "BROWSER",
 }
 
 // Kernel limits, from include/uapi/linux/binfmts.h and fs/exec.c: MAX_ARG_STRLEN is 32 pages, the byte at its end included.
@@ -190,8 +174,12 @@ func (b *envBuilder) add(g fetched) {
 			name = strings.ToUpper(name)
 		}
 		from := origin(g, key)
+		if b.rules.Names != nil && !slices.Contains(b.rules.Names, b.rules.Prefix+name) {
+			b.fail(fault.Value, from, fmt.Sprintf("%q is not among --names", b.rules.Prefix+name), "add it to --names if the command is to have it, or leave the key out with --exclude")
+			continue
+		}
 		if text, ok := b.text(from, g.secret.Values[key]); ok {
-			b.put(Variable{Name: b.rules.Prefix + name, Value: vault.NewText(text), Origin: from})
+			b.put(Variable{Name: b.rules.Prefix + name, Value: vault.NewText(text), Origin: from, Whole: true})
 		} else {
 			b.broken = append(b.broken, b.rules.Prefix+name)
 		}
@@ -233,8 +221,8 @@ func (b *envBuilder) tryPut(v Variable) {
 		b.fail(fault.Value, v.Origin, fmt.Sprintf("%q is not a variable name", name), "names are [A-Za-z_][A-Za-z0-9_]*: choose one with --env NAME=PATH#KEY, or leave the key out with --exclude")
 		return
 	}
-	if IsDangerous(name, b.rules.AllowNames) {
-		b.fail(fault.Value, v.Origin, fmt.Sprintf("%s changes which code runs", name), fmt.Sprintf("whoever may write the secret would own the process: rename it with --env, leave it out with --exclude, or allow it with --allow-name %s", name))
+	if why, hint := refusal(name, v.Value.Reveal(), b.rules.AllowNames); why != "" {
+		b.fail(fault.Value, v.Origin, why, hint)
 		return
 	}
 	if f := b.rules.file(name); f != nil {
@@ -364,11 +352,6 @@ func IsName(s string) bool {
 		}
 	}
 	return true
-}
-
-// IsDangerous reports whether a variable of that name changes which code runs and is not among the allowed globs.
-func IsDangerous(name string, allowed []string) bool {
-	return matchesAny(DangerousNames, name) && !matchesAny(allowed, name)
 }
 
 // matchesAny matches path.Match globs; a "/" in a key is matched by no "*", as in the shell.

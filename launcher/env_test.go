@@ -50,7 +50,6 @@ func TestBuildEnv(t *testing.T) {
 		{"last", []fetched{app, db}, EnvRules{CleanEnv: true, OnCollision: CollisionLast}, []string{"PATH=/bin", "HOME=/h", "B=other", "D=", "LIST=[1]", "a=a"}, nil},
 		{"prefix, capitals, filter", []fetched{app, absent, keyOf(t, "one", "B", db)}, EnvRules{CleanEnv: true, Prefix: "P_", Upcase: true, Only: []string{"[a-zA-Z]"}, Exclude: []string{"B"}}, []string{"PATH=/bin", "HOME=/h", "P_A=a", "one=other"}, nil},
 		{"the same secret twice", []fetched{app, app}, EnvRules{CleanEnv: true}, []string{"PATH=/bin", "HOME=/h", "B=b", "LIST=[1]", "a=a"}, nil},
-		{"a credential from Vault is the command's", []fetched{secretOf(t, "tok", `{"VAULT_TOKEN":"mine"}`)}, EnvRules{CleanEnv: true, Pass: []string{"VAULT_TOKEN"}}, []string{"PATH=/bin", "HOME=/h", "VAULT_TOKEN=mine"}, []string{"VAULT_TOKEN"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			before := slices.Clone(inherited)
@@ -113,14 +112,72 @@ func TestDangerousNames(t *testing.T) {
 			t.Errorf("%s cannot be allowed", n)
 		}
 	}
-	for _, n := range []string{"ENV", "API_KEY", "LD", "XLD_PRELOAD", "ld_preload", "PATHS", "DATABASE_URL", "PORT", "TZ"} {
+	for _, n := range []string{"API_KEY", "LD", "XLD_PRELOAD", "ld_preload", "PATHS", "DATABASE_URL", "PORT", "TZ"} {
 		if IsDangerous(n, nil) {
 			t.Errorf("%s is refused", n)
 		}
 	}
-	for _, g := range DangerousNames {
-		if strings.ContainsAny(g, "?[]\\") || strings.TrimRight(g, "*") == "" {
-			t.Errorf("%q is no name or prefix", g)
+	seen := map[string]bool{}
+	for _, g := range DangerousNames() {
+		for n := range strings.FieldsSeq(g[1]) {
+			if begin := strings.TrimSuffix(n, "*"); !IsName(begin) || seen[n] {
+				t.Errorf("%q is no name or prefix, or stands there twice", n)
+			}
+			seen[n] = true
+		}
+	}
+}
+
+// Lists that others have published, word by word.
+var (
+	// sysdeps/generic/unsecvars.h of glibc 2.41, and what its dynamic linker adds (elf/dl-support.c, LD_*).
+	unsecvars = `GCONV_PATH GETCONF_DIR GLIBC_TUNABLES HOSTALIASES LD_AUDIT LD_BIND_NOT LD_BIND_NOW LD_DEBUG LD_DEBUG_OUTPUT LD_DYNAMIC_WEAK LD_HWCAP_MASK LD_LIBRARY_PATH
+		LD_ORIGIN_PATH LD_PRELOAD LD_PROFILE LD_PROFILE_OUTPUT LD_SHOW_AUXV LD_VERBOSE LD_WARN LOCALDOMAIN LOCPATH MALLOC_TRACE NIS_PATH NLSPATH RESOLV_HOST_CONF RES_OPTIONS TMPDIR TZDIR`
+	// plugins/sudoers/env.c of sudo 1.9.16: initial_badenv_table; X stands for what its * takes.
+	sudoDelete = `IFS CDPATH LOCALDOMAIN RES_OPTIONS HOSTALIASES NLSPATH PATH_LOCALE LD_X _RLDX SHLIB_PATH LIBPATH AUTHSTATE DYLD_X KRB5_CONFIGX KRB5_KTNAME VAR_ACE USR_ACE DLC_ACE TERMINFO
+		TERMINFO_DIRS TERMPATH TERMCAP ENV BASH_ENV PS4 GLOBIGNORE BASHOPTS SHELLOPTS JAVA_TOOL_OPTIONS PERLIO_DEBUG PERLLIB PERL5LIB PERL5OPT PERL5DB FPATH NULLCMD READNULLCMD ZDOTDIR TMPPREFIX
+		PYTHONHOME PYTHONPATH PYTHONINSPECT PYTHONUSERBASE RUBYLIB RUBYOPT`
+	sudoCheck = `COLORTERM LANG LANGUAGE LC_ALL LC_X LINGUAS TERM`
+	// Variables that were seen to run code in a plain command, or are read as options by the program named in the manual.
+	tried = `npm_config_node_options NPM_CONFIG_SCRIPT_SHELL Npm_Config_Git MAKEFLAGS GNUMAKEFLAGS PS1 TAR_OPTIONS RSYNC_CONNECT_PROG RSYNC_RSH LESS LESSOPEN VIMINIT EXINIT PSQL_PAGER PSQLRC
+		GIT_DIR GIT_CONFIG_PARAMETERS PYTEST_ADDOPTS GOFLAGS RUSTC_WRAPPER CARGO_BUILD_RUSTC XDG_CONFIG_HOME MAILPATH OMP_TOOL_LIBRARIES BASH_FUNC_ls UNZIP XZ_OPT PIP_INDEX_URL`
+	data = `HTTP_PROXY https_proxy NO_PROXY SSL_CERT_FILE SSL_CERT_DIR NODE_EXTRA_CA_CERTS REQUESTS_CA_BUNDLE CURL_CA_BUNDLE GIT_SSL_CAINFO KUBECONFIG DOCKER_HOST AWS_ACCESS_KEY_ID AWS_CA_BUNDLE
+		AWS_SECRET_ACCESS_KEY GOOGLE_APPLICATION_CREDENTIALS PGHOST PGPASSWORD PGSSLKEY MYSQL_PWD REDIS_URL NPM_TOKEN NODE_AUTH_TOKEN CARGO_REGISTRY_TOKEN COMPOSER_AUTH BUNDLE_GITHUB__COM GIT_TOKEN
+		GH_TOKEN HOMEBREW_GITHUB_API_TOKEN TF_VAR_x MIX_ENV RAILS_ENV NODE_ENV APP_ENV DJANGO_SETTINGS_MODULE LISTEN_ADDR NOTIFY_URL WATCHDOG_URL GRAFANA_TOKEN`
+)
+
+func TestPublishedNames(t *testing.T) {
+	for name := range strings.FieldsSeq(unsecvars + " " + sudoDelete + " " + tried) {
+		if !IsDangerous(name, nil) {
+			t.Errorf("%s is not refused", name)
+		}
+		if IsDangerous(name, []string{name}) {
+			t.Errorf("%s cannot be allowed", name)
+		}
+	}
+	for name := range strings.FieldsSeq(sudoCheck) {
+		for value, refused := range map[string]bool{"de_DE.UTF-8": false, "xterm-256color": false, "/tmp/evil": true, "%s%n": true, "../x": true} {
+			if why, _ := refusal(name, value, nil); (why != "") != refused {
+				t.Errorf("%s=%s: %q", name, value, why)
+			}
+		}
+	}
+	for value, refused := range map[string]bool{"Europe/Berlin": false, "UTC": false, ":America/New_York": false, "CET-1CEST,M3.5.0,M10.5.0/3": false, "/tmp/evil": true, ":/tmp/evil": true, "../../tmp/evil": true} {
+		if why, _ := refusal("TZ", value, nil); (why != "") != refused {
+			t.Errorf("TZ=%s: %q", value, why)
+		}
+	}
+	if why, _ := refusal("ANYTHING", "() { :; }; touch /tmp/evil", nil); why == "" {
+		t.Error("a function of a shell is not refused")
+	}
+	for name := range strings.FieldsSeq(data) {
+		if why, _ := refusal(name, "value", nil); why != "" {
+			t.Errorf("%s is refused: %s", name, why)
+		}
+	}
+	for _, name := range []string{"VAULT_ADDR", "VAULT_TOKEN", "VAULT_X", "BAO_ADDR", "VAULTEXEC_PATH", "NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "LISTEN_PIDFDID", "WATCHDOG_USEC", "WATCHDOG_PID"} {
+		if why, _ := refusal(name, "value", []string{"*", name}); why == "" {
+			t.Errorf("%s is taken from a secret", name)
 		}
 	}
 }

@@ -108,8 +108,8 @@ func (r *EnvRules) file(name string) *FileSpec {
 
 // putFile adds a secret that becomes a file: any length, any bytes.
 func (b *envBuilder) putFile(v Variable, f *FileSpec) {
-	if name := f.Variable(); matchesAny(DangerousNames, name) && !matchesAny(b.rules.AllowNames, name) {
-		b.fail(fault.Value, v.Origin, fmt.Sprintf("%s changes which code runs", name), fmt.Sprintf("rename it with --env, or allow it with --allow-name %s", name))
+	if why, hint := refusal(f.Variable(), "", b.rules.AllowNames); why != "" { // its value is a path of vaultexec's own
+		b.fail(fault.Value, v.Origin, why, hint)
 		return
 	}
 	if f.Base64 {

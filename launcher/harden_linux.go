@@ -70,6 +70,22 @@ func TakeEnviron() []string {
 	return environ
 }
 
+// HideArgument overwrites an argument of this process where everybody can read it, in /proc/PID/cmdline: the runtime does not copy
+// os.Args, so that they are that very place. Whoever shares the string has the stars, too: make a copy before.
+func HideArgument(arg string) {
+	if environBlock() == nil { // the arguments are not where they should be
+		return
+	}
+	at := slices.IndexFunc(os.Args, func(a string) bool { return len(a) == len(arg) && unsafe.StringData(a) == unsafe.StringData(arg) })
+	if at < 1 || len(arg) == 0 {
+		return
+	}
+	place := unsafe.Slice(unsafe.StringData(arg), len(arg))
+	for i := range place {
+		place[i] = '*'
+	}
+}
+
 // environBlock is what /proc/PID/environ shows: the block that execve(2) put on the stack, for as long as the process lives. A
 // variable that is given twice stands there twice, and Go knows only the first. The kernel says where it is
 // (proc_pid_stat(5)); os.Args, which the runtime does not copy, lie just before it. It is nil where that does not hold.

@@ -33,6 +33,9 @@ func (leftSignals) take(syscall.Signal)  {}
 // TakeEnviron returns the environment of this process; nothing is taken out of it here.
 func TakeEnviron() []string { return os.Environ() }
 
+// HideArgument does nothing: where the arguments lie is not known here.
+func HideArgument(string) {}
+
 func setParentDeath(*syscall.SysProcAttr, syscall.Signal) bool { return true }
 
 // CatchQuit does nothing: Go has had SIGQUIT all the time.
