@@ -180,7 +180,7 @@ func namesOf(file string) ([]string, error) {
 		return nil, errors.New("it is too large for a list of names")
 	}
 	var list []string
-	for line := range strings.Lines(string(b)) {
+	for line := range strings.Lines(strings.TrimPrefix(string(b), "\ufeff")) { // the mark that some editors put first
 		line, _, _ = strings.Cut(line, "#")
 		list = append(list, line)
 	}

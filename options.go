@@ -61,7 +61,7 @@ var options = []option{
 	{name: "upcase", env: ownVar("UPCASE"), group: groupSecrets, usage: "turn the keys of --path into capital letters"},
 	{name: "only", arg: "GLOB", list: true, env: ownVar("ONLY"), group: groupSecrets, usage: "take only those keys of --path"},
 	{name: "exclude", arg: "GLOB", list: true, env: ownVar("EXCLUDE"), group: groupSecrets, usage: "leave those keys of --path out"},
-	{name: "names", arg: "FILE|LIST", list: true, env: ownVar("NAMES"), group: groupSecrets, usage: "the only names that --path may give, as NAME,NAME or a file with one in a line (./names.txt); any other is an error that names it"},
+	{name: "names", arg: "LIST", list: true, env: ownVar("NAMES"), group: groupSecrets, usage: "the only names that --path may give, as NAME,NAME or a file with one in a line (./names.txt); any other is an error that names it"},
 	{name: "require", arg: "NAME", list: true, env: ownVar("REQUIRE"), group: groupSecrets, usage: "start nothing unless the command gets this variable, from a secret or inherited; its value may be empty"},
 	{name: "on-collision", arg: "error|first|last", env: ownVar("ON_COLLISION"), def: "error", group: groupSecrets, usage: "what to do when two sources give one name"},
 	{name: "allow-name", arg: "GLOB", list: true, env: ownVar("ALLOW_NAME"), group: groupSecrets, usage: "allow a name that changes which code runs, such as LD_PRELOAD (see help references)"},
