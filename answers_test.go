@@ -521,7 +521,9 @@ func TestStandby(t *testing.T) {
 	r := rigOn(t, leader)
 	standby := nodes.Standby(t)
 	r.set("VAULT_ADDR=" + standby.Addr)
-	r.touch().finish("0").silent()
+	if j := r.touch().finish("0"); !vaulttest.OpenBao(t) { // whose standby may still be making the new mount
+		j.silent()
+	}
 	leader.Kill()
 	r.touch("--wait", "90s").finish("0")
 	if !r.started() {

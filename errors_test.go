@@ -448,6 +448,7 @@ var selfEvident = regexp.MustCompile(`: not (one of|true or false|restart, signa
 var undriven = map[string]string{
 	"the file does not answer":   "needs a file system or a pipe that hangs (internal/vault, TestCredentialPipe)",
 	"cannot ask for":             "needs a terminal that fails",
+	"is about to take the lead":  "a moment of a server (internal/vault, TestRedirectToItself)",
 	"the answer is longer than":  "needs a hostile server (processtest, TestHostileAnswers)",
 	"entries in one place":       "needs a hostile server (processtest, TestHostileAnswers)",
 	"no method":                  "a defect",

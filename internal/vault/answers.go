@@ -312,6 +312,10 @@ func (c *Client) redirected(r request, resp *http.Response) error {
 		return notVaults(r.what, "a redirect to nowhere")
 	}
 	if resp.Request != nil && loc.Scheme == resp.Request.URL.Scheme && loc.Host == resp.Request.URL.Host {
+		if loc.EscapedPath() == resp.Request.URL.EscapedPath() {
+			// It knows itself as the leader, and has not taken the lead yet: the moment after an unsealing.
+			return &fault.Error{Kind: fault.Away, What: r.what, Why: c.where + " is about to take the lead, and redirects to itself", Hint: "it answers in a moment; if it does not, look at its log"}
+		}
 		return &fault.Error{Kind: fault.Usage, What: r.what, Why: "Vault does not accept the path as it is written", Hint: "write it without empty segments, dots and odd characters"}
 	}
 	to := (&url.URL{Scheme: loc.Scheme, Host: loc.Host}).String()
