@@ -228,7 +228,7 @@ func TestAnswers(t *testing.T) {
 		{name: "redirect 301", does: vaulttest.Redirect(301, "https://vault.example"), code: "120", retry: true, says: `redirects to https://vault.example`},
 		{name: "redirect 302", does: vaulttest.Redirect(302, "http://vault.example"), code: "120", retry: true, says: `redirects to http://vault.example`},
 		{name: "redirect to nowhere", does: vaulttest.Answer(307, ""), code: "120", retry: true, says: `a redirect to nowhere`},
-		{name: "redirect to itself", does: vaulttest.Redirect(307, ""), code: "125", says: `Vault does not accept the path`},
+		{name: "redirect to itself", does: vaulttest.Redirect(307, ""), code: "120", retry: true, says: `is about to take the lead, and redirects to itself`},
 		{name: "wrapped", does: vaulttest.Answer(200, wrapped), code: "121", says: `a wrapping token in place of the answer`},
 		{name: "warming up", does: vaultError(400, "Upgrading from non-versioned to versioned data. This backend will be unavailable for a brief period and will resume service shortly."), code: "120", retry: true, says: `the KV engine is being upgraded`},
 		{name: "warming up on a secondary", does: vaultError(400, "Waiting for the primary to upgrade from non-versioned to versioned data."), code: "120", retry: true, says: `the KV engine is being upgraded`},
