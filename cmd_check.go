@@ -175,7 +175,7 @@ func (u *ui) checkText(c *checked, variables bool) {
 			line("", "  hint: %s", f.Hint)
 		}
 	}
-	if names := givenNames(c); len(names) > 0 {
+	if names := givenNames(c); len(names) > 0 && !variables {
 		line("names", "--names %s takes these from --path, and nothing that somebody adds later", strings.Join(names, ","))
 	}
 	if variables && c.Env != nil {
@@ -309,6 +309,7 @@ type (
 		Version   string         `json:"version,omitempty"`
 		Token     *tokenJSON     `json:"token,omitempty"`
 		Paths     []pathJSON     `json:"paths"`
+		Names     []string       `json:"names,omitempty"` // what --names would list
 		Warnings  []string       `json:"warnings"`
 		Faults    []faultJSON    `json:"faults"`
 		Variables []variableJSON `json:"variables,omitempty"`
@@ -357,6 +358,9 @@ func faultOf(f *fault.Error) *faultJSON {
 // checkJSON prints the report for a machine, as one line.
 func (u *ui) checkJSON(c *checked, variables bool) {
 	out := checkJSON{OK: len(c.Faults) == 0, Vault: c.where, Version: c.Server.Version, Paths: []pathJSON{}, Warnings: append([]string{}, c.warnings...), Faults: []faultJSON{}}
+	if !variables {
+		out.Names = givenNames(c)
+	}
 	if c.Token.Method != "" {
 		out.Token = &tokenJSON{Info: c.Token}
 		if c.Token.Known {

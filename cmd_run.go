@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -167,12 +166,7 @@ const maxNames = 1 << 20
 
 // namesOf reads a file of names, one in a line. What follows a # is a comment.
 func namesOf(file string) ([]string, error) {
-	f, err := os.Open(file)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxNames+1))
+	b, err := readUpTo(file, maxNames+1)
 	if err != nil {
 		return nil, err
 	}

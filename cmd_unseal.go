@@ -150,10 +150,10 @@ func (a *app) unsealClients(s *settings) []*vault.Client {
 			continue
 		}
 		if to := c.Exposed(); to != "" && !s.bool("allow-http") {
-			f := &fault.Error{Kind: fault.Usage, What: "cannot unseal " + c.Where(), Why: fmt.Sprintf("the shares would cross the network unencrypted, readable for %s", to),
+			f := &fault.Error{Kind: fault.Usage, What: "cannot unseal " + c.Where(), Why: fmt.Sprintf("the shares would cross the network unencrypted, readable by %s", to),
 				Hint: "use https://, or unseal on that machine; --allow-http where the network itself is trusted"}
 			if c.Unverified() {
-				f.Why = fmt.Sprintf("the server's certificate is not verified (--tls-skip-verify): the shares would be readable for %s", to)
+				f.Why = fmt.Sprintf("the server's certificate is not verified (--tls-skip-verify): the shares would be readable by %s", to)
 				f.Hint = "name the CA with --ca-cert, or unseal on that machine; --allow-http where the network itself is trusted"
 			}
 			s.faults = append(s.faults, f)

@@ -61,7 +61,7 @@ func (a *app) complete(words []string) {
 	case got := <-done:
 		a.ui.printf("%s\n", got.kind)
 		for _, w := range got.words {
-			if !strings.ContainsFunc(w, unicode.IsControl) { // a line each
+			if !strings.ContainsFunc(w, unseen) { // a line each, and what it looks like
 				a.ui.printf("%s\n", w)
 			}
 		}

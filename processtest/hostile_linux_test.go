@@ -1,12 +1,17 @@
 package processtest
 
 import (
+	"encoding/pem"
 	"fmt"
+	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -21,6 +26,15 @@ import (
 // before has found something new.
 func TestHostileAnswers(t *testing.T) {
 	t.Parallel()
+	for _, http2 := range []bool{false, true} {
+		t.Run(map[bool]string{false: "HTTP/1.1", true: "HTTP/2"}[http2], func(t *testing.T) {
+			t.Parallel()
+			testHostileAnswers(t, http2)
+		})
+	}
+}
+
+func testHostileAnswers(t *testing.T, http2 bool) {
 	r := actual{t}
 	w := newWatched(t, "--timeout", "2s", "--log-level", "debug")
 	w.launcher[0] = vaulttest.BuildStatic(t, ".") // the race detector takes several times the memory
@@ -32,7 +46,10 @@ func TestHostileAnswers(t *testing.T) {
 	var hostile atomic.Pointer[vaulttest.Hostility]
 	var reads atomic.Bool // only these are answered so
 	var served atomic.Int64
-	front := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, req *http.Request) {
+	front := httptest.NewUnstartedServer(http.HandlerFunc(func(rw http.ResponseWriter, req *http.Request) {
+		if http2 != (req.ProtoMajor == 2) {
+			t.Errorf("a request by %s", req.Proto)
+		}
 		h := hostile.Load()
 		if h == nil || reads.Load() && !strings.Contains(req.URL.Path, "/data/") {
 			vault.ServeHTTP(rw, req)
@@ -41,11 +58,25 @@ func TestHostileAnswers(t *testing.T) {
 		served.Add(1)
 		h.Serve(rw, req)
 	}))
+	front.Config.ErrorLog = log.New(io.Discard, "", 0)
+	ca := filepath.Join(t.TempDir(), "ca.pem")
+	if http2 {
+		front.EnableHTTP2 = true
+		front.StartTLS()
+		if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: front.Certificate().Raw}), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	} else {
+		front.Start()
+	}
 	defer front.Close()
 	defer front.CloseClientConnections()
 	p := start(r, w.launcher.cmd("sh", "-c", `echo up $GENERATION; while :; do sleep 0.01; done`), func(c *exec.Cmd) {
 		c.Env = append(c.Env, w.env...)
 		c.Env = append(c.Env, "VAULT_ADDR="+front.URL)
+		if http2 {
+			c.Env = append(c.Env, "VAULT_CACERT="+ca)
+		}
 	})
 	p.out.await(1)
 	child := childOf(r, p.pid)

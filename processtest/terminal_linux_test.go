@@ -450,6 +450,7 @@ func TestNohup(t *testing.T) {
 		p.Run(fmt.Sprintf("%s $V $PROBE signals %s 1 >%s 2>&1 </dev/null &", nohup, log.path(), out.path()))
 		pid := log.number("ready")
 		t.Cleanup(func() { kill(pid) })
+		to := launcherOf(pid)
 		p.ExpectPrompt()
 		// What the kernel sends the shell when its terminal goes. Of a closed one bash may see the end of its input first, and
 		// then it ends without passing a SIGHUP on.
@@ -459,7 +460,8 @@ func TestNohup(t *testing.T) {
 		})
 		p.Close()
 		p.Ended()
-		_ = send(pid, unix.SIGUSR1)
+		// By way of whom the SIGHUP would come, so that it cannot be overtaken.
+		_ = send(to, unix.SIGUSR1)
 		if got := log.await(2)[1]; got != "10" {
 			t.Fatalf("signal %s, want 10", got)
 		}

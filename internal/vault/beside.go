@@ -13,10 +13,10 @@ type beside struct {
 	busy chan struct{} // closed when what was begun has come to an end
 }
 
-// do does f, after what is under way, and reports whether that came to an end within readLimit and before ctx. If not, f goes
-// on, or is not begun at all: it must touch nothing that the caller then uses.
-func (b *beside) do(ctx context.Context, f func()) bool {
-	limit := time.NewTimer(readLimit)
+// do does f, after what is under way, and reports whether that came to an end within patience and before ctx. If not, f goes on,
+// or is not begun at all: it must touch nothing that the caller then uses.
+func (b *beside) do(ctx context.Context, patience time.Duration, f func()) bool {
+	limit := time.NewTimer(patience)
 	defer limit.Stop()
 	ended := func(done <-chan struct{}) bool {
 		select {

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/agenticverz/vaultexec/internal/vaulttest"
 )
@@ -50,7 +51,7 @@ func TestHungCAFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = w.Close()
-	f.looks.do(t.Context(), func() {}) // after what is under way
+	f.looks.do(t.Context(), time.Minute, func() {}) // after what is under way
 	if err := os.Remove(ca); err != nil {
 		t.Fatal(err)
 	}
@@ -59,5 +60,36 @@ func TestHungCAFile(t *testing.T) {
 	}
 	if _, yes := f.changed(t.Context()); !yes {
 		t.Error("the disk answers again, and the new file is not found")
+	}
+}
+
+// A handshake goes on with the client certificate that was read before, long before its request is over.
+func TestHungClientCert(t *testing.T) {
+	t.Parallel()
+	pair := vaulttest.NewCA(t, "a test's CA").Client(t, vaulttest.CertOpts{})
+	cert := filepath.Join(t.TempDir(), "cert.pem")
+	if err := os.WriteFile(cert, pair.CertPEM, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, _, err := newTLSFiles(Config{Address: "https://vault.test", ClientCert: cert, ClientKey: pair.KeyFile})
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := f.clientCert(t.Context())
+	if err := os.Remove(cert); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mkfifo(cert, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	request, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	for range 2 { // also while the first look hangs
+		if got := f.clientCert(request); got != before || request.Err() != nil {
+			t.Errorf("got %p, want %p; %v", got, before, request.Err())
+		}
+	}
+	if lookPatience > defaultTimeout/2 {
+		t.Errorf("a handshake waits %v, and a request lasts %v", lookPatience, defaultTimeout)
 	}
 }

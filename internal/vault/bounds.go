@@ -103,22 +103,26 @@ func wide(b []byte) bool {
 	const outer = 3 // data, data.data of a secret or data.keys of a list, and one more
 	dec := json.NewDecoder(bytes.NewReader(b))
 	dec.UseNumber()
-	var counts []int
+	var left []int // tokens of each object or list that is open
 	for {
 		tok, err := dec.Token()
 		if err != nil {
 			return false // its end
 		}
-		if n := len(counts); n > 0 && n <= outer {
-			if counts[n-1]++; counts[n-1] > 2*maxEntries { // a key and its value count as two
+		if tok == json.Delim('}') || tok == json.Delim(']') {
+			left = left[:len(left)-1]
+			continue
+		}
+		if n := len(left); n > 0 && n <= outer {
+			if left[n-1]--; left[n-1] < 0 {
 				return true
 			}
 		}
 		switch tok {
-		case json.Delim('{'), json.Delim('['):
-			counts = append(counts, 0)
-		case json.Delim('}'), json.Delim(']'):
-			counts = counts[:len(counts)-1]
+		case json.Delim('{'):
+			left = append(left, 2*maxEntries) // keys and values
+		case json.Delim('['):
+			left = append(left, maxEntries)
 		}
 	}
 }

@@ -63,6 +63,12 @@ const DefaultAddress = api.DefaultAddress
 // polling; net/http's own default would dial most of them anew each time.
 const maxConns = 32
 
+// defaultTimeout is the time of one attempt where none is given.
+const defaultTimeout = 10 * time.Second
+
+// looksUp reports whether the host of an address is the name of a service (SRV), as vault/api takes it: only without a port.
+func (cfg Config) looksUp(u *url.URL) bool { return cfg.SRVLookup && u.Port() == "" }
+
 // Client is a connection to one Vault. It is safe for use by several goroutines.
 type Client struct {
 	Clock *clock.Clock // by which tokens and leases end
@@ -156,7 +162,7 @@ func New(cfg Config) (*Client, error) {
 	}
 	ways := newPools(transport, u.Scheme == "https")
 	httpClient.Transport = ways
-	c := &Client{Clock: clock.Machine, api: client, bare: client.WithNamespace(""), pools: ways, files: files, url: u, proxyFrom: cfg.ProxyFrom, unverified: cfg.SkipVerify, lookup: cfg.SRVLookup && u.Port() == "", timeout: cfg.Timeout, agent: cfg.Agent}
+	c := &Client{Clock: clock.Machine, api: client, bare: client.WithNamespace(""), pools: ways, files: files, url: u, proxyFrom: cfg.ProxyFrom, unverified: cfg.SkipVerify, lookup: cfg.looksUp(u), timeout: cfg.Timeout, agent: cfg.Agent}
 	if cfg.TestOnlyClock != nil {
 		c.Clock = cfg.TestOnlyClock
 	}
@@ -179,7 +185,7 @@ func New(cfg Config) (*Client, error) {
 	}
 	c.where = u.Scheme + "://" + u.Host + u.Path
 	if c.timeout <= 0 {
-		c.timeout = 10 * time.Second
+		c.timeout = defaultTimeout
 	}
 	return c, nil
 }

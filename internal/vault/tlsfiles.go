@@ -17,9 +17,14 @@ import (
 	"strings"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/agenticverz/vaultexec/internal/fault"
 )
+
+// lookPatience is how long a request waits for files that may have changed. It has to be short of the time of the request, which
+// then goes on with what was read before.
+const lookPatience = time.Second
 
 // tlsFiles are the files that TLS with Vault is made of. They change on disk while a command runs: certificates are short-lived
 // and CAs are replaced. A client certificate is looked at before every handshake. The CAs are looked at when TLS has failed, or
@@ -38,7 +43,7 @@ type tlsFiles struct {
 func newTLSFiles(cfg Config) (*tlsFiles, *tls.Config, error) {
 	f := &tlsFiles{cfg: cfg}
 	conf := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: cfg.SkipVerify, ServerName: cfg.TLSServerName}
-	if u, err := url.Parse(cfg.Address); err == nil && cfg.SRVLookup && conf.ServerName == "" && u.Port() == "" {
+	if u, err := url.Parse(cfg.Address); err == nil && cfg.looksUp(u) && conf.ServerName == "" {
 		conf.ServerName = u.Hostname() // what the user wrote, and not what DNS makes of it
 	}
 	if (cfg.ClientCert == "") != (cfg.ClientKey == "") {
@@ -72,7 +77,7 @@ func tlsFault(why, hint string, err error) *fault.Error {
 // clientCert is the certificate as it is on disk, or as it was when what is there now is no pair: somebody may just be
 // replacing the one file after the other, and a disk that does not answer has nothing new.
 func (f *tlsFiles) clientCert(ctx context.Context) *tls.Certificate {
-	f.looks.do(ctx, func() {
+	f.looks.do(ctx, lookPatience, func() {
 		if now := stamps(f.cfg.ClientCert, f.cfg.ClientKey); now != f.of {
 			if pair, err := readPair(f.cfg.ClientCert, f.cfg.ClientKey); err == nil {
 				f.of = now
@@ -87,7 +92,7 @@ func (f *tlsFiles) clientCert(ctx context.Context) *tls.Certificate {
 // for those of the system as they were read at the start. What cannot be read is as if it had not changed.
 func (f *tlsFiles) changed(ctx context.Context) (apply func(*http.Transport), yes bool) {
 	var found atomic.Pointer[func(*http.Transport)]
-	f.looks.do(ctx, func() {
+	f.looks.do(ctx, lookPatience, func() {
 		now := f.stampsNow()
 		if now == f.stamps {
 			return

@@ -124,7 +124,7 @@ func readBeside[T any](ctx context.Context, what, path string, read func() (T, e
 		err   error
 	}
 	results := make(chan result, 1)
-	if !homeReads.do(ctx, func() {
+	if !homeReads.do(ctx, readLimit, func() {
 		value, err := read()
 		results <- result{value, err}
 	}) {
