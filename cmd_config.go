@@ -137,7 +137,7 @@ func (a *app) inPlaceOf(s *settings, name string) (instead, from string) {
 	default:
 		return "", ""
 	}
-	if c := a.credential(s, name, vars); c.text != "" {
+	if c := a.credential(s, name, vars); !c.text.Empty() {
 		return strings.TrimSuffix(name, "-file"), c.from
 	}
 	return "", ""

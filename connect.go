@@ -20,9 +20,9 @@ func (a *app) connection(s *settings, address string) vault.Config {
 		Address: address, Namespace: s.str("namespace"),
 		CACert: s.str("ca-cert"), CACertBytes: firstOf(a.getenv, vaultVar("CACERT_BYTES")), CAPath: s.str("ca-path"),
 		ClientCert: s.str("client-cert"), ClientKey: s.str("client-key"), TLSServerName: s.str("tls-server-name"),
-		SkipVerify: s.bool("tls-skip-verify"), Headers: firstOf(a.getenv, vaultVar("HEADERS")),
+		SkipVerify: s.bool("tls-skip-verify"), Headers: vault.NewText(firstOf(a.getenv, vaultVar("HEADERS"))),
 		SRVLookup:    firstOf(a.getenv, vaultVar("SRV_LOOKUP")) == "true" || firstOf(a.getenv, vaultVar("SRV_LOOKUP")) == "1",
-		ProxyAddress: proxy, ProxyFrom: from,
+		ProxyAddress: vault.NewText(proxy), ProxyFrom: from,
 		Skipped: func(files []string) {
 			a.warn("--ca-path: files that hold no certificate are skipped", "first", files[0], "files", len(files))
 		},

@@ -28,7 +28,7 @@ type credential struct {
 	from   string // "--jwt-file", "VAULTEXEC_JWT_FILE", "VAULTEXEC_JWT"; "" when it was not given
 	source source
 	file   string
-	text   string // from a variable
+	text   vault.Text // from a variable
 }
 
 func (c credential) given() bool { return c.from != "" }
@@ -42,7 +42,7 @@ func (a *app) credential(s *settings, fileOption string, vars []string) credenti
 	}
 	for _, name := range vars {
 		if v := a.getenv(name); v != "" {
-			return credential{from: name, source: fromVariable, text: v}
+			return credential{from: name, source: fromVariable, text: vault.NewText(v)}
 		}
 	}
 	if file.from != "" {
@@ -56,8 +56,8 @@ func (c credential) read() vault.Source {
 	switch {
 	case c.file != "":
 		return vault.FileSource(c.from, c.file)
-	case c.text != "":
-		return vault.TextSource(c.from, c.text)
+	case !c.text.Empty():
+		return vault.TextSource(c.from, c.text.Reveal())
 	}
 	return nil
 }
@@ -278,8 +278,8 @@ func (a *app) passwordLogin(s *settings, in inputs, conf *vault.LoginConfig) {
 	switch p := in.password; {
 	case p.file != "":
 		conf.Password = vault.PasswordFileSource(p.from, p.file)
-	case p.text != "":
-		conf.Password = func(context.Context) (vault.Text, error) { return vault.CheckPassword(p.from, p.text) }
+	case !p.text.Empty():
+		conf.Password = func(context.Context) (vault.Text, error) { return vault.CheckPassword(p.from, p.text.Reveal()) }
 	case isTerminal(os.Stdin):
 		question := fmt.Sprintf("Password of %s for %s: ", oneLine(conf.Username), conf.Method)
 		conf.Password = once(func(context.Context) (vault.Text, error) { return a.terminal.askHidden(question) })

@@ -30,7 +30,7 @@ type terminal struct {
 
 // typed is an answer.
 type typed struct {
-	text string
+	text vault.Text
 	err  error
 }
 
@@ -142,7 +142,7 @@ func (t *terminal) readHidden(question string) (string, error) {
 	}
 	go func() {
 		text, err := readLine(t.in)
-		answer <- typed{text, err}
+		answer <- typed{vault.NewText(text), err}
 	}()
 	for {
 		select {
@@ -150,10 +150,10 @@ func (t *terminal) readHidden(question string) (string, error) {
 			switch {
 			case l.err == errNoTerminal:
 				return "", l.err
-			case l.err != nil && l.text == "":
+			case l.err != nil && l.text.Empty():
 				return "", errInputEnded
 			}
-			return l.text, nil
+			return l.text.Reveal(), nil
 		case <-stopped:
 			t.aside(launcher.StopSelf)
 		}

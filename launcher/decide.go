@@ -122,7 +122,7 @@ func changedNames(from, to *Env) []string {
 		switch {
 		case !had:
 			names = append(names, "+"+v.Name)
-		case before != v.Value:
+		case !before.Equal(v.Value):
 			names = append(names, v.Name)
 		}
 		delete(old, v.Name)

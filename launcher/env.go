@@ -250,7 +250,7 @@ func (b *envBuilder) insert(v Variable) {
 	}
 	old := b.vars[i]
 	switch {
-	case old.Origin == v.Origin && old.recipe == v.recipe: // the same key of the same version twice is no collision
+	case old.Origin == v.Origin && old.recipe.Equal(v.recipe): // the same key of the same version twice is no collision
 	case b.rules.OnCollision == CollisionFirst:
 		b.vars[i].Beat = append(b.vars[i].Beat, v.Origin)
 	case b.rules.OnCollision == CollisionLast:

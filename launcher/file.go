@@ -94,7 +94,7 @@ func (e *Env) Files() []Variable {
 // sameFiles reports whether the files of two environments hold the same.
 func sameFiles(a, b []Variable) bool {
 	return slices.EqualFunc(a, b, func(a, b Variable) bool {
-		return a.Name == b.Name && a.unused() == b.unused() && (a.unused() || a.Value == b.Value)
+		return a.Name == b.Name && a.unused() == b.unused() && (a.unused() || a.Value.Equal(b.Value))
 	})
 }
 

@@ -263,7 +263,7 @@ func (w *watcher) lookAt(ctx context.Context, p vault.Path, mu *sync.Mutex) (vau
 		}
 		mu.Lock()
 		token, denied := w.noMeta[p]
-		denied = denied && token == w.session.Client.Token()
+		denied = denied && token.Equal(w.session.Client.Token())
 		mu.Unlock()
 		refused := known && engine.KV == 2 && !denied
 		if refused {

@@ -2,7 +2,6 @@ package vault
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -113,7 +112,7 @@ func (c *Client) List(ctx context.Context, engine Engine, dir string) ([]string,
 	var d struct {
 		Keys []string `json:"keys"`
 	}
-	if json.Unmarshal(a.Data, &d) != nil {
+	if a.Data.into(&d) != nil {
 		return nil, notVaults(fmt.Sprintf("cannot list %s/%s", engine.Mount, dir), "")
 	}
 	return d.Keys, nil
@@ -133,7 +132,7 @@ func (c *Client) VisibleMounts(ctx context.Context) ([]Engine, error) {
 			} `json:"options"`
 		} `json:"secret"`
 	}
-	if json.Unmarshal(a.Data, &d) != nil {
+	if a.Data.into(&d) != nil {
 		return nil, notVaults("cannot list the mounts", "")
 	}
 	engines := make([]Engine, 0, len(d.Secret))

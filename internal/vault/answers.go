@@ -141,7 +141,7 @@ func (r rule) fits(status int, errs []string) bool {
 
 // understand turns a response into an Answer, or into a failure when it is an error or not Vault's.
 func (c *Client) understand(r request, resp *http.Response, body []byte) (*Answer, error) {
-	a := &Answer{Status: resp.StatusCode, raw: body, tls: resp.TLS}
+	a := &Answer{Status: resp.StatusCode, raw: holdValue(body), tls: resp.TLS}
 	a.Date, _ = http.ParseTime(resp.Header.Get("Date"))
 	switch a.Status {
 	case http.StatusMovedPermanently, http.StatusFound, http.StatusTemporaryRedirect, http.StatusPermanentRedirect, http.StatusSeeOther:
@@ -153,7 +153,7 @@ func (c *Client) understand(r request, resp *http.Response, body []byte) (*Answe
 		LeaseID       string          `json:"lease_id"`
 		LeaseDuration int             `json:"lease_duration"`
 		Renewable     bool            `json:"renewable"`
-		Data          json.RawMessage `json:"data"`
+		Data          Value           `json:"data"`
 		WrapInfo      json.RawMessage `json:"wrap_info"`
 		Auth          *Auth           `json:"auth"`
 		Warnings      words           `json:"warnings"`
@@ -189,8 +189,8 @@ func (c *Client) understand(r request, resp *http.Response, body []byte) (*Answe
 	if wide(body) {
 		return a, tooWide(r.what)
 	}
-	if string(a.Data) == "null" {
-		a.Data = nil
+	if string(a.Data.raw()) == "null" {
+		a.Data = Value{}
 	}
 	if a.Status < 400 || r.quiet {
 		return a, nil
@@ -293,9 +293,12 @@ func (r request) secrets() []string {
 		}
 	}
 	if r.token != nil {
-		add(r.token.s)
+		add(r.token.Reveal())
 	}
-	if raw, err := json.Marshal(r.body); err == nil {
+	if r.body == nil {
+		return list
+	}
+	if raw, err := json.Marshal(r.body()); err == nil {
 		var body any
 		_ = json.Unmarshal(raw, &body)
 		walk(body)

@@ -2,7 +2,6 @@ package vault
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -100,14 +99,13 @@ func CheckPassword(source, s string) (Text, error) {
 	if s == "" {
 		return Text{}, &fault.Error{Kind: fault.Usage, What: "cannot use " + source, Why: whyEmpty, Hint: "put the password there, on one line"}
 	}
-	return Text{s}, nil
+	return NewText(s), nil
 }
 
 // grant is what a login gave.
 type grant struct {
 	token     Text
 	own       bool // vaultexec obtained it: it is revoked at the end
-	accessor  string
 	policies  []string
 	kind      string        // "service", "batch"; "" when not known
 	at        time.Time     // when life began to count: before the request was sent
@@ -123,7 +121,7 @@ type grant struct {
 func granted(a *Auth, at time.Time) grant {
 	life := time.Duration(a.LeaseDuration) * time.Second
 	return grant{
-		token: Text{a.ClientToken}, own: true, accessor: a.Accessor, policies: a.Policies, kind: a.TokenType,
+		token: a.ClientToken, own: true, policies: a.Policies, kind: a.TokenType,
 		at: at, life: life, known: true, renewable: a.Renewable && a.TokenType != "batch", uses: a.NumUses,
 	}
 }
@@ -131,13 +129,13 @@ func granted(a *Auth, at time.Time) grant {
 // attempt is one login before it is sent.
 type attempt struct {
 	path    string
-	body    map[string]string // credentials: never printed
-	wrapped Text              // has to be unwrapped first
+	body    map[string]Text
+	wrapped Text // has to be unwrapped first
 }
 
 // same reports whether a login with a would prove nothing that b did not.
 func (a *attempt) same(b *attempt) bool {
-	return b != nil && a.path == b.path && a.wrapped == b.wrapped && maps.Equal(a.body, b.body)
+	return b != nil && a.path == b.path && a.wrapped.Equal(b.wrapped) && maps.EqualFunc(a.body, b.body, Text.Equal)
 }
 
 // authenticator performs the logins of one configuration.
@@ -171,18 +169,18 @@ func (l *authenticator) what() string {
 // gather reads the credentials of one login. Nothing is sent.
 func (l *authenticator) gather(ctx context.Context) (*attempt, error) {
 	c := l.conf
-	a := &attempt{path: "auth/" + l.mount() + "/login", body: map[string]string{}}
+	a := &attempt{path: "auth/" + l.mount() + "/login", body: map[string]Text{}}
 	get := func(field string, s Source) error {
 		t, err := s(ctx)
 		if err != nil {
 			return err
 		}
-		a.body[field] = t.Reveal()
+		a.body[field] = t
 		return nil
 	}
 	role := func(field string) {
 		if c.Role != "" {
-			a.body[field] = c.Role
+			a.body[field] = NewText(c.Role)
 		}
 	}
 	var err error
@@ -231,14 +229,14 @@ func (l *authenticator) send(ctx context.Context, a *attempt) (grant, error) {
 		if err != nil {
 			return grant{}, err
 		}
-		a.body["secret_id"] = id.Reveal()
+		a.body["secret_id"] = id
 		defer delete(a.body, "secret_id")
 	}
 	if l.conf.Method == AuthCert {
 		l.client.freshTLS(ctx, l.client.pools.current()) // a connection that stands shows the certificate of its handshake
 	}
 	at := time.Now()
-	answer, err := l.write(ctx, request{path: a.path, body: a.body, token: &Text{}})
+	answer, err := l.write(ctx, request{path: a.path, body: func() any { return revealed(a.body) }, token: &Text{}})
 	if err != nil {
 		l.hint(fault.Of(err))
 		return grant{}, err
@@ -291,11 +289,11 @@ func (l *authenticator) grantOf(answer *Answer, at time.Time) (grant, error) {
 		return grant{}, wrappedAnswer(l.what())
 	case answer.Auth == nil:
 		return grant{}, notVaults(l.what(), "no token in it")
-	case answer.Auth.ClientToken == "" && len(answer.Auth.MFA) > 0 && string(answer.Auth.MFA) != "null":
+	case answer.Auth.ClientToken.Empty() && len(answer.Auth.MFA.raw()) > 0 && string(answer.Auth.MFA.raw()) != "null":
 		refused.Why = "a second factor (MFA) is demanded, which vaultexec cannot give"
 		refused.Hint = "log in with `vault login` and use its token, or take this login out of the MFA enforcement (identity/mfa/login-enforcement)"
 		return grant{}, refused
-	case answer.Auth.ClientToken == "":
+	case answer.Auth.ClientToken.Empty():
 		refused.Why = "Vault gave no token"
 		return grant{}, refused
 	}
@@ -341,12 +339,12 @@ type wrapping struct {
 
 // lookupWrapping asks where a wrapping token comes from. No token is sent with it.
 func (l *authenticator) lookupWrapping(ctx context.Context, w Text) (string, error) {
-	a, err := l.write(ctx, request{path: "sys/wrapping/lookup", body: map[string]string{"token": w.Reveal()}, token: &Text{}})
+	a, err := l.write(ctx, request{path: "sys/wrapping/lookup", body: func() any { return map[string]string{"token": w.Reveal()} }, token: &Text{}})
 	if err != nil {
 		return "", err
 	}
 	var info wrapping
-	if json.Unmarshal(a.Data, &info) != nil || info.CreationPath == "" {
+	if a.Data.into(&info) != nil || info.CreationPath == "" {
 		return "", notVaults(l.what(), "no creation path in it")
 	}
 	return info.CreationPath, nil
@@ -374,7 +372,7 @@ func (l *authenticator) rewrapped(from, want string) error {
 
 // unwrapSecretID returns the secret id behind a wrapping token that was made by the AppRole method itself.
 func (l *authenticator) unwrapSecretID(ctx context.Context, w Text) (Text, error) {
-	if l.unwrapped.by == w {
+	if l.unwrapped.by.Equal(w) {
 		return l.unwrapped.secretID, nil
 	}
 	from, err := l.lookupWrapping(ctx, w)
@@ -390,12 +388,12 @@ func (l *authenticator) unwrapSecretID(ctx context.Context, w Text) (Text, error
 		return Text{}, err
 	}
 	var d struct {
-		SecretID string `json:"secret_id"`
+		SecretID Text `json:"secret_id"`
 	}
-	if json.Unmarshal(a.Data, &d) != nil || d.SecretID == "" {
+	if a.Data.into(&d) != nil || d.SecretID.Empty() {
 		return Text{}, &fault.Error{Kind: fault.Refused, What: l.what(), Why: "the wrapping token held no secret id", Hint: "make it with `vault write -wrap-ttl=5m -f auth/" + l.mount() + "/role/" + orNAME(l.conf.Role) + "/secret-id`"}
 	}
-	l.unwrapped.by, l.unwrapped.secretID = w, Text{d.SecretID}
+	l.unwrapped.by, l.unwrapped.secretID = w, d.SecretID
 	return l.unwrapped.secretID, nil
 }
 

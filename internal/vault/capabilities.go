@@ -12,13 +12,13 @@ import (
 // Capabilities asks what the token may do with API paths. It needs the default policy, or a rule for
 // sys/capabilities-self, and costs one use of a use-limited token.
 func (c *Client) Capabilities(ctx context.Context, paths []string) (map[string][]string, error) {
-	r := request{what: "cannot ask for the token's capabilities", method: http.MethodPut, path: "sys/capabilities-self", body: map[string][]string{"paths": paths}}
+	r := request{what: "cannot ask for the token's capabilities", method: http.MethodPut, path: "sys/capabilities-self", body: func() any { return map[string][]string{"paths": paths} }}
 	a, err := c.do(ctx, r)
 	if err != nil {
 		return nil, err
 	}
 	var d map[string]json.RawMessage
-	if json.Unmarshal(a.Data, &d) != nil {
+	if a.Data.into(&d) != nil {
 		return nil, notVaults(r.what, "")
 	}
 	caps := map[string][]string{}
@@ -76,7 +76,7 @@ func (c *Client) Server(ctx context.Context) (ServerInfo, error) {
 		Version    string `json:"version"`
 		Enterprise *bool  `json:"enterprise"`
 	}
-	if json.Unmarshal(a.raw, &h) != nil || h.Version == "" {
+	if a.raw.into(&h) != nil || h.Version == "" {
 		return ServerInfo{}, notVaults(r.what, "")
 	}
 	return ServerInfo{h.Version, a.Date, h.Enterprise}, nil

@@ -40,9 +40,9 @@ type Config struct {
 	TLSServerName string        // name to verify in place of the address's host
 	SkipVerify    bool          // do not verify the server's certificate
 	SRVLookup     bool          // look the address up as a DNS SRV record when it has no port
-	ProxyAddress  string        // HTTP proxy, in place of HTTP_PROXY and HTTPS_PROXY
+	ProxyAddress  Text          // HTTP proxy, in place of HTTP_PROXY and HTTPS_PROXY
 	ProxyFrom     string        // where ProxyAddress was named, for texts
-	Headers       string        // JSON object of additional headers
+	Headers       Text          // JSON object of additional headers
 	Timeout       time.Duration // of one request, connecting included; 0 means 10 s
 	UserAgent     string
 	Skipped       func(files []string) // told of files in CAPath that hold no certificate; may be nil
@@ -120,8 +120,8 @@ func New(cfg Config) (*Client, error) {
 	transport := newTransport()
 	transport.TLSClientConfig = tlsConfig
 	transport.OnProxyConnectResponse = tunnelAnswer
-	if cfg.ProxyAddress != "" {
-		proxy, err := url.Parse(cfg.ProxyAddress)
+	if !cfg.ProxyAddress.Empty() {
+		proxy, err := url.Parse(cfg.ProxyAddress.Reveal())
 		if err != nil || proxy.Host == "" {
 			return nil, &fault.Error{Kind: fault.Usage, What: "cannot use " + cfg.ProxyFrom, Why: "not a URL", Hint: "write it as http://proxy:3128"}
 		}
@@ -154,7 +154,7 @@ func New(cfg Config) (*Client, error) {
 	client.SetWrappingLookupFunc(func(string, string) string { return "" })
 	client.ClearToken()
 	client.AddHeader("User-Agent", cfg.UserAgent)
-	if err := addHeaders(client, cfg.Headers); err != nil {
+	if err := addHeaders(client, cfg.Headers.Reveal()); err != nil {
 		return nil, err
 	}
 	if cfg.Namespace != "" {
@@ -295,7 +295,7 @@ func (c *Client) Agent() bool { return c.agent }
 func (c *Client) SetToken(t Text) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.token != t {
+	if !c.token.Equal(t) {
 		c.token, c.uses, c.leased = t, 0, false
 	}
 }
@@ -311,7 +311,7 @@ func (c *Client) tokenUse() (uses int, leased bool) {
 func (c *Client) noteUse(t Text, path string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if t == c.token && !strings.HasPrefix(path, "sys/internal/ui/mounts") {
+	if t.Equal(c.token) && !strings.HasPrefix(path, "sys/internal/ui/mounts") {
 		c.uses++
 	}
 }
@@ -319,7 +319,7 @@ func (c *Client) noteUse(t Text, path string) {
 func (c *Client) noteLease(t Text) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.leased = c.leased || t == c.token
+	c.leased = c.leased || t.Equal(c.token)
 }
 
 // Token returns the token in use.
@@ -343,15 +343,15 @@ type request struct {
 	method string // GET when empty
 	path   string // below /v1/
 	query  url.Values
-	body   any   // encoded as JSON when not nil
-	token  *Text // in place of the client's; an empty one sends none
-	bare   bool  // without namespace: sys/health answers 400 to it on OpenBao
-	merge  bool  // the body is a JSON merge patch
-	login  bool  // refusals are those of a login
-	auth   bool  // a login, or about the token itself: in the namespace of the login
-	look   bool  // one of many that are sent again and again: it does not wait for a connection beyond its own time
-	quiet  bool  // any status is fine, the caller looks at it
-	secret bool  // the answer holds a secret
+	body   func() any // gives what is encoded as JSON; nil for no body. A function, so that nobody prints it
+	token  *Text      // in place of the client's; an empty one sends none
+	bare   bool       // without namespace: sys/health answers 400 to it on OpenBao
+	merge  bool       // the body is a JSON merge patch
+	login  bool       // refusals are those of a login
+	auth   bool       // a login, or about the token itself: in the namespace of the login
+	look   bool       // one of many that are sent again and again: it does not wait for a connection beyond its own time
+	quiet  bool       // any status is fine, the caller looks at it
+	secret bool       // the answer holds a secret
 
 	sent *atomic.Bool // set when the request was on its way, so that Vault may have acted on it; may be nil
 }
@@ -363,25 +363,25 @@ type Answer struct {
 	LeaseID       string
 	LeaseDuration int // seconds
 	Renewable     bool
-	Data          json.RawMessage
+	Data          Value
 	Auth          *Auth
 	Wrapped       bool // the response was wrapped, Data is empty
 	Warnings      []string
 	Errors        []string
-	raw           []byte
+	raw           Value
 	tls           *tls.ConnectionState // nil without TLS
 }
 
 // Auth is the part of an answer that a login gives. It refuses to be printed.
 type Auth struct {
-	ClientToken   string          `json:"client_token"`
-	Accessor      string          `json:"accessor"`
-	Policies      []string        `json:"policies"`
-	LeaseDuration int             `json:"lease_duration"`
-	Renewable     bool            `json:"renewable"`
-	TokenType     string          `json:"token_type"`
-	NumUses       int             `json:"num_uses"`
-	MFA           json.RawMessage `json:"mfa_requirement"`
+	ClientToken   Text     `json:"client_token"`
+	Accessor      Text     `json:"accessor"`
+	Policies      []string `json:"policies"`
+	LeaseDuration int      `json:"lease_duration"`
+	Renewable     bool     `json:"renewable"`
+	TokenType     string   `json:"token_type"`
+	NumUses       int      `json:"num_uses"`
+	MFA           Value    `json:"mfa_requirement"`
 }
 
 // Format prints "***" for every verb.
@@ -419,12 +419,12 @@ func (c *Client) do(ctx context.Context, r request) (*Answer, error) {
 		token = *r.token
 	}
 	r.token = &token // what was sent, also when another login comes in between
-	req.ClientToken = token.s
+	req.ClientToken = token.Reveal()
 	if r.merge {
 		req.Headers.Set("Content-Type", "application/merge-patch+json")
 	}
 	if r.body != nil {
-		if err := req.SetJSONBody(r.body); err != nil {
+		if err := req.SetJSONBody(r.body()); err != nil {
 			return nil, &fault.Error{Kind: fault.Defect, What: r.what, Why: "the request cannot be encoded"}
 		}
 	}

@@ -2,7 +2,6 @@ package vault
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/url"
 	"slices"
@@ -86,7 +85,7 @@ func (c *Client) CanBeRead(ctx context.Context, s *Secret) *fault.Error {
 			} `json:"paths"`
 		} `json:"openapi"`
 	}
-	if json.Unmarshal(a.raw, &help) != nil || len(help.OpenAPI.Paths) == 0 {
+	if a.raw.into(&help) != nil || len(help.OpenAPI.Paths) == 0 {
 		return nil
 	}
 	for _, path := range help.OpenAPI.Paths {

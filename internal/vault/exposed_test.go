@@ -40,7 +40,7 @@ func TestExposed(t *testing.T) {
 	} {
 		cfg := Config{Address: c.address, SkipVerify: c.unseen, SRVLookup: c.srv}
 		if c.proxied {
-			cfg.ProxyAddress, cfg.ProxyFrom = "http://proxy.test:3128", "VAULT_PROXY_ADDR"
+			cfg.ProxyAddress, cfg.ProxyFrom = NewText("http://proxy.test:3128"), "VAULT_PROXY_ADDR"
 		}
 		client, err := New(cfg)
 		if err != nil {
@@ -74,12 +74,13 @@ func TestLocalNames(t *testing.T) {
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(`{"errors":[]}`)) }))
 	defer srv.Close()
 	_, port, _ := net.SplitHostPort(strings.TrimPrefix(srv.URL, "http://"))
+	nobodys := NewText("hvs.nobodys")
 	for _, address := range []string{srv.URL, "http://localhost:" + port, "http://vault.localhost:" + port} {
-		c, err := New(Config{Address: address, ProxyAddress: proxy.URL, ProxyFrom: "VAULT_PROXY_ADDR"})
+		c, err := New(Config{Address: address, ProxyAddress: NewText(proxy.URL), ProxyFrom: "VAULT_PROXY_ADDR"})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if a, err := c.do(t.Context(), request{what: "cannot ask", path: "x", token: &Text{"hvs.nobodys"}, quiet: true}); err != nil || a.Status != http.StatusOK {
+		if a, err := c.do(t.Context(), request{what: "cannot ask", path: "x", token: &nobodys, quiet: true}); err != nil || a.Status != http.StatusOK {
 			t.Errorf("%s: %v", address, err)
 		}
 		c.CloseIdle()

@@ -135,7 +135,7 @@ type keeper struct {
 
 // announce says once that a handed-in token will end.
 func (k *keeper) announce(g *grant) {
-	if g.own || !g.known || g.life <= 0 || g.renewable || k.ending == g.token {
+	if g.own || !g.known || g.life <= 0 || g.renewable || k.ending.Equal(g.token) {
 		return
 	}
 	k.ending = g.token
@@ -211,7 +211,7 @@ const lookAgain = 30 * time.Second
 // renew asks for more life. What cannot be renewed is noted, so that a login comes before its end.
 func (s *Session) renew(ctx context.Context, g *grant, log *slog.Logger) error {
 	at := time.Now()
-	a, err := s.Client.do(ctx, request{what: "cannot renew the token", method: http.MethodPut, auth: true, path: "auth/token/renew-self", body: struct{}{}, token: &g.token})
+	a, err := s.Client.do(ctx, request{what: "cannot renew the token", method: http.MethodPut, auth: true, path: "auth/token/renew-self", body: func() any { return struct{}{} }, token: &g.token})
 	switch {
 	case err == nil && a.Auth != nil:
 		s.update(g.token, func(g *grant) { *g = g.renewed(a, at) })

@@ -161,7 +161,7 @@ func provesV2(a *Answer) bool {
 	}
 	var keys map[string]json.RawMessage
 	var d dataV2
-	if json.Unmarshal(a.Data, &keys) != nil || len(keys) != 2 || json.Unmarshal(a.Data, &d) != nil {
+	if a.Data.into(&keys) != nil || len(keys) != 2 || a.Data.into(&d) != nil {
 		return false
 	}
 	_, hasData := keys["data"]
@@ -177,7 +177,7 @@ func (c *Client) finishV2(p Path, a *Answer, err error) (*Secret, error) {
 	f := fault.Of(err)
 	var d dataV2
 	switch {
-	case f.Kind == fault.Missing && a != nil && json.Unmarshal(a.Data, &d) == nil && d.Metadata != nil:
+	case f.Kind == fault.Missing && a != nil && a.Data.into(&d) == nil && d.Metadata != nil:
 		return nil, deleted(p, d)
 	case f.Kind == fault.Missing && p.Version > 0 && f.Why == whyNoSecret:
 		f.Why = "no such secret, or no such version of it"
@@ -226,7 +226,7 @@ func PolicyHint(path, capability string) string {
 
 func secretV2(p Path, a *Answer) (*Secret, error) {
 	var d dataV2
-	if err := json.Unmarshal(a.Data, &d); err != nil || a.Wrapped || d.Metadata == nil {
+	if err := a.Data.into(&d); err != nil || a.Wrapped || d.Metadata == nil {
 		return nil, notUnderstood(p, a)
 	}
 	s := &Secret{
@@ -270,7 +270,7 @@ func (c *Client) readPlain(ctx context.Context, p Path, engine Engine, opt ReadO
 		notReadable(f, engine)
 		return nil, err
 	}
-	if a.Wrapped || len(a.Data) == 0 || json.Unmarshal(a.Data, &s.Values) != nil {
+	if a.Wrapped || len(a.Data.raw()) == 0 || a.Data.into(&s.Values) != nil {
 		return nil, notUnderstood(p, a)
 	}
 	s.Date = a.Date
@@ -398,7 +398,7 @@ func (c *Client) askServer(ctx context.Context, p Path) (Engine, error) {
 			Version string `json:"version"`
 		} `json:"options"`
 	}
-	if json.Unmarshal(a.Data, &m) != nil || m.Type == "" {
+	if a.Data.into(&m) != nil || m.Type == "" {
 		return Engine{}, notUnderstood(p, a)
 	}
 	e := Engine{Mount: strings.TrimSuffix(m.Path, "/"), Type: m.Type}

@@ -10,7 +10,7 @@ import (
 // D40: what a token needs and when, for every kind of token.
 func TestNextNeed(t *testing.T) {
 	at := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	base := grant{token: Text{"x"}, own: true, known: true, at: at}
+	base := grant{token: NewText("x"), own: true, known: true, at: at}
 	with := func(change func(*grant)) *grant {
 		g := base
 		change(&g)
@@ -75,7 +75,7 @@ func TestRenewed(t *testing.T) {
 		{"no longer renewable", []renewal{{3 * time.Second, 5, true, nil}}, needLogin},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			g := grant{token: Text{"x"}, own: true, known: true, at: at, life: 5 * time.Second, renewable: true}
+			g := grant{token: NewText("x"), own: true, known: true, at: at, life: 5 * time.Second, renewable: true}
 			now := at
 			for _, r := range c.all {
 				now = now.Add(r.after)
@@ -101,7 +101,7 @@ func TestRefusalDelays(t *testing.T) {
 	}
 	var r refusals
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	a := &attempt{path: "auth/approle/login", body: map[string]string{"secret_id": "x"}}
+	a := &attempt{path: "auth/approle/login", body: map[string]Text{"secret_id": NewText("x")}}
 	if r.check(a, "", now) != nil {
 		t.Error("the first login has to wait")
 	}
@@ -113,7 +113,7 @@ func TestRefusalDelays(t *testing.T) {
 	if r.check(a, "", now.Add(time.Minute)) != nil {
 		t.Error("a minute is not enough")
 	}
-	other := &attempt{path: a.path, body: map[string]string{"secret_id": "y"}}
+	other := &attempt{path: a.path, body: map[string]Text{"secret_id": NewText("y")}}
 	if r.check(other, "", now) != nil {
 		t.Error("other credentials have to wait")
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"sort"
@@ -74,7 +73,7 @@ func (d Digester) Marker(s *Secret) Marker {
 	sort.Strings(keys)
 	mac := hmac.New(sha256.New, d.key)
 	for _, k := range keys {
-		raw := s.Values[k].raw
+		raw := s.Values[k].raw()
 		fmt.Fprintf(mac, "%d:%s%d:", len(k), k, len(raw))
 		mac.Write(raw)
 	}
@@ -126,7 +125,7 @@ func (c *Client) Look(ctx context.Context, p Path) (Marker, error) {
 			Destroyed bool   `json:"destroyed"`
 		} `json:"versions"`
 	}
-	if json.Unmarshal(a.Data, &m) != nil || m.Current == nil {
+	if a.Data.into(&m) != nil || m.Current == nil {
 		return Marker{}, notVaults(r.what, "")
 	}
 	v, ok := m.Versions[strconv.Itoa(*m.Current)]
@@ -141,7 +140,7 @@ func (c *Client) Engine(p Path) (Engine, bool) { return c.mounts.find(p) }
 
 // RenewLease renews a lease of a dynamic secret and returns it with its new duration.
 func (c *Client) RenewLease(ctx context.Context, l Lease) (Lease, error) {
-	a, err := c.do(ctx, request{what: "cannot renew a lease", method: "PUT", path: "sys/leases/renew", body: map[string]string{"lease_id": l.ID}})
+	a, err := c.do(ctx, request{what: "cannot renew a lease", method: "PUT", path: "sys/leases/renew", body: func() any { return map[string]string{"lease_id": l.ID} }})
 	if err != nil {
 		return l, err
 	}

@@ -40,7 +40,7 @@ func find(object map[string]Value, way, key string) (Value, *NoKey) {
 
 // enter goes on with the rest of a way inside of the value.
 func (v Value) enter(way, rest string) (Value, *NoKey) {
-	raw := bytes.TrimSpace(v.raw)
+	raw := bytes.TrimSpace(v.raw())
 	kind := "a number"
 	switch {
 	case len(raw) == 0:

@@ -1,7 +1,6 @@
 package vault
 
 import (
-	"encoding/json"
 	"strings"
 	"time"
 
@@ -30,7 +29,7 @@ func identityToken(p Path) (Engine, bool) {
 // tokenLife is the life of the token that was read, as a lease without an ID: it ends, and nothing can be done about it.
 func tokenLife(s *Secret) Lease {
 	var seconds int
-	if json.Unmarshal(s.Values["ttl"].raw, &seconds) != nil || seconds <= 0 {
+	if s.Values["ttl"].into(&seconds) != nil || seconds <= 0 {
 		return Lease{}
 	}
 	return Lease{Duration: time.Duration(seconds) * time.Second}

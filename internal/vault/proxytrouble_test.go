@@ -38,7 +38,7 @@ func TestProxyTrouble(t *testing.T) {
 		for _, scheme := range []string{"https", "http"} {
 			t.Run(c.name+" "+scheme, func(t *testing.T) {
 				client := newClient(t, vault.Config{
-					Address: scheme + "://vault.example:8200", ProxyAddress: "http://me:" + password + "@" + c.proxy, ProxyFrom: "VAULT_PROXY_ADDR",
+					Address: scheme + "://vault.example:8200", ProxyAddress: vault.NewText("http://me:" + password + "@" + c.proxy), ProxyFrom: "VAULT_PROXY_ADDR",
 				})
 				_, err := client.LookupToken(t.Context())
 				refused(t, err, c.kind, append(c.words, "http://"+c.proxy, "VAULT_PROXY_ADDR")...)

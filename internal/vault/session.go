@@ -2,7 +2,6 @@ package vault
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"sync"
@@ -127,7 +126,7 @@ func (s *Session) set(g *grant) {
 func (s *Session) update(token Text, change func(*grant)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.current == nil || s.current.token != token {
+	if s.current == nil || !s.current.token.Equal(token) {
 		return
 	}
 	g := *s.current
@@ -173,7 +172,7 @@ func (s *Session) Relogin(ctx context.Context, stale Text) error {
 	}
 	defer s.unlock()
 	old, _ := s.state()
-	if old != nil && old.token != stale {
+	if old != nil && !old.token.Equal(stale) {
 		return nil
 	}
 	if s.conf.Method == AuthAgent {
@@ -184,7 +183,7 @@ func (s *Session) Relogin(ctx context.Context, stale Text) error {
 	if err != nil {
 		return err
 	}
-	if !g.own && g.token == stale {
+	if !g.own && g.token.Equal(stale) {
 		return &fault.Error{Kind: fault.BadToken, What: "cannot log in again", Why: whyBadToken, Hint: "put a valid token where this one came from (--token-file, the Vault CLI's own store); it is read again"}
 	}
 	s.set(&g)
@@ -380,7 +379,6 @@ func (s *Session) lookup(ctx context.Context, t Text) (grant, error) {
 		return grant{}, err
 	}
 	var d struct {
-		Accessor  string   `json:"accessor"`
 		Policies  []string `json:"policies"`
 		Identity  []string `json:"identity_policies"`
 		TTL       int      `json:"ttl"`
@@ -389,11 +387,11 @@ func (s *Session) lookup(ctx context.Context, t Text) (grant, error) {
 		Uses      int      `json:"num_uses"`
 		Expires   *string  `json:"expire_time"` // null for a token that never ends
 	}
-	if json.Unmarshal(a.Data, &d) != nil || d.Type == "" {
+	if a.Data.into(&d) != nil || d.Type == "" {
 		return grant{}, notVaults("cannot look the token up", "")
 	}
 	g := grant{
-		token: t, accessor: d.Accessor, policies: append(d.Policies, d.Identity...), kind: d.Type, at: at,
+		token: t, policies: append(d.Policies, d.Identity...), kind: d.Type, at: at,
 		life: time.Duration(d.TTL) * time.Second, known: true, renewable: d.Renewable && d.Type != "batch", uses: d.Uses, looked: true,
 	}
 	if d.Expires != nil && g.life == 0 {

@@ -195,7 +195,7 @@ func TestKeepOverLongestLife(t *testing.T) {
 		token := s.Client.Token()
 		// No Do: Keep alone has to see to it that there is a valid token at any time. Of one that was just replaced the
 		// read may fail.
-		if err := r.read(t.Context(), s); err != nil && s.Client.Token() == token {
+		if err := r.read(t.Context(), s); err != nil && s.Client.Token().Equal(token) {
 			t.Fatalf("at a time without a valid token: %v", err)
 		}
 		if status, out := r.srv.Do(t, "POST", "auth/token/lookup", map[string]string{"token": token.Reveal()}); status == http.StatusOK {
@@ -287,7 +287,7 @@ func TestKeepHandedIn(t *testing.T) {
 	wait.Until(t, time.Minute, "the announcement", func() bool { return log.count("cannot be renewed further") == 1 })
 	old := s.Client.Token()
 	rewrite(t, path, token(time.Minute))
-	wait.Until(t, time.Minute, "the new token", func() bool { return s.Client.Token() != old })
+	wait.Until(t, time.Minute, "the new token", func() bool { return !s.Client.Token().Equal(old) })
 	wait.Until(t, time.Minute, "the second announcement", func() bool { return log.count("cannot be renewed further") == 2 })
 	lookups := proxy.Count(func(q vaulttest.Request) bool { return q.Path == "auth/token/lookup-self" })
 	if lookups != 2 {

@@ -18,11 +18,11 @@ import (
 type Share struct {
 	Key   Text
 	Label string // how to name it without showing it: "share 2 (line 5)"
-	raw   string // decoded, to tell whether two are the same
+	raw   Text   // decoded, to tell whether two are the same
 }
 
 // Same reports whether two shares are the same, one perhaps in hexadecimal and the other in Base64.
-func (s Share) Same(o Share) bool { return s.raw == o.raw }
+func (s Share) Same(o Share) bool { return s.raw.Equal(o.raw) }
 
 // ParseShare reads one share as Vault prints it, in Base64 or hexadecimal. ok is false for what cannot be a share.
 func ParseShare(text, label string) (s Share, ok bool) {
@@ -36,7 +36,7 @@ func ParseShare(text, label string) (s Share, ok bool) {
 	if err != nil || len(raw) < 16 || len(raw) > 66 {
 		return Share{}, false
 	}
-	return Share{NewText(text), label, string(raw)}, true
+	return Share{NewText(text), label, NewText(string(raw))}, true
 }
 
 // ParseShares finds the shares in what `vault operator init` printed, as text or JSON, in KEY=value lines, or in lines of

@@ -19,13 +19,13 @@ func FuzzParseShares(f *testing.F) {
 			t.Fatalf("%d shares, %v", len(shares), err)
 		}
 		for i, s := range shares {
-			if len(s.raw) < 16 || !strings.Contains(text, s.Key.s) && !strings.HasPrefix(strings.TrimSpace(text), "{") || s.Label == "" {
+			if len(s.raw.Reveal()) < 16 || !strings.Contains(text, s.Key.Reveal()) && !strings.HasPrefix(strings.TrimSpace(text), "{") || s.Label == "" {
 				t.Fatalf("share %d is not from the text", i)
 			}
 			if slices.ContainsFunc(shares[:i], s.Same) {
 				t.Fatalf("share %d stands there twice", i)
 			}
-			if err != nil && strings.Contains(err.Error(), s.Key.s) {
+			if err != nil && strings.Contains(err.Error(), s.Key.Reveal()) {
 				t.Fatal("a share in the error")
 			}
 		}

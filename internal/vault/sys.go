@@ -67,7 +67,7 @@ func sealStatus(r request, a *Answer) (SealStatus, error) {
 	var has struct {
 		Sealed *bool `json:"sealed"`
 	}
-	if json.Unmarshal(a.raw, &has) != nil || has.Sealed == nil || json.Unmarshal(a.raw, &s) != nil {
+	if a.raw.into(&has) != nil || has.Sealed == nil || a.raw.into(&s) != nil {
 		return s, notVaults(r.what, "")
 	}
 	s.Date = a.Date
@@ -77,13 +77,13 @@ func sealStatus(r request, a *Answer) (SealStatus, error) {
 // Unseal feeds one share. A share that Vault does not take is a fault.Value; at the threshold that may be because of an
 // earlier one, and then the progress is lost.
 func (c *Client) Unseal(ctx context.Context, share Text) (SealStatus, error) {
-	r := request{what: "cannot unseal", method: http.MethodPut, path: "sys/unseal", bare: true, token: &Text{}, body: map[string]string{"key": share.s}, quiet: true}
+	r := request{what: "cannot unseal", method: http.MethodPut, path: "sys/unseal", bare: true, token: &Text{}, body: func() any { return map[string]string{"key": share.Reveal()} }, quiet: true}
 	return c.unsealing(ctx, r)
 }
 
 // ResetUnseal takes the shares back that were fed.
 func (c *Client) ResetUnseal(ctx context.Context) (SealStatus, error) {
-	r := request{what: "cannot reset the unsealing", method: http.MethodPut, path: "sys/unseal", bare: true, token: &Text{}, body: map[string]bool{"reset": true}, quiet: true}
+	r := request{what: "cannot reset the unsealing", method: http.MethodPut, path: "sys/unseal", bare: true, token: &Text{}, body: func() any { return map[string]bool{"reset": true} }, quiet: true}
 	return c.unsealing(ctx, r)
 }
 
@@ -122,7 +122,7 @@ type Leader struct {
 func (c *Client) Leader(ctx context.Context) (Leader, error) {
 	a, err := c.do(ctx, request{what: "cannot ask for the leader", path: "sys/leader", bare: true, token: &Text{}})
 	var l Leader
-	if err == nil && json.Unmarshal(a.raw, &l) != nil {
+	if err == nil && a.raw.into(&l) != nil {
 		err = notVaults("cannot ask for the leader", "")
 	}
 	return l, err
@@ -139,7 +139,7 @@ func (c *Client) Enterprise(ctx context.Context) (enterprise, known bool) {
 		Initialized *bool `json:"initialized"` // a rate limit's answer lacks it
 		Enterprise  *bool `json:"enterprise"`
 	}
-	if json.Unmarshal(a.raw, &h) != nil || h.Initialized == nil || h.Enterprise == nil {
+	if a.raw.into(&h) != nil || h.Initialized == nil || h.Enterprise == nil {
 		return false, false
 	}
 	return *h.Enterprise, true
@@ -171,7 +171,7 @@ func (c *Client) LookupToken(ctx context.Context) (TokenInfo, error) {
 		Renewable bool     `json:"renewable"`
 		Uses      int      `json:"num_uses"`
 	}
-	if json.Unmarshal(a.Data, &d) != nil || d.Type == "" {
+	if a.Data.into(&d) != nil || d.Type == "" {
 		return TokenInfo{}, notVaults("cannot look the token up", "")
 	}
 	return TokenInfo{d.Type, d.Name, append(d.Policies, d.Identity...), time.Duration(d.TTL) * time.Second, d.Renewable, d.Uses}, nil
@@ -213,7 +213,7 @@ func (c *Client) Versions(ctx context.Context, p Path) ([]VersionInfo, error) {
 			DeletedBy json.RawMessage `json:"deleted_by"`
 		} `json:"versions"`
 	}
-	if json.Unmarshal(a.Data, &m) != nil {
+	if a.Data.into(&m) != nil {
 		return nil, notVaults(r.what, "")
 	}
 	who := func(raw json.RawMessage) string {

@@ -70,7 +70,7 @@ func CheckCredential(source, s string) (Text, error) {
 	case strings.IndexFunc(s, func(r rune) bool { return r <= ' ' || r >= 0x7f }) >= 0:
 		e.Why, e.Hint = "it holds a blank, a line break or a character that no credential has", "put the credential there, and nothing else"
 	default:
-		return Text{s}, nil
+		return NewText(s), nil
 	}
 	return Text{}, e
 }

@@ -12,17 +12,37 @@ import (
 // Hidden is what a secret prints as, whatever it is printed with.
 const Hidden = "***"
 
-// Text is a secret string that refuses to be printed. Only Reveal gives it away.
-type Text struct{ s string }
+// Text is a secret string that refuses to be printed. Only Reveal gives it away. The zero Text is the empty one.
+//
+// A function holds it, because methods alone do not keep it: fmt and log/slog call none of what stands in an unexported field, and
+// print what reflection finds there. Of a function reflection finds the address of its code, which is the same for every Text.
+// It also keeps == from being compiled, which would compare something else: see Equal.
+//
+// Plain strings remain where somebody else wants them as they are: environments (the kernel's), request headers (vault/api's), an
+// address with a user's password in it, a role id among the settings, and what --mask looks for and has read.
+type Text struct{ held func() string }
 
 // NewText makes a Text of s.
-func NewText(s string) Text { return Text{s} }
+func NewText(s string) Text {
+	if s == "" {
+		return Text{}
+	}
+	return Text{func() string { return s }}
+}
 
 // Reveal returns the secret itself.
-func (t Text) Reveal() string { return t.s }
+func (t Text) Reveal() string {
+	if t.held == nil {
+		return ""
+	}
+	return t.held()
+}
 
 // Empty reports whether the secret is the empty string.
-func (t Text) Empty() bool { return t.s == "" }
+func (t Text) Empty() bool { return t.held == nil }
+
+// Equal reports whether both are the same secret. How long it takes depends on them: neither side is anybody's to choose and try.
+func (t Text) Equal(o Text) bool { return t.Reveal() == o.Reveal() }
 
 // String returns "***".
 func (t Text) String() string { return Hidden }
@@ -39,8 +59,38 @@ func (t Text) MarshalJSON() ([]byte, error) { return []byte(`"` + Hidden + `"`),
 // LogValue gives "***".
 func (t Text) LogValue() slog.Value { return slog.StringValue(Hidden) }
 
-// Value is one value of a secret as Vault sent it: JSON. It refuses to be printed like Text.
-type Value struct{ raw json.RawMessage }
+// UnmarshalJSON takes a JSON string. A null is the empty one, as for a string.
+func (t *Text) UnmarshalJSON(b []byte) error {
+	var s string
+	if json.Unmarshal(b, &s) != nil {
+		return errors.New("not a JSON string") // the error may quote the value
+	}
+	*t = NewText(s)
+	return nil
+}
+
+// Value is one value of a secret as Vault sent it, or more of an answer: JSON. It refuses to be printed, and to be compared, like
+// Text.
+type Value struct{ held func() []byte }
+
+// holdValue makes a Value of JSON, without a copy.
+func holdValue(raw []byte) Value {
+	if len(raw) == 0 {
+		return Value{}
+	}
+	return Value{func() []byte { return raw }}
+}
+
+// raw is the JSON itself, nil of the zero Value.
+func (v Value) raw() json.RawMessage {
+	if v.held == nil {
+		return nil
+	}
+	return v.held()
+}
+
+// into decodes the JSON. Whatever does not fit is an error whose text may quote the value.
+func (v Value) into(x any) error { return json.Unmarshal(v.raw(), x) }
 
 // String returns "***".
 func (v Value) String() string { return Hidden }
@@ -59,7 +109,7 @@ func (v Value) LogValue() slog.Value { return slog.StringValue(Hidden) }
 
 // UnmarshalJSON keeps the JSON as it stands.
 func (v *Value) UnmarshalJSON(b []byte) error {
-	v.raw = append(v.raw[:0], b...)
+	*v = holdValue(bytes.Clone(b))
 	return nil
 }
 
@@ -69,7 +119,7 @@ var ErrNull = errors.New("null")
 // Text turns the value into the string that a variable holds: strings unchanged, numbers as the literal that Vault sent,
 // booleans as true and false, objects and lists as compact JSON without HTML escaping. A null is ErrNull.
 func (v Value) Text() (Text, error) {
-	raw := bytes.TrimSpace(v.raw)
+	raw := bytes.TrimSpace(v.raw())
 	if len(raw) == 0 {
 		return Text{}, ErrNull
 	}
@@ -79,13 +129,13 @@ func (v Value) Text() (Text, error) {
 		if err := json.Unmarshal(raw, &s); err != nil {
 			return Text{}, errors.New("not valid JSON") // err may quote the value
 		}
-		return Text{s}, nil
+		return NewText(s), nil
 	case '{', '[':
 		return compact(raw)
 	case 'n':
 		return Text{}, ErrNull
 	}
-	return Text{string(raw)}, nil
+	return NewText(string(raw)), nil
 }
 
 // compact re-encodes an object or list. Vault sends <, > and & as \u003c and so on; json.Compact would keep that.
@@ -94,7 +144,7 @@ func compact(raw []byte) (Text, error) {
 	if err := respell(&buf, raw); err != nil {
 		return Text{}, errors.New("not valid JSON")
 	}
-	return Text{buf.String()}, nil
+	return NewText(buf.String()), nil
 }
 
 // largeTree is the length from which JSON is not made a tree of: a list of a million numbers would take fifty times its length.

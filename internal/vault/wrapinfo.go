@@ -79,7 +79,7 @@ func (s *Session) unwrapHandedIn(ctx context.Context, w Text) (grant, error) {
 	if s.conf.noUnwrap {
 		return grant{}, &fault.Error{Kind: fault.Usage, What: "cannot log in", Why: "the token is wrapped"}
 	}
-	if w == s.spent {
+	if w.Equal(s.spent) {
 		return grant{}, &fault.Error{Kind: fault.BadToken, What: "cannot log in again", Why: whyBadToken,
 			Hint: "the wrapping token in the token file is used up: have a new one written there; it is read again"}
 	}
@@ -94,10 +94,10 @@ func (s *Session) unwrapHandedIn(ctx context.Context, w Text) (grant, error) {
 // ofSink takes the token that an Agent's sink wrapped. It is the Agent's own: never ours to revoke.
 func (l *authenticator) ofSink(a *Answer) (grant, error) {
 	var d struct {
-		Token string `json:"token"`
+		Token Text `json:"token"`
 	}
-	if json.Unmarshal(a.Data, &d) != nil || d.Token == "" {
+	if a.Data.into(&d) != nil || d.Token.Empty() {
 		return grant{}, &fault.Error{Kind: fault.Refused, What: l.what(), Why: "the wrapping token held no token", Hint: "name the sink of an Agent, or make it with `vault token create -wrap-ttl=5m`"}
 	}
-	return grant{token: Text{d.Token}}, nil
+	return grant{token: d.Token}, nil
 }

@@ -130,7 +130,7 @@ func (c *Client) stateBehind(ctx context.Context, st State) (State, error) {
 		} `json:"metadata"`
 	}
 	switch {
-	case err == nil && json.Unmarshal(a.Data, &d) == nil && d.Metadata.Version > 0:
+	case err == nil && a.Data.into(&d) == nil && d.Metadata.Version > 0:
 		st.Exists, st.Version = true, d.Metadata.Version
 		st.Keys = append([]string{}, slices.Sorted(maps.Keys(d.Subkeys))...)
 		return st, nil
@@ -270,11 +270,11 @@ func (w *writer) patch(ctx context.Context, st State) (int, error) {
 		body["options"] = map[string]int{"cas": st.Version}
 	}
 	p := st.Path
-	a, err := w.client.do(ctx, request{what: cannotWrite(p), method: http.MethodPatch, path: p.Mount + "/data/" + p.Name, merge: true, body: body})
+	a, err := w.client.do(ctx, request{what: cannotWrite(p), method: http.MethodPatch, path: p.Mount + "/data/" + p.Name, merge: true, body: func() any { return body }})
 	if fault.Is(err, fault.Denied) && fault.Of(err).Hint == "" {
 		fault.Of(err).Hint = PolicyHint(p.Mount+"/data/"+p.Name, "patch") + `; "read" and "update" together do as well`
 	}
-	if a != nil && a.Status == http.StatusNotFound && len(a.raw) == 0 {
+	if a != nil && a.Status == http.StatusNotFound && len(a.raw.raw()) == 0 {
 		// What Vault says to a PATCH of nothing: no JSON, just the status.
 		err = &fault.Error{Kind: fault.Missing, What: cannotWrite(p), Why: "no such secret, or its latest version is deleted", Hint: "--create makes a new one, where the policy allows \"create\" or \"update\""}
 	}
@@ -290,16 +290,16 @@ func (w *writer) put(ctx context.Context, st State) (int, error) {
 	data := map[string]any{}
 	if !w.edit.Alone {
 		for k, v := range st.Values {
-			data[k] = v.raw
+			data[k] = v.raw()
 		}
 	}
 	for k, v := range w.edit.Set {
-		data[k] = v.s
+		data[k] = v.Reveal()
 	}
-	r := request{what: cannotWrite(p), method: http.MethodPost, path: p.Mount + "/" + p.Name, body: data}
+	r := request{what: cannotWrite(p), method: http.MethodPost, path: p.Mount + "/" + p.Name, body: func() any { return data }}
 	if w.engine.KV == 2 {
 		r.path = p.Mount + "/data/" + p.Name
-		r.body = map[string]any{"data": data, "options": map[string]int{"cas": st.Version}}
+		r.body = func() any { return map[string]any{"data": data, "options": map[string]int{"cas": st.Version}} }
 	}
 	a, err := w.client.do(ctx, r)
 	if fault.Is(err, fault.Denied) && fault.Of(err).Hint == "" {
@@ -319,7 +319,7 @@ func writtenVersion(p Path, a *Answer) (int, error) {
 	var d struct {
 		Version int `json:"version"`
 	}
-	if json.Unmarshal(a.Data, &d) != nil || d.Version == 0 {
+	if a.Data.into(&d) != nil || d.Version == 0 {
 		return 0, notVaults(cannotWrite(p), "it names no version")
 	}
 	return d.Version, nil
@@ -331,7 +331,7 @@ func cannotWrite(p Path) string { return "cannot write " + p.String() }
 func revealed(set map[string]Text) map[string]string {
 	m := make(map[string]string, len(set))
 	for k, v := range set {
-		m[k] = v.s
+		m[k] = v.Reveal()
 	}
 	return m
 }
@@ -347,7 +347,7 @@ func holds(values map[string]Value, edit Edit) bool {
 			return false
 		}
 		text, err := got.Text()
-		if err != nil || text != want || !strings.HasPrefix(strings.TrimSpace(string(got.raw)), `"`) {
+		if err != nil || !text.Equal(want) || !strings.HasPrefix(strings.TrimSpace(string(got.raw())), `"`) {
 			return false
 		}
 	}
@@ -391,5 +391,5 @@ func (c *Client) readBack(ctx context.Context, edit Edit, w Written) (bool, erro
 // Matches reports whether a value is this text, whatever its JSON type.
 func (v Value) Matches(t Text) bool {
 	text, err := v.Text()
-	return err == nil && text == t
+	return err == nil && text.Equal(t)
 }
