@@ -8,6 +8,7 @@ import (
 	"os"
 	"runtime"
 
+	_ "github.com/agenticverz/vaultexec/internal/nodump"
 	_ "github.com/agenticverz/vaultexec/internal/quit"
 	"github.com/agenticverz/vaultexec/launcher"
 )

@@ -1,0 +1,4 @@
+//go:build !linux
+
+// Package nodump does nothing here.
+package nodump
