@@ -45,10 +45,11 @@ docs:
 
 SHARE        = $(DESTDIR)$(PREFIX)/share
 
+# The program has mode 711: what its user cannot read, the kernel makes undumpable from execve(2) on (SECURITY.md).
 install: build
 	install -d "$(DESTDIR)$(PREFIX)/bin" "$(SHARE)/man/man1" "$(SHARE)/bash-completion/completions" \
 		"$(SHARE)/zsh/site-functions" "$(SHARE)/fish/vendor_completions.d"
-	install -m 755 vaultexec "$(DESTDIR)$(PREFIX)/bin/vaultexec"
+	install -m 711 vaultexec "$(DESTDIR)$(PREFIX)/bin/vaultexec"
 	install -m 644 docs/vaultexec.1 "$(SHARE)/man/man1/vaultexec.1"
 	install -m 644 completion/vaultexec.bash "$(SHARE)/bash-completion/completions/vaultexec"
 	install -m 644 completion/_vaultexec "$(SHARE)/zsh/site-functions/_vaultexec"

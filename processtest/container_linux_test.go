@@ -217,7 +217,7 @@ ENTRYPOINT ["vaultexec"]
 				err = os.MkdirAll(filepath.Dir(to), 0o755)
 			}
 			if err == nil {
-				err = os.WriteFile(to, b, 0o755)
+				err = os.WriteFile(to, b, 0o711) // as the build stage makes vaultexec
 			}
 			if err != nil {
 				t.Fatal(err)

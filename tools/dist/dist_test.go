@@ -161,11 +161,11 @@ func TestDist(t *testing.T) {
 	})
 	t.Run("rpm", func(t *testing.T) {
 		rpm := needs.Program(t, "rpm")
-		out, err := exec.Command(rpm, "-qp", "--qf", "%{BUILDHOST} %{LICENSE} %{BUILDTIME}\n[%{FILENAMES}\n]", find(t, outs[0], ".x86_64.rpm")).CombinedOutput()
+		out, err := exec.Command(rpm, "-qp", "--qf", "%{BUILDHOST} %{LICENSE} %{BUILDTIME}\n[%{FILEMODES:perms} %{FILENAMES}\n]", find(t, outs[0], ".x86_64.rpm")).CombinedOutput()
 		if err != nil {
 			t.Fatalf("rpm: %v %s", err, out)
 		}
-		for _, want := range []string{"localhost Apache-2.0 1767323045\n", "/usr/bin/vaultexec\n", "/usr/share/man/man1/vaultexec.1.gz\n", "/usr/share/zsh/site-functions/_vaultexec\n"} {
+		for _, want := range []string{"localhost Apache-2.0 1767323045\n", "-rwx--x--x /usr/bin/vaultexec\n", "/usr/share/man/man1/vaultexec.1.gz\n", "/usr/share/zsh/site-functions/_vaultexec\n"} {
 			if !strings.Contains(string(out), want) {
 				t.Errorf("the package has no %q:\n%s", want, out)
 			}
@@ -217,7 +217,7 @@ func TestInstall(t *testing.T) {
 func checkTree(t *testing.T, root, zsh, version string) {
 	t.Helper()
 	for file, mode := range map[string]os.FileMode{
-		"usr/bin/vaultexec": 0o755, "usr/share/man/man1/vaultexec.1.gz": 0o644, "usr/share/bash-completion/completions/vaultexec": 0o644,
+		"usr/bin/vaultexec": 0o711, "usr/share/man/man1/vaultexec.1.gz": 0o644, "usr/share/bash-completion/completions/vaultexec": 0o644,
 		"usr/share/zsh/" + zsh + "/_vaultexec": 0o644, "usr/share/fish/vendor_completions.d/vaultexec.fish": 0o644,
 	} {
 		info, err := os.Stat(filepath.Join(root, file))
@@ -266,6 +266,9 @@ func checkArchive(t *testing.T, file, version string) {
 		}
 		names = append(names, strings.TrimPrefix(h.Name, folder+"/"))
 		if h.Name == folder+"/vaultexec" {
+			if h.Mode != 0o711 {
+				t.Errorf("%s has mode %04o", h.Name, h.Mode)
+			}
 			program := filepath.Join(t.TempDir(), "vaultexec")
 			f, err := os.OpenFile(program, os.O_CREATE|os.O_WRONLY, 0o755)
 			if err != nil {

@@ -186,7 +186,7 @@ func (r *release) archive(base, dir string) error {
 		}
 		mode := int64(0o644)
 		if f == name {
-			mode = 0o755
+			mode = 0o711 // as it is installed (SECURITY.md)
 		}
 		// No user, no group, and the commit's time.
 		if err := w.WriteHeader(&tar.Header{Name: path.Join(base, f), Mode: mode, Size: int64(len(content)), ModTime: r.date, Format: tar.FormatUSTAR}); err != nil {
