@@ -2,6 +2,9 @@ GO          ?= go
 PREFIX      ?= /usr/local
 DESTDIR     ?=
 STATICCHECK ?= honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOVULNCHECK ?= golang.org/x/vuln/cmd/govulncheck@v1.9.0
+# Where govulncheck asks; empty for vuln.go.dev.
+VULNDB      ?=
 # The last release line whose modules are all on proxy.golang.org.
 NFPM        ?= github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.2
 
@@ -20,7 +23,7 @@ test: lint vault
 	@GO="$(GO)" sh tools/test.sh
 
 lint:
-	@GO="$(GO)" STATICCHECK="$(STATICCHECK)" sh tools/lint.sh
+	@GO="$(GO)" STATICCHECK="$(STATICCHECK)" GOVULNCHECK="$(GOVULNCHECK)" VULNDB="$(VULNDB)" sh tools/lint.sh
 
 # The server that tests, demo and benchmarks talk to, kept in ~/.cache/vaultexec; minutes at the first time.
 vault:

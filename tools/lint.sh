@@ -1,5 +1,5 @@
 #!/bin/sh
-# gofmt, go vet and staticcheck, as make lint runs them. GO and STATICCHECK come from the Makefile.
+# gofmt, go vet, staticcheck and govulncheck, as make lint runs them. GO, STATICCHECK and GOVULNCHECK come from the Makefile.
 set -eu
 go=${GO:-go}
 
@@ -14,6 +14,7 @@ fi
 GOOS=darwin GOARCH=arm64 CGO_ENABLED=0 "$go" vet ./...
 # Pinned, and run from the module cache: a linter has no place in the product's go.mod.
 "$go" run "$STATICCHECK" ./...
+tools/vulncheck.sh
 if command -v shellcheck >/dev/null; then
 	shellcheck .ci/run tools/*.sh
 elif [ "${CI-}" = true ]; then
