@@ -23,6 +23,7 @@ type app struct {
 	messages *launcher.Messages // standard error
 	terminal *terminal
 	environ  []string       // as vaultexec was started with it
+	secrets  *vault.Secrets // what no text may hold
 	vars     map[string]int // the places in it, by name; no values, which are forgotten there (launcher)
 	command  []string       // what stands after the first --, byte for byte; nil without --
 	head     []string       // what stands before it
@@ -30,7 +31,7 @@ type app struct {
 
 func newApp(environ []string, stdout, stderr io.Writer) *app {
 	messages := launcher.NewMessages(stderr)
-	return &app{environ: environ, ui: newUI(stdout, messages), messages: messages,
+	return &app{environ: environ, secrets: &vault.Secrets{}, ui: newUI(stdout, messages), messages: messages,
 		terminal: &terminal{in: os.Stdin, out: messages, caught: launcher.IsInner(os.Args)}}
 }
 
@@ -164,7 +165,13 @@ func needsValue(name string) error {
 // withoutSeparator says what a command without -- should have been. Of the command itself only the first word is repeated.
 func (a *app) withoutSeparator(words []string) error {
 	line := []string{"vaultexec"}
-	for _, w := range a.head[:len(a.head)-len(words)] {
+	for i, w := range a.head[:len(a.head)-len(words)] {
+		switch option, _, joined := strings.Cut(w, "="); {
+		case i > 0 && strings.Trim(a.head[i-1], "-") == "role-id": // half a credential
+			w = vault.Hidden
+		case joined && strings.Trim(option, "-") == "role-id":
+			w = option + "=" + vault.Hidden
+		}
 		line = append(line, shellQuote(w))
 	}
 	line = append(line, "--", shellQuote(words[0]))

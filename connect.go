@@ -5,6 +5,7 @@ import (
 
 	"github.com/agenticverz/vaultexec/internal/fault"
 	"github.com/agenticverz/vaultexec/internal/vault"
+	"github.com/agenticverz/vaultexec/launcher"
 )
 
 // connection is how to reach an address, by the options for it.
@@ -16,8 +17,9 @@ func (a *app) connection(s *settings, address string) vault.Config {
 			break
 		}
 	}
+	a.noteSecrets()
 	return vault.Config{
-		Address: address, Namespace: s.str("namespace"),
+		Secrets: a.secrets, Address: address, Namespace: s.str("namespace"),
 		CACert: s.str("ca-cert"), CACertBytes: firstOf(a.getenv, vaultVar("CACERT_BYTES")), CAPath: s.str("ca-path"),
 		ClientCert: s.str("client-cert"), ClientKey: s.str("client-key"), TLSServerName: s.str("tls-server-name"),
 		SkipVerify: s.bool("tls-skip-verify"), Headers: vault.NewText(firstOf(a.getenv, vaultVar("HEADERS"))),
@@ -73,6 +75,21 @@ func (a *app) session(s *settings) *vault.Session {
 		a.warn(what+client.Where(), "readers", to, "acknowledge", "--allow-http")
 	}
 	return vault.NewSession(client, login)
+}
+
+// noteSecrets takes down what is secret in the environment, used or not.
+func (a *app) noteSecrets() {
+	for _, kv := range a.environ {
+		name, value, _ := strings.Cut(kv, "=")
+		switch {
+		case strings.HasSuffix(name, "_HEADERS") && launcher.IsCredential(name):
+			a.secrets.AddHeaders(value)
+		case launcher.IsCredential(name):
+			a.secrets.Add(vault.NewText(strings.TrimSpace(value)))
+		case launcher.HasPassword(name, value):
+			a.secrets.AddAddress(value)
+		}
+	}
 }
 
 func firstOf(getenv func(string) string, names []string) string {

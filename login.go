@@ -10,10 +10,11 @@ import (
 
 	"github.com/agenticverz/vaultexec/internal/fault"
 	"github.com/agenticverz/vaultexec/internal/vault"
+	"github.com/agenticverz/vaultexec/launcher"
 )
 
 // Variables that hold a credential themselves. An option never does: the command line is for everybody to read. All of them
-// are taken out of the command's environment (launcher/env.go, credentialNames).
+// are taken out of the command's environment (launcher/credentials.go).
 var (
 	tokenVars           = vaultVar("TOKEN")
 	secretIDVars        = append(ownVar("SECRET_ID"), vaultVar("SECRET_ID")...)
@@ -241,9 +242,15 @@ func (a *app) tokenLogin(s *settings, in inputs, conf *vault.LoginConfig) {
 		conf.WrappedToken = in.wrappedToken.readWrapped()
 	default:
 		conf.Token = func(ctx context.Context) (vault.Text, error) {
-			return vault.StoredToken(ctx, a.getenv("HOME"), a.getenv("VAULT_CONFIG_PATH"), a.environ)
+			return vault.StoredToken(ctx, a.getenv("HOME"), a.getenv("VAULT_CONFIG_PATH"), helperEnviron(a.environ))
 		}
 	}
+}
+
+// helperEnviron is what a token helper gets: it is to find a credential, and needs none of ours.
+func helperEnviron(environ []string) []string {
+	rest, _ := launcher.WithoutCredentials(environ)
+	return rest
 }
 
 func (a *app) approleLogin(s *settings, in inputs, conf *vault.LoginConfig) {

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -34,6 +35,7 @@ type observer struct {
 	dir     string // working folder of the programs
 	strace  string
 	command string // the program that is given the secrets: in its environment they are in their place
+	given   string // the program that is started with credentials in its environment, if any is: vaultexec
 	memory  string // folder of --file NAME=PATH, whose files are in their place, too
 	env     []string
 	forms   [][]byte
@@ -99,7 +101,7 @@ func (o *observer) look() {
 		environ, _ := os.ReadFile(p + "/environ")
 		argv, _ := os.ReadFile(p + "/cmdline")
 		after, _ := os.Readlink(p + "/exe")
-		if exe != after || exe == o.command || bytes.HasPrefix(argv, []byte("vaultexec: starting the command")) {
+		if exe != after || exe == o.command || exe == o.given && o.given != "" || bytes.HasPrefix(argv, []byte("vaultexec: starting the command")) {
 			continue
 		}
 		if o.shows(environ) {
@@ -222,7 +224,7 @@ var (
 // judge looks at one line of strace's.
 func (o *observer) judge(line []byte) {
 	if m := execLine.FindSubmatch(line); m != nil {
-		its := string(m[1]) == o.command || bytes.HasPrefix(m[2], []byte("vaultexec: starting the command"))
+		its := string(m[1]) == o.command || string(m[1]) == o.given || bytes.HasPrefix(m[2], []byte("vaultexec: starting the command"))
 		if !its && o.shows(line) {
 			o.leak("what a program is started with", line)
 		}
@@ -372,12 +374,31 @@ func TestNothingCanBeObserved(t *testing.T) {
 		r.signal(unix.SIGTERM)
 		r.finish("TERM")
 	}
+	// A token helper is run with credentials around it, of which it is to get none.
+	helped := filepath.Join(o.dir, "helped")
+	helper := o.file("helper", "#!/bin/sh\nenv >\"${0%/*}/hook-helper\"\ncat '"+tokenFile+"'\n")
+	if err := errors.Join(os.Chmod(helper, 0o755), os.Mkdir(helped, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(helped, ".vault"), fmt.Sprintf("token_helper = %q\n", helper), 0o644)
+	o.inputs = append(o.inputs, helped)
+	bare := o.env
+	o.given = bin
+	o.env = append(slices.Clone(bare), "HOME="+helped, "VAULTEXEC_PASSWORD="+fresh("environ"), "VAULTEXEC_JWT="+fresh("environ"), "VAULTEXEC_SECRET_ID="+fresh("environ"), "BAO_HEADERS={\"X-Key\":\""+fresh("environ")+"\"}",
+		"VAULT_ADDR="+strings.Replace(srv.Addr, "://", "://user:"+fresh("environ")+"@", 1))
+	r := o.begin("token helper", bin, append([]string{"--auth", "token", "--log-level", "debug", "--path", "app"}, short...)...)
+	r.finish("0")
+	if b, err := os.ReadFile(filepath.Join(o.dir, "hook-helper")); err != nil || o.shows(b) || !bytes.Contains(b, []byte("VAULT_ADDR=https://127")) {
+		t.Errorf("the token helper's environment: %v\n%s", err, vaulttest.Redact(string(b)))
+	}
+	_ = os.Remove(filepath.Join(o.dir, "hook-helper"))
+	o.env, o.given = bare, ""
 	stub := o.begin("stub", "/bin/sh", append([]string{"-c", `export LISTEN_PID=$$; exec "$@"`, "sh", bin, "--supervise", "--token-file", tokenFile, "--path", "app"}, forever...)...)
 	stub.awaitCommand(nil)
 	stub.signal(unix.SIGTERM)
 	stub.finish("TERM")
 
-	r := run("watch", "", with(forever, "--watch", "--interval", "200ms", "--settle", "100ms", "--min-uptime", "0s", "--path", "app", "--path", "watched",
+	r = run("watch", "", with(forever, "--watch", "--interval", "200ms", "--settle", "100ms", "--min-uptime", "0s", "--path", "app", "--path", "watched",
 		"--file", "API_KEY", "--on-change-hook", hook)...)
 	first := r.awaitCommand(nil)
 	put("watched", "WATCHED")

@@ -75,7 +75,7 @@ var options = []option{
 	{name: "pass", arg: "GLOB", list: true, env: ownVar("PASS"), group: groupChild, usage: "with --clean-env: keep those variables too"},
 	{name: "file", arg: "NAME[:base64][=PATH][,mode=MODE][,owner=USER:GROUP]", list: true, env: ownVar("FILE"), group: groupChild, usage: "hand the secret NAME over as a file, whose path is in NAME_FILE: sealed in memory, or at PATH until the end; mode 0400 and vaultexec's user unless it says else"},
 	{name: "allow-disk", env: ownVar("ALLOW_DISK"), group: groupChild, usage: "let the PATH of --file be on a disk, which keeps what was written there"},
-	{name: "mask", env: ownVar("MASK"), group: groupChild, usage: "replace the secrets by *** in what the command prints, also in base64, URLs, JSON, hexadecimal and shell quotes"},
+	{name: "mask", env: ownVar("MASK"), group: groupChild, usage: "replace the secrets by *** in what the command prints, however they are quoted, folded or encoded"},
 	{name: "mask-min", arg: "BYTES", env: ownVar("MASK_MIN"), def: "6", group: groupChild, usage: "with --mask: leave shorter secrets as they are"},
 	{name: "keep-token", env: ownVar("KEEP_TOKEN"), group: groupChild, usage: "leave VAULT_TOKEN and other Vault credentials in the command's environment"},
 

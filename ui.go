@@ -12,6 +12,7 @@ import (
 	"unicode"
 
 	"github.com/agenticverz/vaultexec/internal/fault"
+	"github.com/agenticverz/vaultexec/internal/vault"
 	"github.com/agenticverz/vaultexec/launcher"
 )
 
@@ -33,7 +34,12 @@ func newUI(stdout, stderr io.Writer) *ui {
 func (u *ui) setup(s *settings) {
 	_ = u.level.UnmarshalText([]byte(s.choice("log-level"))) // a wrong word is already noted
 	if u.json = s.choice("log-format") == "json"; u.json {
-		u.log = slog.New(slog.NewJSONHandler(u.stderr, &slog.HandlerOptions{Level: &u.level}))
+		u.log = slog.New(slog.NewJSONHandler(u.stderr, &slog.HandlerOptions{Level: &u.level, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+			if a.Value.Kind() == slog.KindString {
+				a.Value = slog.StringValue(withoutPasswords(a.Value.String()))
+			}
+			return a
+		}}))
 	}
 }
 
@@ -58,10 +64,10 @@ func (u *ui) fail(err error) int {
 			u.log.Error(f.Error(), attrs...)
 			continue
 		}
-		u.errorf("vaultexec: %s\n", oneLine(f.Error()))
+		u.errorf("vaultexec: %s\n", oneLine(withoutPasswords(f.Error())))
 		if cure := f.Cure(); cure != "" && !contains(hints, cure) {
 			hints = append(hints, cure)
-			u.errorf("vaultexec: hint: %s\n", oneLine(cure))
+			u.errorf("vaultexec: hint: %s\n", oneLine(withoutPasswords(cure)))
 		}
 	}
 	return code
@@ -103,6 +109,31 @@ func oneLine(s string) string {
 		b.WriteRune(r)
 	}
 	return b.String()
+}
+
+// withoutPasswords takes the user and the password out of every address in a text, whoever wrote it.
+func withoutPasswords(s string) string {
+	if !strings.Contains(s, "@") {
+		return s
+	}
+	var b strings.Builder
+	for {
+		before, rest, ok := strings.Cut(s, "://")
+		b.WriteString(before)
+		if !ok {
+			return b.String()
+		}
+		b.WriteString("://")
+		end := strings.IndexAny(rest, "/?#\"'<> \t\r\n")
+		if end < 0 {
+			end = len(rest)
+		}
+		if at := strings.LastIndexByte(rest[:end], '@'); at >= 0 {
+			b.WriteString(vault.Hidden)
+			rest = rest[at:]
+		}
+		s = rest
+	}
 }
 
 func unseen(r rune) bool { return !unicode.IsPrint(r) }
@@ -177,7 +208,7 @@ func (h *textHandler) Handle(_ context.Context, r slog.Record) error {
 		add(a)
 	}
 	r.Attrs(add)
-	_, err := io.WriteString(h.out, oneLine(b.String())+"\n")
+	_, err := io.WriteString(h.out, oneLine(withoutPasswords(b.String()))+"\n")
 	return err
 }
 

@@ -52,6 +52,7 @@ type EnvRules struct {
 	Files        []FileSpec
 	Names        []string // nil, or the only names that --path may give
 	Require      []string // names that the command has to get
+	Parts        bool     // remember what values are made of, and what they hold
 }
 
 // Inherits reports whether --clean-env lets a variable through.
@@ -69,6 +70,8 @@ type Variable struct {
 	Whole  bool       // it came with its whole secret, by --path
 	File   *FileSpec  // handed over as a file; Value is what it holds
 	recipe vault.Text // what else decides about the value, when it is made of a text
+
+	parts []vault.Text // what the value was made of, and what it holds, as far as that came from Vault
 }
 
 // unused reports whether the child gets nothing of it. A file with a path is written even where an inherited variable won.
@@ -77,7 +80,7 @@ func (v *Variable) unused() bool { return v.Kept && (v.File == nil || v.File.Pat
 // Env is a finished environment.
 type Env struct {
 	Vars     []Variable // from Vault, sorted by name
-	Stripped []string   // names of inherited variables that were taken out because they hold credentials
+	Stripped []string   // names of inherited variables that were taken out, or changed, because they hold credentials
 	inherit  []string
 }
 
@@ -110,14 +113,6 @@ func (e *Env) Equal(o *Env) bool {
 
 // cleanNames are inherited with --clean-env. NOTIFY_SOCKET and its like belong to the process, not to the user's settings.
 var cleanNames = []string{"PATH", "HOME", "TERM", "TZ", "LANG", "NOTIFY_SOCKET", "JOURNAL_STREAM", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID", "WATCHDOG_PID", "WATCHDOG_USEC"}
-
-// credentialNames are taken out of what the child inherits. The BAO_ names are OpenBao's for the same.
-var credentialNames = []string{
-	"VAULT_TOKEN", "VAULT_HEADERS", "VAULT_SECRET_ID", "VAULT_ROLE_ID", "VAULT_WRAPPED_TOKEN",
-	"BAO_TOKEN", "BAO_HEADERS", "BAO_SECRET_ID", "BAO_ROLE_ID", "BAO_WRAPPED_TOKEN",
-	"VAULTEXEC_SECRET_ID", "VAULTEXEC_ROLE_ID", "VAULTEXEC_WRAPPED_SECRET_ID", "VAULTEXEC_WRAPPED_TOKEN", "VAULTEXEC_TOKEN",
-	"VAULTEXEC_PASSWORD", "VAULTEXEC_JWT", "VAULT_PASSWORD", "VAULT_JWT", "BAO_PASSWORD", "BAO_JWT",
-}
 
 // Kernel limits, from include/uapi/linux/binfmts.h and fs/exec.c: MAX_ARG_STRLEN is 32 pages, the byte at its end included.
 const maxArgStrlen = 32 * 4096
@@ -179,7 +174,7 @@ func (b *envBuilder) add(g fetched) {
 			continue
 		}
 		if text, ok := b.text(from, g.secret.Values[key]); ok {
-			b.put(Variable{Name: b.rules.Prefix + name, Value: vault.NewText(text), Origin: from, Whole: true})
+			b.put(Variable{Name: b.rules.Prefix + name, Value: vault.NewText(text), Origin: from, Whole: true, parts: b.leaves(g.secret.Values[key])})
 		} else {
 			b.broken = append(b.broken, b.rules.Prefix+name)
 		}
@@ -204,6 +199,17 @@ func (b *envBuilder) text(from string, v vault.Value) (string, bool) {
 		b.fail(fault.Value, from, "the value is null", "write a value, leave the key out with --exclude, or take null as empty with --null-as-empty")
 	}
 	return "", false
+}
+
+// maxParts bounds how many parts of values are masked.
+const maxParts = 20000
+
+// leaves are the parts of a value that is an object or a list, if the output is masked.
+func (b *envBuilder) leaves(v vault.Value) []vault.Text {
+	if !b.rules.Parts {
+		return nil
+	}
+	return v.Leaves(maxParts)
 }
 
 // put adds one variable, or the reason why it cannot be one.
@@ -285,6 +291,10 @@ func (b *envBuilder) finish(inherited []string) *Env {
 			index[v.File.Variable()] = i
 		}
 	}
+	if !b.rules.KeepToken {
+		inherited, e.Stripped = WithoutCredentials(inherited)
+		e.Stripped = slices.DeleteFunc(e.Stripped, func(name string) bool { return !b.rules.Inherits(name) })
+	}
 	seen := make(map[string]bool, len(inherited))
 	for _, kv := range inherited {
 		name, _, hasValue := strings.Cut(kv, "=")
@@ -295,10 +305,6 @@ func (b *envBuilder) finish(inherited []string) *Env {
 		if !b.rules.Inherits(name) {
 			continue
 		}
-		if slices.Contains(credentialNames, name) && !b.rules.KeepToken {
-			e.Stripped = append(e.Stripped, name)
-			continue
-		}
 		if i, ok := index[name]; ok && hasValue {
 			if !b.rules.KeepExisting {
 				continue
@@ -307,7 +313,6 @@ func (b *envBuilder) finish(inherited []string) *Env {
 		}
 		e.inherit = append(e.inherit, kv)
 	}
-	slices.Sort(e.Stripped)
 	return e
 }
 

@@ -118,6 +118,7 @@ func (b *envBuilder) putFile(v Variable, f *FileSpec) {
 			b.fail(fault.Value, v.Origin, "the value is not base64", fmt.Sprintf("write --file %s without :base64 to hand it over as it is", f.Name))
 			return
 		}
+		v.parts = append(v.parts, v.Value)
 		v.Value = content
 	}
 	v.File = f

@@ -3,7 +3,6 @@ package launcher
 import (
 	"runtime"
 	"runtime/debug"
-	"slices"
 	"strings"
 	"time"
 )
@@ -14,9 +13,10 @@ const connEnd = time.Second
 // forget lets go of every secret, once the command runs and nothing looks at Vault: no other child will be started. What is
 // left then are the credentials that vaultexec was given, in its copy of the environment.
 func (s *supervisor) forget() {
+	s.Session.Client.Secrets.Forget()
 	s.Session, s.runs, s.good, s.next = nil, edition{}, edition{}, nil
 	for i, kv := range s.Environ {
-		if name, _, _ := strings.Cut(kv, "="); slices.Contains(credentialNames, name) {
+		if name, value, _ := strings.Cut(kv, "="); IsCredential(name) || HasPassword(name, value) {
 			s.Environ[i] = ""
 		}
 	}

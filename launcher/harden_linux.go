@@ -53,17 +53,20 @@ func TakeEnviron() []string {
 	environ := os.Environ()
 	for i, kv := range environ {
 		name, value, _ := strings.Cut(kv, "=")
-		if !slices.Contains(credentialNames, name) {
+		if !IsCredential(name) && !HasPassword(name, value) {
 			continue
 		}
 		environ[i] = strings.Clone(kv)
 		os.Unsetenv(name)
+		if slices.Contains(proxyNames, name) { // which net/http asks for
+			os.Setenv(name, strings.Clone(value))
+		}
 		clear(unsafe.Slice(unsafe.StringData(value), len(value)))
 	}
 	for rest := environBlock(); len(rest) > 0; {
 		var kv []byte
 		kv, rest, _ = bytes.Cut(rest, []byte{0})
-		if name, value, _ := bytes.Cut(kv, []byte{'='}); slices.Contains(credentialNames, string(name)) {
+		if name, value, _ := bytes.Cut(kv, []byte{'='}); IsCredential(string(name)) || HasPassword(string(name), string(value)) {
 			clear(value)
 		}
 	}

@@ -103,13 +103,11 @@ func (s *supervisor) forkHook() error {
 
 // hookEnv is what vaultexec was started with, without credentials and without every name that Vault sets.
 func (s *supervisor) hookEnv() []string {
-	env := make([]string, 0, len(s.Environ)+3)
-	for _, kv := range s.Environ {
+	rest, _ := WithoutCredentials(s.Environ)
+	env := slices.DeleteFunc(rest, func(kv string) bool {
 		name, _, _ := strings.Cut(kv, "=")
-		if !s.fromVault(name) && !slices.Contains(credentialNames, name) {
-			env = append(env, kv)
-		}
-	}
+		return s.fromVault(name)
+	})
 	return append(env,
 		"VAULTEXEC_CHANGED_PATHS="+strings.Join(s.runs.states.paths(s.next.states), "\n"),
 		"VAULTEXEC_CHANGED_VERSIONS="+strings.Join(s.runs.states.changes(s.next.states), "\n"),

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/agenticverz/vaultexec/internal/fault"
+	"github.com/agenticverz/vaultexec/internal/mask"
 	"github.com/agenticverz/vaultexec/internal/vault"
 )
 
@@ -32,7 +33,7 @@ type outputs struct {
 	streams []*stream
 	fds     [3]int // the child's descriptors 0 to 2, as vaultexec has them
 
-	set    atomic.Pointer[maskSet]
+	set    atomic.Pointer[mask.Set]
 	env    *Env     // the last one whose values are masked
 	now    []string // values of the running child, also those that replaced others in its files
 	before []string // of the one before: something of it may be on its way, or live on in another session
@@ -52,7 +53,7 @@ func (l *launch) openOutputs() (*outputs, error) {
 		return nil, nil
 	}
 	o := &outputs{l: l, fds: [3]int{0, 1, 2}}
-	o.set.Store(newMaskSet(nil))
+	o.set.Store(mask.NewSet(nil, 0))
 	for _, fd := range []int{1, 2} {
 		if fd == 2 && sameFile(1, 2) {
 			o.fds[2] = o.fds[1]
@@ -87,7 +88,7 @@ func (l *launch) openOutputs() (*outputs, error) {
 		o.streams = append(o.streams, s)
 	}
 	for _, s := range o.streams {
-		s.mask = masker{least: l.Masking.Least, typed: s.typed}
+		s.mask = mask.Masker{Least: l.Masking.Least, Typed: s.typed}
 		s.requests, s.over = make(chan request, 8), make(chan struct{})
 		go s.run()
 	}
@@ -167,7 +168,7 @@ func (o *outputs) forgetBefore() {
 		}
 	}
 	o.before = nil
-	o.set.Store(newMaskSet(maskForms(o.now, o.l.Masking.Least)))
+	o.maskAll()
 }
 
 // add masks what the running child is given in addition.
@@ -177,16 +178,26 @@ func (o *outputs) add(env *Env) {
 	}
 	o.env = env
 	values, leftOut := maskedValues(env, o.l.Masking.Least)
-	for _, v := range values {
-		if !slices.Contains(o.now, v) {
+	known := make(map[string]bool, len(o.now))
+	for _, v := range o.now {
+		known[v] = true
+	}
+	for _, v := range append(values, o.credentials()...) {
+		if !known[v] {
+			known[v] = true
 			o.now = append(o.now, v)
 		}
 	}
-	o.set.Store(newMaskSet(maskForms(append(slices.Clone(o.before), o.now...), o.l.Masking.Least)))
+	o.maskAll()
 	if names := strings.Join(leftOut, ", "); names != o.told {
 		o.told = names
 		o.l.Log.Debug("not masked, too short or too common", "names", names)
 	}
+}
+
+// maskAll makes the set of all that is masked from now on.
+func (o *outputs) maskAll() {
+	o.set.Store(mask.NewSet(append(slices.Clone(o.before), o.now...), o.l.Masking.Least))
 }
 
 // resize passes the size of the window on where the child has another terminal, and reports whether it changed.
@@ -275,7 +286,7 @@ type stream struct {
 
 	busy atomic.Bool // something is read and not written
 
-	mask  masker
+	mask  mask.Masker
 	buf   []byte
 	text  []byte
 	lossy bool // a write failed, and it was said
@@ -303,7 +314,7 @@ func (s *stream) run() {
 			return
 		}
 		wait := -1
-		if s.mask.holds() {
+		if s.mask.Holds() {
 			wait = int(idleTime / time.Millisecond)
 		}
 		fds := []unix.PollFd{{Fd: int32(s.in), Events: unix.POLLIN}, {Fd: int32(s.out)}, {Fd: int32(s.wake), Events: unix.POLLIN}}
@@ -355,14 +366,14 @@ func (s *stream) copy(limit int) bool {
 		}
 		s.busy.Store(true)
 		n, err := unix.Read(s.in, b)
-		s.busy.Store(n > 0 || s.mask.holds())
+		s.busy.Store(n > 0 || s.mask.Holds())
 		switch {
 		case n > 0:
 			if limit > 0 {
 				limit -= n
 			}
-			s.mask.set = s.outputs.set.Load()
-			s.text = s.mask.write(s.text[:0], b[:n])
+			s.mask.Set = s.outputs.set.Load()
+			s.text = s.mask.Write(s.text[:0], b[:n])
 			if !s.write(s.text) {
 				return false
 			}
@@ -381,11 +392,11 @@ func (s *stream) copy(limit int) bool {
 }
 
 func (s *stream) flush() bool {
-	defer func() { s.busy.Store(len(s.mask.held) > 0) }()
-	if s.mask.set = s.outputs.set.Load(); !s.mask.holds() {
+	defer func() { s.busy.Store(s.mask.Held()) }()
+	if s.mask.Set = s.outputs.set.Load(); !s.mask.Holds() {
 		return true
 	}
-	s.text = s.mask.flush(s.text[:0])
+	s.text = s.mask.Flush(s.text[:0])
 	return s.write(s.text)
 }
 

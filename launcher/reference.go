@@ -214,14 +214,21 @@ type made struct {
 	origins []string
 	recipe  strings.Builder // what else decides about the value
 	broken  bool            // a piece is missing
+	parts   []vault.Text
 }
 
 // piece adds one key of a secret to the value that is being made, and the value to the environment when it is complete.
 func (b *envBuilder) piece(g fetched) {
 	m, src := &b.made, g.source
 	text, ok := b.key(g)
+	if b.rules.Parts && g.secret != nil {
+		m.parts = append(m.parts, vault.NewText(text))
+		m.parts = append(m.parts, b.leaves(g.secret.Values[src.Key])...)
+	}
 	for _, f := range src.Filters {
-		text = filters[f](text)
+		if text = filters[f](text); b.rules.Parts {
+			m.parts = append(m.parts, vault.NewText(text))
+		}
 	}
 	m.broken = m.broken || !ok
 	before, after := src.Before.Reveal(), src.After.Reveal()
@@ -240,7 +247,7 @@ func (b *envBuilder) piece(g fetched) {
 	if m.broken {
 		b.broken = append(b.broken, src.Name)
 	} else {
-		b.put(Variable{Name: src.Name, Value: vault.NewText(m.text.String()), Origin: strings.Join(m.origins, ", "), recipe: vault.NewText(m.recipe.String())})
+		b.put(Variable{Name: src.Name, Value: vault.NewText(m.text.String()), Origin: strings.Join(m.origins, ", "), recipe: vault.NewText(m.recipe.String()), parts: m.parts})
 	}
 	b.made = made{}
 }

@@ -202,7 +202,7 @@ func (c *Client) understand(r request, resp *http.Response, body []byte) (*Answe
 func (c *Client) judge(r request, a *Answer, resp *http.Response) error {
 	e := &fault.Error{What: r.what, RetryAfter: retryAfter(resp)}
 	if r.login && cannotCheck(a) {
-		e.Kind, e.Why, e.Hint = fault.Away, "Vault cannot check the login now: "+r.serverWords(a.Errors), "Vault itself must reach what the method asks: the JWT's issuer, the directory or the cluster's API"
+		e.Kind, e.Why, e.Hint = fault.Away, "Vault cannot check the login now: "+r.serverWords(c.Secrets, a.Errors), "Vault itself must reach what the method asks: the JWT's issuer, the directory or the cluster's API"
 		return e
 	}
 	tables := [][]rule{answers}
@@ -223,7 +223,7 @@ func (c *Client) judge(r request, a *Answer, resp *http.Response) error {
 	}
 	if e.Why == "" {
 		e.Why = fmt.Sprintf("HTTP %d", a.Status)
-		if words := r.serverWords(a.Errors); words != "" {
+		if words := r.serverWords(c.Secrets, a.Errors); words != "" {
 			e.Why = words
 		}
 	}
@@ -254,15 +254,10 @@ func notVaults(what, detail string) *fault.Error {
 	return &fault.Error{Kind: fault.Away, What: what, Why: why, Hint: "something else answers at this address, such as a proxy whose Vault is away: check --address"}
 }
 
-// serverWords joins the errors of Vault's own JSON into one line, without what the request carried: whatever answers may quote
-// what it was asked with.
-func (r request) serverWords(errs []string) string {
-	words := strings.Join(errs, "; ")
-	for _, s := range r.secrets() {
-		words = strings.ReplaceAll(words, s, Hidden)
-		quoted, _ := json.Marshal(s)
-		words = strings.ReplaceAll(words, string(quoted[1:len(quoted)-1]), Hidden)
-	}
+// serverWords joins the errors of Vault's own JSON into one line, without what the request carried, and what else is secret:
+// whatever answers may quote what it was asked with.
+func (r request) serverWords(known *Secrets, errs []string) string {
+	words := known.Clean(strings.Join(errs, "; "), r.secrets())
 	return shortened(strings.Join(strings.Fields(words), " "), maxWord)
 }
 
@@ -271,7 +266,7 @@ func (r request) serverWords(errs []string) string {
 func (r request) secrets() []string {
 	var list []string
 	add := func(s string) {
-		if len(s) >= 4 {
+		if len(s) >= leastSecret {
 			list = append(list, s)
 		}
 	}

@@ -393,6 +393,7 @@ func (l *authenticator) unwrapSecretID(ctx context.Context, w Text) (Text, error
 	if a.Data.into(&d) != nil || d.SecretID.Empty() {
 		return Text{}, &fault.Error{Kind: fault.Refused, What: l.what(), Why: "the wrapping token held no secret id", Hint: "make it with `vault write -wrap-ttl=5m -f auth/" + l.mount() + "/role/" + orNAME(l.conf.Role) + "/secret-id`"}
 	}
+	l.client.Secrets.Add(d.SecretID)
 	l.unwrapped.by, l.unwrapped.secretID = w, d.SecretID
 	return l.unwrapped.secretID, nil
 }

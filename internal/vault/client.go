@@ -45,6 +45,7 @@ type Config struct {
 	Headers       Text          // JSON object of additional headers
 	Timeout       time.Duration // of one request, connecting included; 0 means 10 s
 	UserAgent     string
+	Secrets       *Secrets             // what is secret in this run; it is added to
 	Skipped       func(files []string) // told of files in CAPath that hold no certificate; may be nil
 
 	// TestOnlyDial connects in place of the network.
@@ -71,7 +72,8 @@ func (cfg Config) looksUp(u *url.URL) bool { return cfg.SRVLookup && u.Port() ==
 
 // Client is a connection to one Vault. It is safe for use by several goroutines.
 type Client struct {
-	Clock *clock.Clock // by which tokens and leases end
+	Clock   *clock.Clock // by which tokens and leases end
+	Secrets *Secrets     // what no text may hold
 
 	api     *api.Client
 	bare    *api.Client // the same without the namespace
@@ -162,7 +164,14 @@ func New(cfg Config) (*Client, error) {
 	}
 	ways := newPools(transport, u.Scheme == "https")
 	httpClient.Transport = ways
-	c := &Client{Clock: clock.Machine, api: client, bare: client.WithNamespace(""), pools: ways, files: files, url: u, proxyFrom: cfg.ProxyFrom, unverified: cfg.SkipVerify, lookup: cfg.looksUp(u), timeout: cfg.Timeout, agent: cfg.Agent}
+	secrets := cfg.Secrets
+	if secrets == nil {
+		secrets = &Secrets{}
+	}
+	secrets.AddAddress(cfg.Address)
+	secrets.AddAddress(cfg.ProxyAddress.Reveal())
+	secrets.AddHeaders(cfg.Headers.Reveal())
+	c := &Client{Clock: clock.Machine, Secrets: secrets, api: client, bare: client.WithNamespace(""), pools: ways, files: files, url: u, proxyFrom: cfg.ProxyFrom, unverified: cfg.SkipVerify, lookup: cfg.looksUp(u), timeout: cfg.Timeout, agent: cfg.Agent}
 	if cfg.TestOnlyClock != nil {
 		c.Clock = cfg.TestOnlyClock
 	}
@@ -293,6 +302,7 @@ func (c *Client) Agent() bool { return c.agent }
 
 // SetToken sets the token for all requests from now on.
 func (c *Client) SetToken(t Text) {
+	c.Secrets.Add(t)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.token.Equal(t) {

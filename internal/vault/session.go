@@ -47,6 +47,9 @@ func refusalDelay(n int) time.Duration {
 
 // NewSession makes a session that logs in as conf says.
 func NewSession(c *Client, conf LoginConfig) *Session {
+	for _, source := range []*Source{&conf.Token, &conf.WrappedToken, &conf.RoleID, &conf.SecretID, &conf.WrappedSecretID, &conf.JWT, &conf.Password} {
+		*source = c.Secrets.noted(*source)
+	}
 	s := &Session{Client: c, conf: conf, logins: make(chan struct{}, 1), changed: make(chan struct{})}
 	handedIn := conf.Method == AuthToken && conf.WrappedToken == nil
 	if !handedIn && conf.Method != AuthAgent {

@@ -95,7 +95,7 @@ func (c *Client) unsealing(ctx context.Context, r request) (SealStatus, error) {
 	if a.Status < 300 {
 		return sealStatus(r, a)
 	}
-	words := r.serverWords(a.Errors)
+	words := r.serverWords(c.Secrets, a.Errors)
 	e := &fault.Error{Kind: fault.Away, What: r.what, Why: words}
 	switch {
 	case a.Status == http.StatusBadRequest && strings.Contains(words, "not initialized"):

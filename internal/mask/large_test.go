@@ -1,8 +1,9 @@
-package launcher
+package mask
 
 import (
 	"bytes"
 	"encoding/base64"
+	"encoding/json"
 	"math/rand/v2"
 	"runtime"
 	"strings"
@@ -33,17 +34,17 @@ func TestMaskLargeValues(t *testing.T) {
 		v := randomText(r, 9<<10, width)
 		code := base64.StdEncoding.EncodeToString([]byte(v))
 		set := setOf(v)
-		for name, form := range map[string]string{"text": v, "JSON": strings.Trim(toJSON(v), `"`), "base64": code,
+		for name, form := range map[string]string{"text": v, "JSON": jsonOf(v), "base64": code,
 			"base64 of 76": strings.Join(folded(code, 76), "\n"), "base64 of 64": strings.Join(folded(code, 64), "\n"), "lines of a terminal": strings.ReplaceAll(v, "\n", "\r\n")} {
 			text := "before\n" + form + "\nbehind\n"
-			m := masker{set: set, least: leastMasked}
+			m := Masker{Set: set, Least: leastMasked}
 			var got []byte
 			for rest := []byte(text); len(rest) > 0; {
 				n := min(1+r.IntN(5000), len(rest))
-				got = m.write(got, rest[:n])
+				got = m.Write(got, rest[:n])
 				rest = rest[n:]
 			}
-			got = m.flush(got)
+			got = m.Flush(got)
 			if !bytes.HasPrefix(got, []byte("before\n")) || !bytes.HasSuffix(got, []byte("\nbehind\n")) {
 				t.Fatalf("width %d, %s: the text around it is not shown", width, name)
 			}
@@ -68,14 +69,11 @@ func TestMaskLargeMemory(t *testing.T) { // not parallel: others allocate, too
 		var before, made, kept runtime.MemStats
 		runtime.GC()
 		runtime.ReadMemStats(&before)
-		forms := maskForms([]string{v}, leastMasked)
-		set := newMaskSet(forms)
+		set := setOf(v)
 		runtime.ReadMemStats(&made)
-		forms = nil
 		runtime.GC()
 		runtime.ReadMemStats(&kept)
 		runtime.KeepAlive(set)
-		runtime.KeepAlive(forms)
 		const mb = 1 << 20
 		if n := (made.TotalAlloc - before.TotalAlloc) / mb; n > 120 && width < 1<<20 {
 			t.Errorf("width %d: %d MB are allocated", width, n)
@@ -84,4 +82,10 @@ func TestMaskLargeMemory(t *testing.T) { // not parallel: others allocate, too
 			t.Errorf("width %d: %d MB are kept", width, n)
 		}
 	}
+}
+
+// jsonOf is what stands between the quotes of a JSON string.
+func jsonOf(v string) string {
+	b, _ := json.Marshal(v)
+	return string(b[1 : len(b)-1])
 }

@@ -1,0 +1,163 @@
+package vault
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/agenticverz/vaultexec/internal/mask"
+)
+
+// Secrets is the one list of what is secret in a run beside the secrets that are read: tokens, secret ids, passwords and the like
+// that were used or given, headers, and passwords in addresses. Nothing takes anything out of it but Forget. It is safe for use
+// by several goroutines, and nil is an empty list.
+type Secrets struct {
+	mu   sync.Mutex
+	list []Text
+}
+
+// leastSecret is from how many bytes on a secret can be told from other words.
+const leastSecret = 4
+
+// Add adds secrets to the list.
+func (s *Secrets) Add(list ...Text) {
+	if s == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, t := range list {
+		if len(t.Reveal()) >= leastSecret && !slices.ContainsFunc(s.list, func(o Text) bool { return o.Equal(t) }) {
+			s.list = append(s.list, t)
+		}
+	}
+}
+
+// AddAddress adds the user and the password of an address. A user alone is a token; beside a password it is a name.
+func (s *Secrets) AddAddress(address string) {
+	u, err := url.Parse(address)
+	if err != nil || u.User == nil {
+		return
+	}
+	if password, given := u.User.Password(); given && password != "" {
+		s.Add(NewText(password))
+		if !LooksSecret(u.User.Username()) {
+			return
+		}
+	}
+	s.Add(NewText(u.User.Username()))
+}
+
+// AddHeaders adds the values of VAULT_HEADERS, also without the scheme before them, and the password of basic authentication.
+func (s *Secrets) AddHeaders(text string) {
+	var headers map[string]string
+	if json.Unmarshal([]byte(text), &headers) != nil {
+		return
+	}
+	for _, value := range headers {
+		s.Add(NewText(value))
+		scheme, rest, _ := strings.Cut(value, " ")
+		s.Add(NewText(rest))
+		if strings.EqualFold(scheme, "Basic") {
+			if plain, err := base64.StdEncoding.DecodeString(rest); err == nil {
+				_, password, _ := strings.Cut(string(plain), ":")
+				s.Add(NewText(password))
+			}
+		}
+	}
+}
+
+// All returns what is in the list.
+func (s *Secrets) All() []Text {
+	if s == nil {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.list)
+}
+
+// Forget empties the list.
+func (s *Secrets) Forget() {
+	if s == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	clear(s.list)
+	s.list = nil
+}
+
+// Clean takes the secrets, and others that the caller knows of, out of somebody's words, however they are written there.
+func (s *Secrets) Clean(words string, more []string) string {
+	values := more
+	for _, t := range s.All() {
+		values = append(values, t.Reveal())
+	}
+	if len(values) == 0 || words == "" {
+		return words
+	}
+	return mask.NewSet(values, leastSecret).Clean(words)
+}
+
+// noted makes a source that adds what it gives to the list.
+func (s *Secrets) noted(source Source) Source {
+	if source == nil {
+		return nil
+	}
+	return func(ctx context.Context) (Text, error) {
+		t, err := source(ctx)
+		if err == nil {
+			s.Add(t)
+		}
+		return t, err
+	}
+}
+
+// Leaves are the texts and numbers in a value that is an object or a list, or a text that holds one, down to the given number
+// of them. A program that reads a field of the value has such a part.
+func (v Value) Leaves(most int) []Text {
+	var list []Text
+	var nested func(raw []byte, depth int)
+	nested = func(raw []byte, depth int) {
+		dec := json.NewDecoder(strings.NewReader(string(raw)))
+		dec.UseNumber()
+		type level struct{ object, value bool }
+		levels := []level{{}}
+		for len(list) < most {
+			tok, err := dec.Token()
+			if err != nil {
+				return
+			}
+			at := &levels[len(levels)-1]
+			isKey := at.object && !at.value
+			at.value = isKey
+			switch tok := tok.(type) {
+			case json.Delim:
+				if tok == '{' || tok == '[' {
+					levels = append(levels, level{object: tok == '{'})
+				} else {
+					levels = levels[:len(levels)-1]
+				}
+			case json.Number:
+				list = append(list, NewText(tok.String()))
+			case string:
+				if isKey {
+					continue
+				}
+				if len(levels) > 1 || depth > 0 { // or it is the value itself
+					list = append(list, NewText(tok))
+				}
+				if t := strings.TrimSpace(tok); depth < 2 && (strings.HasPrefix(t, "{") || strings.HasPrefix(t, "[")) && json.Valid([]byte(t)) {
+					nested([]byte(t), depth+1)
+				}
+			}
+		}
+	}
+	nested(v.raw(), 0)
+	return list
+}

@@ -1,0 +1,77 @@
+package launcher
+
+import (
+	"net/url"
+	"slices"
+	"strings"
+)
+
+// credentialNames are taken out of what others inherit. The BAO_ names are OpenBao's for the same.
+var credentialNames = []string{
+	"VAULT_TOKEN", "VAULT_HEADERS", "VAULT_SECRET_ID", "VAULT_ROLE_ID", "VAULT_WRAPPED_TOKEN",
+	"BAO_TOKEN", "BAO_HEADERS", "BAO_SECRET_ID", "BAO_ROLE_ID", "BAO_WRAPPED_TOKEN",
+	"VAULTEXEC_SECRET_ID", "VAULTEXEC_ROLE_ID", "VAULTEXEC_WRAPPED_SECRET_ID", "VAULTEXEC_WRAPPED_TOKEN", "VAULTEXEC_TOKEN",
+	"VAULTEXEC_PASSWORD", "VAULTEXEC_JWT", "VAULT_PASSWORD", "VAULT_JWT", "BAO_PASSWORD", "BAO_JWT",
+}
+
+// IsCredential reports whether a variable holds a credential for Vault itself.
+func IsCredential(name string) bool { return slices.Contains(credentialNames, name) }
+
+// proxyNames are the variables by which programs find their proxies. The command may need the password that is in one, too.
+var proxyNames = []string{"HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"}
+
+// HasPassword reports whether a variable is an address with a user or a password in it: of Vault or of a proxy.
+func HasPassword(name, value string) bool {
+	if !strings.Contains(value, "@") || !isSteering(name) && !slices.Contains(proxyNames, name) {
+		return false
+	}
+	u, err := url.Parse(value)
+	return err == nil && u.User != nil && u.Host != ""
+}
+
+// isSteering reports whether a variable is one of vaultexec's or Vault's own.
+func isSteering(name string) bool {
+	return strings.HasPrefix(name, "VAULT_") || strings.HasPrefix(name, "BAO_") || strings.HasPrefix(name, "VAULTEXEC_")
+}
+
+// withoutUser is an address without its user and its password.
+func withoutUser(address string) string {
+	u, err := url.Parse(address)
+	if err != nil {
+		return ""
+	}
+	u.User = nil
+	return u.String()
+}
+
+// leastCopied is from how many bytes on a variable that is equal to a credential is a copy of it and no coincidence.
+const leastCopied = 16
+
+// WithoutCredentials is an environment for a program that has no business with Vault: without the variables that hold a
+// credential for it, without others that hold the same, and with addresses of Vault and of its proxies that lack the user and
+// the password. (A password may well be another program's, too, and so may be a proxy; they stay.) It returns the names of
+// what was taken out or changed.
+func WithoutCredentials(environ []string) (rest, stripped []string) {
+	copied := map[string]bool{}
+	for _, kv := range environ {
+		name, value, _ := strings.Cut(kv, "=")
+		if IsCredential(name) && len(value) >= leastCopied && !strings.HasSuffix(name, "_PASSWORD") {
+			copied[value] = true
+		}
+	}
+	rest = make([]string, 0, len(environ))
+	for _, kv := range environ {
+		name, value, _ := strings.Cut(kv, "=")
+		switch {
+		case IsCredential(name), copied[value]:
+			stripped = append(stripped, name)
+			continue
+		case isSteering(name) && HasPassword(name, value):
+			stripped = append(stripped, name)
+			kv = name + "=" + withoutUser(value)
+		}
+		rest = append(rest, kv)
+	}
+	slices.Sort(stripped)
+	return rest, slices.Compact(stripped)
+}
