@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/agenticverz/vaultexec/internal/fault"
+	"github.com/agenticverz/vaultexec/internal/trust"
 	"github.com/agenticverz/vaultexec/internal/vault"
 	"github.com/agenticverz/vaultexec/launcher"
 )
@@ -143,8 +145,8 @@ func names(s *settings) []string {
 		parts := strings.Split(v.text, ",")
 		if strings.ContainsAny(v.text, "/.") {
 			var err error
-			if parts, err = namesOf(v.text); err != nil {
-				s.bad(v, vault.Errno(err), "name a file that has one variable name in a line, or write the names themselves: --names API_KEY,DB_PASSWORD")
+			if parts, err = namesOf(v.text, s.owners()); err != nil {
+				s.bad(v, vault.Errno(err), trust.Cure(err, "name a file that has one variable name in a line, or write the names themselves: --names API_KEY,DB_PASSWORD"))
 				continue
 			}
 		}
@@ -166,8 +168,13 @@ func names(s *settings) []string {
 const maxNames = 1 << 20
 
 // namesOf reads a file of names, one in a line. What follows a # is a comment.
-func namesOf(file string) ([]string, error) {
-	b, err := readUpTo(file, maxNames+1)
+func namesOf(file string, allow []int) ([]string, error) {
+	f, err := trust.Open(file, allow)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }()
+	b, err := io.ReadAll(io.LimitReader(f, maxNames+1))
 	if err != nil {
 		return nil, err
 	}

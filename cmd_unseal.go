@@ -4,10 +4,10 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
 	"sync"
 
 	"github.com/agenticverz/vaultexec/internal/fault"
+	"github.com/agenticverz/vaultexec/internal/trust"
 	"github.com/agenticverz/vaultexec/internal/vault"
 )
 
@@ -57,7 +57,7 @@ func (a *app) unseal(ctx context.Context, s *settings, _ []string) error {
 	switch file := s.one("keys-file"); {
 	case file.text != "":
 		var err error
-		if shares, err = readKeysFile(file.from, file.text); err != nil {
+		if shares, err = readKeysFile(file.from, file.text, s.owners()); err != nil {
 			return err
 		}
 	case isTerminal(a.terminal.in):
@@ -163,12 +163,12 @@ func (a *app) unsealClients(s *settings) []*vault.Client {
 	return clients
 }
 
-// readKeysFile refuses a file that others can read: whoever has the shares has everything.
-func readKeysFile(option, path string) ([]vault.Share, error) {
+// readKeysFile refuses a file that others can read: whoever has the shares has everything. So it does one that others can change.
+func readKeysFile(option, path string, allow []int) ([]vault.Share, error) {
 	e := &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot read %s %q", option, path), Hint: fileHint}
-	f, err := os.Open(path)
+	f, err := trust.Open(path, allow)
 	if err != nil {
-		e.Why = vault.Errno(err)
+		e.Why, e.Hint = vault.Errno(err), trust.Cure(err, e.Hint)
 		return nil, e
 	}
 	defer func() { _ = f.Close() }()

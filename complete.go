@@ -289,7 +289,7 @@ func (c *completer) client(ctx context.Context) (*vault.Client, *settings) {
 	if session == nil || session.Own() || session.Client.Exposed() != "" && !s.bool("allow-http") {
 		return nil, s
 	}
-	if session.Method() == vault.AuthToken && !c.app.inputs(s).token.given() && vault.HasTokenHelper(c.app.getenv("HOME"), c.app.getenv("VAULT_CONFIG_PATH")) {
+	if session.Method() == vault.AuthToken && !c.app.inputs(s).token.given() && vault.HasTokenHelper(c.app.getenv("HOME"), c.app.getenv("VAULT_CONFIG_PATH"), s.owners()...) {
 		return nil, s
 	}
 	session.LeaveWrapped()

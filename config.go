@@ -16,6 +16,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/agenticverz/vaultexec/internal/fault"
+	"github.com/agenticverz/vaultexec/internal/trust"
 	"github.com/agenticverz/vaultexec/internal/vault"
 )
 
@@ -56,7 +57,7 @@ func (s *settings) configure() (warnings []string, err error) {
 	case file.from == "":
 		return nil, nil
 	}
-	src, warnings, err := readConfig(file.from, file.text)
+	src, warnings, err := readConfig(file.from, file.text, s.owners())
 	if err != nil {
 		return nil, err
 	}
@@ -96,12 +97,12 @@ func sortedNames[V any](m map[string]V) []string {
 	return names
 }
 
-// readConfig reads the file and looks at who else could have written it.
-func readConfig(from, name string) (src []byte, warnings []string, err error) {
+// readConfig reads the file, unless somebody else could have written it: who can has the token sent to a server of theirs.
+func readConfig(from, name string, allow []int) (src []byte, warnings []string, err error) {
 	what := fmt.Sprintf("cannot read %s %q", from, name)
-	f, err := os.Open(name)
+	f, err := trust.Open(name, allow)
 	if err != nil {
-		return nil, nil, &fault.Error{Kind: fault.Usage, What: what, Why: vault.Errno(err), Hint: "name a YAML file of options that can be read"}
+		return nil, nil, &fault.Error{Kind: fault.Usage, What: what, Why: vault.Errno(err), Hint: trust.Cure(err, "name a YAML file of options that can be read"), Err: err}
 	}
 	defer func() { _ = f.Close() }()
 	info, err := f.Stat()
@@ -118,26 +119,14 @@ func readConfig(from, name string) (src []byte, warnings []string, err error) {
 		return nil, nil, &fault.Error{Kind: fault.Usage, What: what, Why: fmt.Sprintf("it is larger than %d KiB", maxConfig>>10), Hint: "name a YAML file of options; vaultexec help run lists them"}
 	}
 	if info.Mode().IsRegular() {
-		warnings = distrust(name, src, info)
+		warnings = exposed(name, src, info)
 	}
 	return src, warnings, nil
 }
 
-// distrust says what is wrong with the permissions of a configuration file. Whoever may write it can have the token sent to a
-// server of theirs; a token in it should be for nobody else to read. A group of its owner's alone, which has the owner's number
-// by custom, is the owner; and root is used to files of others, such as those that a container is given.
-func distrust(name string, src []byte, info os.FileInfo) (warnings []string) {
-	mode, uid := info.Mode().Perm(), os.Geteuid()
-	owner, private := uid, true
-	if st, ok := info.Sys().(*syscall.Stat_t); ok {
-		owner, private = int(st.Uid), st.Uid == st.Gid
-	}
-	switch {
-	case mode&0o002 != 0 || mode&0o020 != 0 && !private:
-		warnings = append(warnings, fmt.Sprintf("others may write %q (mode %04o), and have the token sent to a server of theirs: chmod go-w", name, mode))
-	case owner != uid && owner != 0 && uid != 0:
-		warnings = append(warnings, fmt.Sprintf("%q belongs to somebody else (user %d), who can have the token sent to a server of theirs", name, owner))
-	}
+// exposed says that a token in a configuration file can be read by others.
+func exposed(name string, src []byte, info os.FileInfo) (warnings []string) {
+	mode := info.Mode().Perm()
 	if line := vault.TokenLine(src); line > 0 && mode&0o077 != 0 {
 		warnings = append(warnings, fmt.Sprintf("%s:%d holds what looks like a token, and others may read it (mode %04o): take it out, or chmod 600", name, line, mode))
 	}

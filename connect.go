@@ -22,7 +22,7 @@ func (a *app) connection(s *settings, address string) vault.Config {
 		Secrets: a.secrets, Address: address, Namespace: s.str("namespace"),
 		CACert: s.str("ca-cert"), CACertBytes: firstOf(a.getenv, vaultVar("CACERT_BYTES")), CAPath: s.str("ca-path"),
 		ClientCert: s.str("client-cert"), ClientKey: s.str("client-key"), TLSServerName: s.str("tls-server-name"),
-		SkipVerify: s.bool("tls-skip-verify"), Headers: vault.NewText(firstOf(a.getenv, vaultVar("HEADERS"))),
+		AllowOwner: s.owners(), SkipVerify: s.bool("tls-skip-verify"), Headers: vault.NewText(firstOf(a.getenv, vaultVar("HEADERS"))),
 		SRVLookup:    firstOf(a.getenv, vaultVar("SRV_LOOKUP")) == "true" || firstOf(a.getenv, vaultVar("SRV_LOOKUP")) == "1",
 		ProxyAddress: vault.NewText(proxy), ProxyFrom: from,
 		Skipped: func(files []string) {

@@ -101,6 +101,10 @@ vaultexec --auth ldap --path app -- true
 vaultexec --auth ldap --username ada/x --password-file p --path app -- true
 vaultexec --auth ldap --username ada --path app -- true
 vaultexec --token-file missing --path app -- true
+vaultexec --token-file open-token --path app -- true
+vaultexec --token-file open/token --path app -- true
+vaultexec --config open-token --path app -- true
+vaultexec --allow-owner nobody-of-that-name --path app -- true
 vaultexec --token-file empty --path app -- true
 vaultexec --token-file two-words --path app -- true
 vaultexec --token-file large --path app -- true
@@ -339,13 +343,22 @@ path "transit/*" { capabilities = ["read", "list"] }`)}})
 		"latin1": {"\xe4", 0o600}, "nul": {"a\x00b", 0o600}, "large-value": {strings.Repeat("x", 2<<20), 0o600},
 		"not-hcl": {"token_helper = = x", 0o600}, "helper-relative": {`token_helper = "helper"`, 0o600}, "helper-missing": {`token_helper = "/nowhere/helper"`, 0o600},
 		"helper-fails": {`token_helper = "DIR/fails"`, 0o600}, "helper-killed": {`token_helper = "DIR/killed"`, 0o600}, "helper-silent": {`token_helper = "DIR/silent"`, 0o600},
-		"fails": {"#!/bin/sh\nexit 3\n", 0o700}, "killed": {"#!/bin/sh\nkill -KILL $$\n", 0o700}, "silent": {"#!/bin/sh\n", 0o700},
+		"open-token": {"x", 0o600}, "fails": {"#!/bin/sh\nexit 3\n", 0o700}, "killed": {"#!/bin/sh\nkill -KILL $$\n", 0o700}, "silent": {"#!/bin/sh\n", 0o700},
 		"no-shebang": {"echo\n", 0o700}, "no-interpreter": {"#!/nowhere/sh\n", 0o700}, "dos-script": {"#!/bin/sh\r\n", 0o700}, "interpreter-denied": {"#!DIR/empty\n", 0o700},
 		"dotenv": {"KEY=2\n", 0o600}, "dotenv-bad": {"KEY='x\n", 0o600}, "open-keys": {"x", 0o644}, "keys-none": {"\n", 0o600}, "keys-bad": {"!!!\n", 0o600},
 		"keys-json": {`{"unseal_keys_b64":["!"]}`, 0o600}, "keys-recovery": {`{"recovery_keys_b64":["` + strings.Repeat("A", 43) + `="]}`, 0o600},
 		"keys-brace": {"{", 0o600}, "config": {"mount: agenticverz\nprofiles: {dev: {}}\n", 0o600}, "config-bad": {"mont: x\ntoken: y\nwait: [1]\n", 0o600}, "two": {"A=1\nB=2\n", 0o600}, "huge": {strings.Repeat("x", 5<<20), 0o600},
 	} {
 		write(t, filepath.Join(r.dir, name), strings.ReplaceAll(f.text, "DIR", r.dir), f.mode)
+	}
+	if err := os.Mkdir(filepath.Join(r.dir, "open"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(r.dir, "open", "token"), "x", 0o600)
+	for name, mode := range map[string]os.FileMode{"open": 0o777, "open-token": 0o602} { // whatever the umask is
+		if err := os.Chmod(filepath.Join(r.dir, name), mode); err != nil {
+			t.Fatal(err)
+		}
 	}
 	r.env = []string{"PATH=" + filepath.Dir(vaulttest.BuildStatic(t, ".")) + ":" + os.Getenv("PATH"), "HOME=" + r.dir, "GORACE=" + vaulttest.Gorace, "VAULT_ADDR=" + r.proxy.Addr,
 		"VAULT_TOKEN=" + token, "DENIED_TOKEN=" + denied, "VAULTEXEC_MOUNT=agenticverz", "VAULTEXEC_WAIT=0", "LC_ALL=C"}

@@ -83,6 +83,15 @@ variables above are taken out of the command's environment. Files are read again
 at every login, so that they may be rotated. Of a wrapping token it is checked
 where it was made (auth/MOUNT/role/ROLE/secret-id) before it is used, once.
 
+Who may write such a file, a CA or the file of --config chooses where the token
+goes. They are refused unless they, and all folders on the way to them, belong to
+root or to vaultexec's own user, and nobody else may write them (a group with the
+number of the owner may). In a sticky folder, as /tmp is, only the owners count.
+What Kubernetes, systemd, docker and podman hand in passes, and so does what was
+handed over open (/dev/stdin, a pipe). --allow-owner USER takes that user's, too:
+a sidecar's that writes the token. In a container a file of the host's user is
+taken when it is mounted read-only.
+
 A file may hold the JSON that Vault's CLI (-format=json) or Agent writes. With
 --token-file a wrapping token in it is unwrapped, an Agent's sink with wrap_ttl
 as well; such a token is never revoked.

@@ -29,6 +29,7 @@ type credential struct {
 	from   string // "--jwt-file", "VAULTEXEC_JWT_FILE", "VAULTEXEC_JWT"; "" when it was not given
 	source source
 	file   string
+	allow  []int      // whose files count as one's own
 	text   vault.Text // from a variable
 }
 
@@ -39,7 +40,7 @@ func (c credential) given() bool { return c.from != "" }
 func (a *app) credential(s *settings, fileOption string, vars []string) credential {
 	file := s.one(fileOption)
 	if file.source == fromOption {
-		return credential{from: file.from, source: file.source, file: file.text}
+		return credential{from: file.from, source: file.source, file: file.text, allow: s.owners()}
 	}
 	for _, name := range vars {
 		if v := a.getenv(name); v != "" {
@@ -47,7 +48,7 @@ func (a *app) credential(s *settings, fileOption string, vars []string) credenti
 		}
 	}
 	if file.from != "" {
-		return credential{from: file.from, source: file.source, file: file.text}
+		return credential{from: file.from, source: file.source, file: file.text, allow: s.owners()}
 	}
 	return credential{}
 }
@@ -56,7 +57,7 @@ func (a *app) credential(s *settings, fileOption string, vars []string) credenti
 func (c credential) read() vault.Source {
 	switch {
 	case c.file != "":
-		return vault.FileSource(c.from, c.file)
+		return vault.FileSource(c.from, c.file, c.allow...)
 	case !c.text.Empty():
 		return vault.TextSource(c.from, c.text.Reveal())
 	}
@@ -150,7 +151,7 @@ func (a *app) loginConfig(s *settings, throughAgent bool) vault.LoginConfig {
 	case vault.AuthKubernetes, vault.AuthJWT:
 		conf.JWT = in.jwt.read()
 		if conf.JWT == nil && conf.Method == vault.AuthKubernetes {
-			conf.JWT = vault.FileSource("the service account's token", vault.KubernetesJWTFile)
+			conf.JWT = vault.FileSource("the service account's token", vault.KubernetesJWTFile, s.owners()...)
 		}
 		if conf.JWT == nil {
 			s.lacks(conf.Method, "a JWT", "name its file with --jwt-file, or set VAULTEXEC_JWT; "+vault.StrippedHint)
@@ -241,8 +242,9 @@ func (a *app) tokenLogin(s *settings, in inputs, conf *vault.LoginConfig) {
 	case in.wrappedToken.given():
 		conf.WrappedToken = in.wrappedToken.readWrapped()
 	default:
+		allow := s.owners()
 		conf.Token = func(ctx context.Context) (vault.Text, error) {
-			return vault.StoredToken(ctx, a.getenv("HOME"), a.getenv("VAULT_CONFIG_PATH"), helperEnviron(a.environ))
+			return vault.StoredToken(ctx, a.getenv("HOME"), a.getenv("VAULT_CONFIG_PATH"), helperEnviron(a.environ), allow...)
 		}
 	}
 }
@@ -256,7 +258,7 @@ func helperEnviron(environ []string) []string {
 func (a *app) approleLogin(s *settings, in inputs, conf *vault.LoginConfig) {
 	switch {
 	case in.roleIDFile.source == fromOption, in.roleIDFile.source > in.roleID.source:
-		conf.RoleID = vault.FileSource(in.roleIDFile.from, in.roleIDFile.text)
+		conf.RoleID = vault.FileSource(in.roleIDFile.from, in.roleIDFile.text, s.owners()...)
 	case in.roleID.from != "":
 		conf.RoleID = vault.TextSource(in.roleID.from, in.roleID.text)
 	default:
@@ -284,7 +286,7 @@ func (a *app) passwordLogin(s *settings, in inputs, conf *vault.LoginConfig) {
 	}
 	switch p := in.password; {
 	case p.file != "":
-		conf.Password = vault.PasswordFileSource(p.from, p.file)
+		conf.Password = vault.PasswordFileSource(p.from, p.file, p.allow...)
 	case !p.text.Empty():
 		conf.Password = func(context.Context) (vault.Text, error) { return vault.CheckPassword(p.from, p.text.Reveal()) }
 	case isTerminal(os.Stdin):

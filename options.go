@@ -50,6 +50,7 @@ func ownVar(name string) []string { return []string{"VAULTEXEC_" + name} }
 var options = []option{
 	{name: "config", arg: "FILE", env: ownVar("CONFIG"), group: groupConfig, usage: "read options from this YAML file; none is ever looked for (see help config)"},
 	{name: "profile", arg: "NAME", env: ownVar("PROFILE"), group: groupConfig, usage: "take this one of its profiles, whose options win over those of the top level"},
+	{name: "allow-owner", arg: "USER", list: true, env: ownVar("ALLOW_OWNER"), group: groupConfig, usage: "credential, configuration and CA files of this user count as your own; anyone checks none of them (see help login)"},
 
 	{name: "mount", arg: "NAME", env: ownVar("MOUNT"), def: "secret", group: groupSecrets, usage: "KV mount that relative paths belong to"},
 	{name: "path", arg: "PATH[@VERSION]", list: true, env: ownVar("PATH"), group: groupSecrets, usage: "every key of this secret becomes a variable; /MOUNT/PATH names the mount itself, 'PATH/*' every secret directly in that folder"},
@@ -203,6 +204,7 @@ type settings struct {
 	given   *given
 	environ func(name string) string
 	file    section // of --config, the profile included
+	allowed []int   // what owners returns, once it was asked
 	faults  []*fault.Error
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/agenticverz/vaultexec/internal/dotenv"
 	"github.com/agenticverz/vaultexec/internal/fault"
+	"github.com/agenticverz/vaultexec/internal/trust"
 	"github.com/agenticverz/vaultexec/internal/vault"
 	"github.com/agenticverz/vaultexec/launcher"
 )
@@ -51,7 +52,7 @@ func (a *app) variables(s *settings, o *launcher.Options, mount string) {
 	added := map[string]string{}
 	from := map[string]setting{}
 	for _, f := range files {
-		vars, err := readEnvFile(f)
+		vars, err := readEnvFile(f, s.owners())
 		if err != nil {
 			s.faults = append(s.faults, fault.Of(err))
 		}
@@ -92,11 +93,11 @@ func forVaultexec(name string) bool {
 	return strings.HasPrefix(name, "VAULT_") || strings.HasPrefix(name, "BAO_") || strings.HasPrefix(name, "VAULTEXEC_")
 }
 
-func readEnvFile(v setting) (map[string]string, error) {
+func readEnvFile(v setting, allow []int) (map[string]string, error) {
 	what := fmt.Sprintf("cannot read %s %q", v.from, v.text)
-	f, err := os.Open(v.text)
+	f, err := trust.Open(v.text, allow)
 	if err != nil {
-		return nil, &fault.Error{Kind: fault.Usage, What: what, Why: vault.Errno(err), Hint: "name a file of NAME=VALUE lines"}
+		return nil, &fault.Error{Kind: fault.Usage, What: what, Why: vault.Errno(err), Hint: trust.Cure(err, "name a file of NAME=VALUE lines")}
 	}
 	defer func() { _ = f.Close() }()
 	vars, err := parseDotenv(f, dotenv.Options{})

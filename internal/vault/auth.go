@@ -67,9 +67,10 @@ func TextSource(name, text string) Source {
 	return func(context.Context) (Text, error) { return CheckCredential(name, text) }
 }
 
-// FileSource reads a credential from a file at every login. option names where the path came from.
-func FileSource(option, path string) Source {
-	return rereadable(option, path, func() (Text, error) { return ReadCredential(option, path) })
+// FileSource reads a credential from a file at every login. option names where the path came from, and allow the users whose
+// files count as one's own.
+func FileSource(option, path string, allow ...int) Source {
+	return rereadable(option, path, func() (Text, error) { return ReadCredential(option, path, allow...) })
 }
 
 // Unwrapping makes a source of a wrapping token of one that may be the JSON which Vault and its Agent write of it.
@@ -84,9 +85,9 @@ func Unwrapping(source Source) Source {
 }
 
 // PasswordFileSource is FileSource for a password, which may hold blanks and any letters; only the line's end is dropped.
-func PasswordFileSource(option, path string) Source {
+func PasswordFileSource(option, path string, allow ...int) Source {
 	return rereadable(option, path, func() (Text, error) {
-		s, err := readSmall(option, path)
+		s, err := readSmall(option, path, allow)
 		if err != nil {
 			return Text{}, err
 		}

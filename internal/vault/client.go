@@ -38,6 +38,7 @@ type Config struct {
 	ClientCert    string        // PEM file
 	ClientKey     string        // PEM file
 	TLSServerName string        // name to verify in place of the address's host
+	AllowOwner    []int         // users whose files count as one's own (internal/trust)
 	SkipVerify    bool          // do not verify the server's certificate
 	SRVLookup     bool          // look the address up as a DNS SRV record when it has no port
 	ProxyAddress  Text          // HTTP proxy, in place of HTTP_PROXY and HTTPS_PROXY

@@ -8,6 +8,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/http"
 	"net/url"
@@ -20,6 +21,7 @@ import (
 	"time"
 
 	"github.com/agenticverz/vaultexec/internal/fault"
+	"github.com/agenticverz/vaultexec/internal/trust"
 )
 
 // lookPatience is how long a request waits for files that may have changed. It has to be short of the time of the request, which
@@ -51,7 +53,7 @@ func newTLSFiles(cfg Config) (*tlsFiles, *tls.Config, error) {
 	}
 	if cfg.ClientCert != "" {
 		f.of = stamps(cfg.ClientCert, cfg.ClientKey)
-		pair, err := readPair(cfg.ClientCert, cfg.ClientKey)
+		pair, err := f.readPair()
 		if err != nil {
 			return nil, nil, err
 		}
@@ -79,7 +81,7 @@ func tlsFault(why, hint string, err error) *fault.Error {
 func (f *tlsFiles) clientCert(ctx context.Context) *tls.Certificate {
 	f.looks.do(ctx, lookPatience, func() {
 		if now := stamps(f.cfg.ClientCert, f.cfg.ClientKey); now != f.of {
-			if pair, err := readPair(f.cfg.ClientCert, f.cfg.ClientKey); err == nil {
+			if pair, err := f.readPair(); err == nil {
 				f.of = now
 				f.pair.Store(pair)
 			}
@@ -162,7 +164,7 @@ func (f *tlsFiles) roots() (*x509.CertPool, error) {
 	switch {
 	case f.cfg.CACert != "":
 		pool := x509.NewCertPool()
-		b, err := readPEM("--ca-cert", f.cfg.CACert)
+		b, err := f.readPEM("--ca-cert", f.cfg.CACert)
 		if err != nil {
 			return nil, err
 		}
@@ -186,8 +188,9 @@ func (f *tlsFiles) roots() (*x509.CertPool, error) {
 func (f *tlsFiles) rootsOf(dir string) (*x509.CertPool, error) {
 	pool, found := x509.NewCertPool(), false
 	var skipped []string
+	files := trust.New(f.cfg.AllowOwner)
 	err := caFiles(dir, func(path string) error {
-		b, err := readPEM("--ca-path", path)
+		b, err := readPEM("--ca-path", path, files)
 		if err != nil {
 			return err
 		}
@@ -257,10 +260,19 @@ func walkCA(dir string, depth int, f func(path string) error) error {
 	return nil
 }
 
-func readPEM(option, path string) ([]byte, error) {
-	b, err := os.ReadFile(path)
+func (f *tlsFiles) readPEM(option, path string) ([]byte, error) {
+	return readPEM(option, path, trust.New(f.cfg.AllowOwner))
+}
+
+func readPEM(option, path string, files *trust.Checker) ([]byte, error) {
+	f, err := files.Open(path)
+	var b []byte
+	if err == nil {
+		b, err = io.ReadAll(f)
+		f.Close()
+	}
 	if err != nil {
-		return nil, tlsFault(fmt.Sprintf("cannot read %s %q: %s", option, path, Errno(err)), fileHint, err)
+		return nil, tlsFault(fmt.Sprintf("cannot read %s %q: %s", option, path, Errno(err)), trust.Cure(err, fileHint), err)
 	}
 	return withoutBOM(b), nil
 }
@@ -292,12 +304,13 @@ func noPEM(option, path, what string, b []byte) error {
 }
 
 // readPair reads a client certificate and its key.
-func readPair(certFile, keyFile string) (*tls.Certificate, error) {
-	cert, err := readPEM("--client-cert", certFile)
+func (f *tlsFiles) readPair() (*tls.Certificate, error) {
+	certFile, keyFile := f.cfg.ClientCert, f.cfg.ClientKey
+	cert, err := f.readPEM("--client-cert", certFile)
 	if err != nil {
 		return nil, err
 	}
-	key, err := readPEM("--client-key", keyFile)
+	key, err := f.readPEM("--client-key", keyFile)
 	if err != nil {
 		return nil, err
 	}

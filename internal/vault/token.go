@@ -19,14 +19,16 @@ import (
 
 	"github.com/agenticverz/vaultexec/internal/fault"
 	"github.com/agenticverz/vaultexec/internal/reap"
+	"github.com/agenticverz/vaultexec/internal/trust"
 )
 
 // maxCredential bounds a credential file; tokens and JWTs are a few KiB at most.
 const maxCredential = 1 << 20
 
-// ReadCredential reads a credential from a file and drops white space around it. option names where the path came from.
-func ReadCredential(option, path string) (Text, error) {
-	s, err := readSmall(option, path)
+// ReadCredential reads a credential from a file and drops white space around it. option names where the path came from, and
+// allow the users whose files count as one's own.
+func ReadCredential(option, path string, allow ...int) (Text, error) {
+	s, err := readSmall(option, path, allow)
 	if err != nil {
 		return Text{}, err
 	}
@@ -36,11 +38,11 @@ func ReadCredential(option, path string) (Text, error) {
 const fileHint = "name a file that is there and that this user may read"
 
 // readSmall reads a file that holds a credential.
-func readSmall(option, path string) (string, error) {
+func readSmall(option, path string, allow []int) (string, error) {
 	e := &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot read %s %q", option, path), Hint: fileHint}
-	f, err := os.Open(path)
+	f, err := trust.Open(path, allow)
 	if err != nil {
-		e.Why, e.Err = Errno(err), err
+		e.Why, e.Hint, e.Err = Errno(err), trust.Cure(err, fileHint), err
 		return "", e
 	}
 	defer f.Close()
@@ -91,16 +93,16 @@ const StrippedHint = "a vaultexec that starts another one hands it no credential
 // StoredToken returns the token that the Vault CLI would use: from the token helper that ~/.vault (or configPath, the
 // VAULT_CONFIG_PATH of the CLI) names, else from ~/.vault-token. environ is the environment of the helper.
 // No file holds it up longer than readLimit: a home directory may be on a server that is away.
-func StoredToken(ctx context.Context, home, configPath string, environ []string) (Text, error) {
+func StoredToken(ctx context.Context, home, configPath string, environ []string, allow ...int) (Text, error) {
 	none := &fault.Error{Kind: fault.Usage, What: "cannot log in", Why: "no token",
 		Hint: "set VAULT_TOKEN, give --token-file FILE, or log in with `vault login`; " + StrippedHint}
 	if configPath = cliConfig(home, configPath); configPath != "" {
-		helper, err := readBeside(ctx, "the Vault CLI's configuration", configPath, func() (string, error) { return tokenHelper(configPath) })
+		helper, err := readBeside(ctx, "the Vault CLI's configuration", configPath, func() (string, error) { return tokenHelper(configPath, allow) })
 		if err != nil {
 			return Text{}, err
 		}
 		if helper != "" {
-			return askHelper(ctx, helper, configPath, environ)
+			return askHelper(ctx, helper, configPath, environ, allow)
 		}
 	}
 	if home == "" {
@@ -108,7 +110,7 @@ func StoredToken(ctx context.Context, home, configPath string, environ []string)
 		return Text{}, none
 	}
 	file := filepath.Join(home, ".vault-token")
-	t, err := readBeside(ctx, "the token file", file, func() (Text, error) { return ReadCredential("the token file", file) })
+	t, err := readBeside(ctx, "the token file", file, func() (Text, error) { return ReadCredential("the token file", file, allow...) })
 	if errors.Is(err, fs.ErrNotExist) {
 		return Text{}, none
 	}
@@ -136,12 +138,12 @@ func readBeside[T any](ctx context.Context, what, path string, read func() (T, e
 }
 
 // HasTokenHelper reports whether StoredToken would run a program, or cannot tell.
-func HasTokenHelper(home, configPath string) bool {
+func HasTokenHelper(home, configPath string, allow ...int) bool {
 	configPath = cliConfig(home, configPath)
 	if configPath == "" {
 		return false
 	}
-	helper, err := tokenHelper(configPath)
+	helper, err := tokenHelper(configPath, allow)
 	return helper != "" || err != nil
 }
 
@@ -154,14 +156,22 @@ func cliConfig(home, configPath string) string {
 }
 
 // tokenHelper returns the token_helper of the Vault CLI's configuration file. HCL was its format from the start.
-func tokenHelper(path string) (string, error) {
-	b, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) || isDir(path) {
+func tokenHelper(path string, allow []int) (string, error) {
+	if isDir(path) {
+		return "", nil
+	}
+	var b []byte
+	f, err := trust.Open(path, allow)
+	if err == nil {
+		b, err = io.ReadAll(f)
+		f.Close()
+	}
+	if errors.Is(err, fs.ErrNotExist) {
 		return "", nil
 	}
 	e := &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot read the Vault CLI's configuration %q", path), Hint: "set VAULT_TOKEN or give --token-file to do without it"}
 	if err != nil {
-		e.Why = Errno(err)
+		e.Why, e.Hint = Errno(err), trust.Cure(err, e.Hint)
 		return "", e
 	}
 	var conf struct {
@@ -181,10 +191,13 @@ const helperHint = "correct token_helper there, or set VAULT_TOKEN or give --tok
 //
 // It is waited for a minute at most, and no longer than ctx: a helper that hangs must not keep vaultexec from ending after its
 // command, nor the watch from going on. It is left alone then: its process ID may be somebody else's by now.
-func askHelper(ctx context.Context, helper, configPath string, environ []string) (Text, error) {
+func askHelper(ctx context.Context, helper, configPath string, environ []string, allow []int) (Text, error) {
 	what := fmt.Sprintf("cannot get a token from the token helper %q (named by %s)", helper, configPath)
 	if !filepath.IsAbs(helper) {
 		return Text{}, &fault.Error{Kind: fault.Usage, What: what, Why: "its path is not absolute", Hint: helperHint}
+	}
+	if err := trust.Program(helper, allow); err != nil {
+		return Text{}, &fault.Error{Kind: fault.Usage, What: what, Why: Errno(err), Hint: trust.Cure(err, helperHint), Err: err}
 	}
 	type answer struct {
 		out    []byte
