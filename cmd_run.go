@@ -112,7 +112,7 @@ func (a *app) launchOptions(s *settings) launcher.Options {
 		o.KVVersion = 2
 	}
 	o.Wait, o.PassNotify = waitTime(s), s.bool("pass-notify")
-	o.Rules.Files, o.AllowDisk = files(s), s.bool("allow-disk")
+	o.Rules.Files, o.AllowDisk, o.AllowOwner = files(s), s.bool("allow-disk"), s.owners()
 	o.Rules.Require, o.Rules.Names = required(s), names(s)
 	o.Mode, o.Supervision, o.Masking = mode(s), supervision(s), masking(s)
 	o.Rules.Parts = o.Masking.On

@@ -105,6 +105,7 @@ vaultexec --token-file open-token --path app -- true
 vaultexec --token-file open/token --path app -- true
 vaultexec --config open-token --path app -- true
 vaultexec --allow-owner nobody-of-that-name --path app -- true
+vaultexec --file KEY=open/key --allow-disk --path app -- true
 vaultexec --token-file empty --path app -- true
 vaultexec --token-file two-words --path app -- true
 vaultexec --token-file large --path app -- true

@@ -216,7 +216,7 @@ func (r *observed) finish(want string) {
 
 var (
 	execLine  = regexp.MustCompile(`^\d+ +execve(?:at)?\((?:[^"]*, )?"([^"]*)", \["([^"]*)"`)
-	openLine  = regexp.MustCompile(`^\d+ +(?:open|openat|openat2|creat|mknod|mknodat)\((?:[^"]*, )?"([^"]*)", (.*)`)
+	openLine  = regexp.MustCompile(`^\d+ +(?:open|openat|openat2|creat|mknod|mknodat)\((?:[A-Z_0-9]*<([^>"]*)>, |[^"]*, )?"([^"]*)", (.*)`)
 	writeLine = regexp.MustCompile(`^\d+ +(?:write|pwrite64|writev|pwritev|pwritev2|sendfile)\(\d+<([^>]*)>`)
 	localLine = regexp.MustCompile(`^\d+ +connect\(.*sa_family=AF_UNIX, sun_path=@?"([^"]*)"`)
 )
@@ -231,11 +231,14 @@ func (o *observer) judge(line []byte) {
 		return
 	}
 	if m := openLine.FindSubmatch(line); m != nil {
-		writes := bytes.Contains(m[2], []byte("O_WRONLY")) || bytes.Contains(m[2], []byte("O_RDWR")) || bytes.Contains(m[2], []byte("O_CREAT"))
-		path := string(m[1])
+		writes := bytes.Contains(m[3], []byte("O_WRONLY")) || bytes.Contains(m[3], []byte("O_RDWR")) || bytes.Contains(m[3], []byte("O_CREAT"))
+		name, path := string(m[2]), string(m[2])
+		if folder := string(m[1]); folder != "" && !filepath.IsAbs(path) {
+			path = folder + "/" + path // "." with O_TMPFILE is a file in the folder, which has no name
+		}
 		fine := path == "/dev/null" || path == "/dev/tty" || strings.HasPrefix(path, o.memory+"/") || strings.HasPrefix(path, filepath.Join(o.dir, "hook-"))
 		if writes && !fine {
-			o.leak("a file that is made: "+path, line)
+			o.leak("a file that is made: "+name, line)
 		}
 		if !filepath.IsAbs(path) {
 			path = filepath.Join(o.dir, path)

@@ -1,9 +1,7 @@
 package launcher
 
 import (
-	"crypto/rand"
 	"encoding/base64"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
@@ -14,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/agenticverz/vaultexec/internal/fault"
+	"github.com/agenticverz/vaultexec/internal/trust"
 	"github.com/agenticverz/vaultexec/internal/vault"
 )
 
@@ -170,16 +169,11 @@ func (b *envBuilder) checkFiles(got []fetched) {
 // leaves them: nobody is there to remove them then, and the next start replaces them.
 type files struct {
 	allowDisk bool
+	allow     []int             // users whose folders they may be in
 	written   map[string]fileID // by path
-	staged    []stagedFile      // written beside their place, not yet in it
+	staged    []stagedFile      // complete, and not in their places yet
 	stagedFor *Env
-}
-
-// stagedFile is a complete file under another name in the folder where it belongs.
-type stagedFile struct {
-	path string
-	temp string
-	id   fileID
+	swept     map[string]bool // by path
 }
 
 // fileID tells whether a path still names the file that was written there.
@@ -187,8 +181,8 @@ type fileID struct{ dev, ino uint64 }
 
 func identify(st *unix.Stat_t) fileID { return fileID{uint64(st.Dev), uint64(st.Ino)} }
 
-func newFiles(allowDisk bool) *files {
-	return &files{allowDisk: allowDisk, written: map[string]fileID{}}
+func newFiles(allowDisk bool, allow ...int) *files {
+	return &files{allowDisk: allowDisk, allow: allow, written: map[string]fileID{}, swept: map[string]bool{}}
 }
 
 // handOver puts the files of env in their places and returns the environment that names them, and the descriptors of those in
@@ -249,8 +243,8 @@ func memoryFiles(env *Env) (environ []string, fds []int, err error) {
 	return env.strings(paths), fds, nil
 }
 
-// stage writes the files of env beside their places: what can fail fails here, while the running child still has the old
-// ones.
+// stage makes the files of env complete before they are in their places: what can fail fails here, while the running child still
+// has the old ones.
 func (f *files) stage(env *Env) error {
 	if f.stagedFor == env {
 		return nil
@@ -278,16 +272,28 @@ func (f *files) place(env *Env) error {
 		return err
 	}
 	defer f.discard()
-	current := map[string]bool{}
-	for i, s := range f.staged {
-		if err := os.Rename(s.temp, s.path); err != nil {
-			f.staged = f.staged[i:]
-			return fileFault(fmt.Sprintf("%q", s.path), err)
-		}
-		f.written[s.path] = s.id
-		current[s.path] = true
+	values := map[string]vault.Text{}
+	for _, v := range env.Files() {
+		values[v.File.Path] = v.Value
 	}
-	f.staged = nil
+	current := map[string]bool{}
+	for i := range f.staged {
+		s := &f.staged[i]
+		path := s.spec.Path
+		err := s.name()
+		if err != nil { // no /proc, or it was given to a user whose files this one may not name
+			err = s.again(values[path].Reveal())
+		}
+		if err == nil {
+			testOnlyAt("named")
+			err = s.rename()
+		}
+		if err != nil {
+			return fileFault(fmt.Sprintf("%q", path), err)
+		}
+		f.written[path] = s.id
+		current[path] = true
+	}
 	for path := range f.written {
 		if !current[path] {
 			f.remove(path)
@@ -296,59 +302,44 @@ func (f *files) place(env *Env) error {
 	return nil
 }
 
-// write makes a complete file with a name of its own in the folder of path.
+// write makes a complete file in the folder of a path.
 func (f *files) write(spec *FileSpec, content string) (stagedFile, error) {
-	path := spec.Path
-	if err := f.check(spec); err != nil {
-		return stagedFile{}, err
-	}
-	s := stagedFile{path: path}
-	file, err := createBeside(path)
+	dir, err := f.check(spec)
 	if err != nil {
 		return stagedFile{}, err
 	}
-	s.temp = file.Name()
-	err = spec.who().put(int(file.Fd()))
-	if err == nil {
-		_, err = file.WriteString(content)
+	if !f.swept[spec.Path] {
+		f.swept[spec.Path] = true
+		sweep(int(dir.Fd()), spec)
 	}
-	var st unix.Stat_t
-	if err == nil {
-		err = unix.Fstat(int(file.Fd()), &st)
-		s.id = identify(&st)
-	}
-	if e := file.Close(); err == nil {
-		err = e
-	}
+	s, err := stageIn(dir, spec, content)
 	if err != nil {
-		_ = os.Remove(s.temp)
+		s.close()
+		return stagedFile{}, err
 	}
-	return s, err
+	testOnlyAt("staged")
+	return s, nil
 }
 
-// createBeside opens a new file in the folder of path. O_EXCL does not follow a link that somebody has put there.
-func createBeside(path string) (*os.File, error) {
-	dir, base := filepath.Split(path)
-	for range 100 {
-		name := filepath.Join(dir, "."+base+".vaultexec-"+randomName())
-		file, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o400)
-		if !errors.Is(err, os.ErrExist) {
-			return file, err
-		}
+// check looks at the place of a file before anything is written there, and opens its folder: what others put in the place of that
+// later is not written to.
+func (f *files) check(spec *FileSpec) (*os.File, error) {
+	allow := f.allow
+	if uid := spec.who().uid; uid >= 0 { // to whom the file is given, who then may do with it what they like
+		allow = append(slices.Clone(allow), uid)
 	}
-	return nil, unix.EEXIST
+	dir, err := trust.Folder(filepath.Dir(spec.Path), allow)
+	if err != nil {
+		return nil, err
+	}
+	if err := f.checkIn(int(dir.Fd()), spec); err != nil {
+		dir.Close()
+		return nil, err
+	}
+	return dir, nil
 }
 
-func randomName() string {
-	b := make([]byte, 6)
-	_, _ = rand.Read(b) // never fails since Go 1.24
-	return hex.EncodeToString(b)
-}
-
-// check looks at the place of a file before anything is written there.
-func (f *files) check(spec *FileSpec) error {
-	path := spec.Path
-	dir := filepath.Dir(path)
+func (f *files) checkIn(dir int, spec *FileSpec) error {
 	if !f.allowDisk {
 		memory, err := inMemory(dir)
 		if err != nil {
@@ -357,11 +348,9 @@ func (f *files) check(spec *FileSpec) error {
 		if !memory {
 			return errOnDisk
 		}
-	} else if _, err := os.Stat(dir); err != nil {
-		return err
 	}
 	var st unix.Stat_t
-	switch err := unix.Lstat(path, &st); {
+	switch err := unix.Fstatat(dir, filepath.Base(spec.Path), &st, unix.AT_SYMLINK_NOFOLLOW); {
 	case err == unix.ENOENT:
 		return nil
 	case err != nil:
@@ -405,13 +394,15 @@ func fileFault(where string, err error) *fault.Error {
 		e.Hint = "choose another path; only an earlier file of the same user is replaced"
 	case errors.Is(err, unix.ENOENT):
 		e.Hint = "its folder must exist"
+	default:
+		e.Hint = trust.Cure(err, "")
 	}
 	return e
 }
 
 // CheckFilePlaces finds out before Vault is asked which files could not be written.
-func CheckFilePlaces(specs []FileSpec, allowDisk bool) error {
-	f := newFiles(allowDisk)
+func CheckFilePlaces(specs []FileSpec, allowDisk bool, allow ...int) error {
+	f := newFiles(allowDisk, allow...)
 	var faults []*fault.Error
 	for _, s := range specs {
 		if s.Path == "" {
@@ -424,11 +415,14 @@ func CheckFilePlaces(specs []FileSpec, allowDisk bool) error {
 			}
 			continue
 		}
-		if err := f.check(&s); err != nil {
-			faults = append(faults, fileFault(fmt.Sprintf("%q", s.Path), err))
-		} else if err := unix.Access(filepath.Dir(s.Path), unix.W_OK|unix.X_OK); err != nil {
-			faults = append(faults, fileFault(fmt.Sprintf("%q", s.Path), err))
-		} else if err := s.who().try(s.Path); err != nil {
+		dir, err := f.check(&s)
+		if err == nil {
+			if err = unix.Access(filepath.Dir(s.Path), unix.W_OK|unix.X_OK); err == nil {
+				err = tryOwner(dir, &s)
+			}
+			dir.Close()
+		}
+		if err != nil {
 			faults = append(faults, fileFault(fmt.Sprintf("%q", s.Path), err))
 		}
 	}
@@ -437,17 +431,20 @@ func CheckFilePlaces(specs []FileSpec, allowDisk bool) error {
 
 // discard removes what was written and will not be used.
 func (f *files) discard() {
-	for _, s := range f.staged {
-		_ = os.Remove(s.temp)
+	for i := range f.staged {
+		f.staged[i].close()
 	}
 	f.staged, f.stagedFor = nil, nil
 }
 
 // remove removes a file, unless somebody else has put another in its place.
 func (f *files) remove(path string) {
-	var st unix.Stat_t
-	if err := unix.Lstat(path, &st); err == nil && identify(&st) == f.written[path] {
-		_ = os.Remove(path)
+	if dir, err := os.OpenFile(filepath.Dir(path), trust.FolderFlags, 0); err == nil {
+		var st unix.Stat_t
+		if err := unix.Fstatat(int(dir.Fd()), filepath.Base(path), &st, unix.AT_SYMLINK_NOFOLLOW); err == nil && identify(&st) == f.written[path] {
+			_ = unix.Unlinkat(int(dir.Fd()), filepath.Base(path), 0)
+		}
+		dir.Close()
 	}
 	delete(f.written, path)
 }

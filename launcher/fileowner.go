@@ -151,19 +151,12 @@ func tryMemory(spec *FileSpec) error {
 	return err
 }
 
-// try makes an empty file beside path and gives it its owner, to find out whether that works there.
-func (a access) try(path string) error {
-	if a.uid < 0 && a.gid < 0 {
+// tryOwner makes an empty file in the folder of a path and gives it its owner, to find out whether that works there.
+func tryOwner(dir *os.File, spec *FileSpec) error {
+	if who := spec.who(); who.uid < 0 && who.gid < 0 {
 		return nil
 	}
-	file, err := createBeside(path)
-	if err != nil {
-		return err
-	}
-	defer file.Close()
-	err = a.put(int(file.Fd()))
-	if e := os.Remove(file.Name()); err == nil {
-		err = e
-	}
+	s, err := stageIn(dir, spec, "")
+	s.drop()
 	return err
 }

@@ -35,6 +35,7 @@ type Options struct {
 	PassNotify  bool     // the command of a supervised run gets systemd's NOTIFY_SOCKET
 	Watching    Watching // the zero value looks at nothing
 	AllowDisk   bool     // files with a path may be on a disk
+	AllowOwner  []int    // users whose folders such files may be in (internal/trust)
 
 	Log      *slog.Logger
 	Messages *Messages         // where Log writes to
@@ -100,7 +101,7 @@ func Run(o Options) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := CheckFilePlaces(o.Rules.Files, o.AllowDisk); err != nil {
+	if err := CheckFilePlaces(o.Rules.Files, o.AllowDisk, o.AllowOwner...); err != nil {
 		return err
 	}
 	if l.staysBehind(nil) {
@@ -123,7 +124,7 @@ func Run(o Options) (err error) {
 			return err
 		}
 	}
-	environ, fds, err := newFiles(o.AllowDisk).handOver(env) // none has a path here: somebody has to remove those
+	environ, fds, err := newFiles(o.AllowDisk, o.AllowOwner...).handOver(env) // none has a path here: somebody has to remove those
 	if err != nil {
 		return err
 	}
@@ -297,5 +298,5 @@ func stackLimit() uint64 {
 	if err := unix.Getrlimit(unix.RLIMIT_STACK, &r); err != nil {
 		return 8 << 20
 	}
-	return r.Cur
+	return uint64(r.Cur) // signed on FreeBSD
 }

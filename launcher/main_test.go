@@ -15,5 +15,6 @@ func TestMain(m *testing.M) {
 			_ = os.Unsetenv(name)
 		}
 	}
+	killsItself()
 	vaulttest.Main(m)
 }

@@ -83,7 +83,7 @@ func (l *launch) supervise(p program, env *Env, got []fetched) error {
 	s := &supervisor{
 		launch: l, program: p, workdir: currentWorkdir(l.Started), runs: edition{env: env}, known: states{},
 		machine: newMachine(l.policy()),
-		files:   newFiles(l.AllowDisk),
+		files:   newFiles(l.AllowDisk, l.AllowOwner...),
 		chld:    make(chan os.Signal, 1),
 		timer:   time.NewTimer(time.Hour),
 	}
