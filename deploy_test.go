@@ -256,6 +256,150 @@ exec '%s' "$@"
 	}
 }
 
+// TestDeployFilesOfOthers: what somebody has prepared, and could read, gets no key share, credential or snapshot. A script plays
+// the Vault: what counts is where its answers go.
+func TestDeployFilesOfOthers(t *testing.T) {
+	t.Parallel()
+	bin := t.TempDir()
+	const fake = `#!/bin/sh
+case "$*" in
+'operator init -status') [ -e "$STATE/initialized" ] || exit 2 ;;
+'operator init'*) : >"$STATE/initialized"; printf '{\n  "unseal_keys_b64": ["a share"],\n  "root_token": "a token"\n}\n' ;;
+*role_id*) echo 'a role id' ;;
+*secret_id*) echo 'a secret id' ;;
+*'snapshot save'*) for file; do :; done; echo 'a snapshot' >"$file" ;;
+esac
+`
+	for name, text := range map[string]string{"vault": fake, "vaultexec": "#!/bin/sh\n"} {
+		if err := os.WriteFile(filepath.Join(bin, name), []byte(text), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	deploy, err := filepath.Abs("deploy")
+	if err != nil {
+		t.Fatal(err)
+	}
+	type place struct {
+		dir, victim string
+		*testing.T
+	}
+	run := func(p *place, script string, args ...string) (string, error) {
+		cmd := exec.Command(filepath.Join(deploy, script), args...)
+		cmd.Dir = p.dir
+		cmd.Env = []string{"PATH=" + bin + ":" + os.Getenv("PATH"), "HOME=" + p.dir, "STATE=" + bin + "/" + filepath.Base(p.victim),
+			"KEYS_FILE=keys/k.json", "CREDENTIALS=" + filepath.Join(p.dir, "credentials"), "OPERATOR=ada", "OPERATOR_PASSWORD_FILE=" + filepath.Join(p.dir, "password")}
+		if err := os.MkdirAll(bin+"/"+filepath.Base(p.victim), 0o700); err != nil {
+			p.Fatal(err)
+		}
+		out, err := cmd.CombinedOutput()
+		return string(out), err
+	}
+	mode := func(p *place, path string, mode os.FileMode) {
+		p.Helper()
+		if err := os.Chmod(filepath.Join(p.dir, path), mode); err != nil {
+			p.Fatal(err)
+		}
+	}
+	prepare := func(p *place, path string, text string) {
+		p.Helper()
+		write(p.T, filepath.Join(p.dir, path), text, 0o600)
+		mode(p, path, 0o666)
+	}
+	link := func(p *place, path string) {
+		p.Helper()
+		if err := os.Symlink(p.victim, filepath.Join(p.dir, path)); err != nil {
+			p.Fatal(err)
+		}
+	}
+	const refused = "others may change"
+	for name, c := range map[string]struct {
+		prepare func(p *place)
+		want    string
+	}{
+		"nothing":                             {func(*place) {}, ""},
+		"a group of the owner's own":          {func(p *place) { mode(p, "keys", 0o775) }, ""},
+		"a sticky folder":                     {func(p *place) { mode(p, "keys", 0o777|os.ModeSticky) }, ""},
+		"a file for the keys":                 {func(p *place) { prepare(p, "keys/k.json", "") }, ""},
+		"a link for the keys":                 {func(p *place) { link(p, "keys/k.json") }, ""},
+		"a file for the keys without a token": {func(p *place) { prepare(p, "keys/k.json.new", "") }, ""},
+		"a link for them":                     {func(p *place) { link(p, "keys/k.json.new") }, ""},
+		"files for the role ids": {func(p *place) {
+			prepare(p, "credentials/app-role-id", "")
+			prepare(p, "credentials/rotator-role-id", "x")
+		}, ""},
+		"a link for a role id":          {func(p *place) { link(p, "credentials/app-role-id") }, ""},
+		"a file for a secret id":        {func(p *place) { prepare(p, "credentials/app-secret-id", "") }, ""},
+		"a secret id of others' choice": {func(p *place) { prepare(p, "credentials/app-secret-id", "chosen") }, ""},
+		"the keys' folder":              {func(p *place) { mode(p, "keys", 0o777) }, refused},
+		"the credentials' folder":       {func(p *place) { mode(p, "credentials", 0o777) }, refused},
+		"a folder above":                {func(p *place) { mode(p, ".", 0o777) }, refused},
+		"the password":                  {func(p *place) { mode(p, "password", 0o666) }, refused},
+		"another's folder for the keys": {func(p *place) {
+			if os.Geteuid() != 0 {
+				needs.Missing(p.T, "root")
+			}
+			if err := os.Chown(filepath.Join(p.dir, "keys"), 4242, 4242); err != nil {
+				p.Fatal(err)
+			}
+		}, refused},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := &place{t.TempDir(), filepath.Join(t.TempDir(), strings.Trim(regexp.MustCompile(`[^a-z]+`).ReplaceAllString(name, "-"), "-")), t}
+			write(t, p.victim, "", 0o600)
+			write(t, filepath.Join(p.dir, "password"), "a password", 0o600)
+			for _, d := range []string{"keys", "credentials"} {
+				if err := os.Mkdir(filepath.Join(p.dir, d), 0o700); err != nil {
+					t.Fatal(err)
+				}
+			}
+			c.prepare(p)
+			out, err := run(p, "bootstrap")
+			files := map[string]string{"keys/k.json": "a share", "credentials/app-role-id": "a role id", "credentials/app-secret-id": "a secret id", "credentials/rotator-role-id": "a role id", "credentials/rotator-secret-id": "a secret id"}
+			if c.want != "" {
+				if err == nil || !strings.Contains(out, c.want) {
+					t.Errorf("%v\n%s", err, out)
+				}
+				for f := range files {
+					if b, _ := os.ReadFile(filepath.Join(p.dir, f)); len(b) > 0 {
+						t.Errorf("%s was written: %q", f, b)
+					}
+				}
+				return
+			}
+			if err != nil {
+				t.Fatalf("%v\n%s", err, out)
+			}
+			for f, content := range files {
+				b, err := os.ReadFile(filepath.Join(p.dir, f))
+				info, lerr := os.Lstat(filepath.Join(p.dir, f))
+				if err != nil || lerr != nil || !strings.Contains(string(b), content) || strings.Contains(string(b), "a token") || info.Mode() != 0o600 {
+					t.Errorf("%s: %v, %v: %q", f, info, err, b)
+				}
+			}
+			if b, err := os.ReadFile(p.victim); err != nil || len(b) > 0 {
+				t.Errorf("what a link leads to holds %q: %v", b, err)
+			}
+			if left, _ := filepath.Glob(filepath.Join(p.dir, "*", ".*")); len(left) > 0 {
+				t.Errorf("left behind: %v", left)
+			}
+			// The snapshots' folder, as the others.
+			for _, open := range []bool{true, false} {
+				m := os.FileMode(0o755)
+				if open {
+					m = 0o777
+				}
+				mode(p, "credentials", m)
+				out, err := run(p, "backup", "credentials")
+				snapshots, _ := filepath.Glob(filepath.Join(p.dir, "credentials", "*.snap"))
+				if open != (err != nil && strings.Contains(out, refused) && len(snapshots) == 0) || !open && len(snapshots) != 1 {
+					t.Errorf("backup, open %v: %v %v\n%s", open, err, snapshots, out)
+				}
+			}
+		})
+	}
+}
+
 func TestDeployScripts(t *testing.T) {
 	shellcheck := needs.Program(t, "shellcheck")
 	if out, err := exec.Command(shellcheck, "deploy/bootstrap", "deploy/backup", "deploy/restore").CombinedOutput(); err != nil {
