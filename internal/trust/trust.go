@@ -47,6 +47,12 @@ func Cure(err error, otherwise string) string {
 	return otherwise
 }
 
+// Refused reports whether an error is a refusal.
+func Refused(err error) bool {
+	var r *Refusal
+	return errors.As(err, &r)
+}
+
 // Checker looks at several paths that have folders in common. It is for one pass over files: it does not look twice.
 type Checker struct {
 	me      int

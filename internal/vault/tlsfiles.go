@@ -181,7 +181,41 @@ func (f *tlsFiles) roots() (*x509.CertPool, error) {
 	case f.cfg.CAPath != "":
 		return f.rootsOf(f.cfg.CAPath)
 	}
-	return nil, nil
+	return nil, f.checkNamedRoots()
+}
+
+// checkNamedRoots looks at the CAs that SSL_CERT_FILE and SSL_CERT_DIR name in place of the system's: Go reads them, whoever may
+// write them. What is not there is passed over, as Go does.
+func (f *tlsFiles) checkNamedRoots() error {
+	if !strings.HasPrefix(f.cfg.Address, "https:") {
+		return nil
+	}
+	files := trust.New(f.cfg.AllowOwner)
+	check := func(option, path string) error {
+		_, err := readPEM(option, path, files)
+		if trust.Refused(err) {
+			return err
+		}
+		return nil
+	}
+	if path := os.Getenv("SSL_CERT_FILE"); path != "" {
+		if err := check("SSL_CERT_FILE", path); err != nil {
+			return err
+		}
+	}
+	for _, dir := range filepath.SplitList(os.Getenv("SSL_CERT_DIR")) {
+		entries, _ := os.ReadDir(dir)
+		for _, e := range entries {
+			path := filepath.Join(dir, e.Name())
+			if isDir(path) {
+				continue
+			}
+			if err := check("SSL_CERT_DIR", path); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // rootsOf reads the certificates in a folder and below. Other files that lie there are skipped, as long as there is one.
