@@ -44,7 +44,7 @@ demo:
 
 # The manual page and the table of all options, from the table that --help is made of.
 docs:
-	@$(GO) test -run '^TestManual$$' . -update
+	@$(GO) test -run '^TestManual$$' ./internal/cli -update
 
 SHARE        = $(DESTDIR)$(PREFIX)/share
 
@@ -54,9 +54,9 @@ install: build
 		"$(SHARE)/zsh/site-functions" "$(SHARE)/fish/vendor_completions.d"
 	install -m 711 vaultexec "$(DESTDIR)$(PREFIX)/bin/vaultexec"
 	install -m 644 docs/vaultexec.1 "$(SHARE)/man/man1/vaultexec.1"
-	install -m 644 completion/vaultexec.bash "$(SHARE)/bash-completion/completions/vaultexec"
-	install -m 644 completion/_vaultexec "$(SHARE)/zsh/site-functions/_vaultexec"
-	install -m 644 completion/vaultexec.fish "$(SHARE)/fish/vendor_completions.d/vaultexec.fish"
+	install -m 644 internal/cli/completion/vaultexec.bash "$(SHARE)/bash-completion/completions/vaultexec"
+	install -m 644 internal/cli/completion/_vaultexec "$(SHARE)/zsh/site-functions/_vaultexec"
+	install -m 644 internal/cli/completion/vaultexec.fish "$(SHARE)/fish/vendor_completions.d/vaultexec.fish"
 
 # A release of the commit that is checked out, in dist/: archives, packages, lists of materials, checksums.
 dist:

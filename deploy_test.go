@@ -8,7 +8,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 	"testing"
 
@@ -302,7 +301,7 @@ esac
 	}
 	prepare := func(p *place, path string, text string) {
 		p.Helper()
-		write(p.T, filepath.Join(p.dir, path), text, 0o600)
+		vaulttest.WriteFile(p.T, filepath.Join(p.dir, path), text, 0o600)
 		mode(p, path, 0o666)
 	}
 	link := func(p *place, path string) {
@@ -346,8 +345,8 @@ esac
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			p := &place{t.TempDir(), filepath.Join(t.TempDir(), strings.Trim(regexp.MustCompile(`[^a-z]+`).ReplaceAllString(name, "-"), "-")), t}
-			write(t, p.victim, "", 0o600)
-			write(t, filepath.Join(p.dir, "password"), "a password", 0o600)
+			vaulttest.WriteFile(t, p.victim, "", 0o600)
+			vaulttest.WriteFile(t, filepath.Join(p.dir, "password"), "a password", 0o600)
 			for _, d := range []string{"keys", "credentials"} {
 				if err := os.Mkdir(filepath.Join(p.dir, d), 0o700); err != nil {
 					t.Fatal(err)
@@ -407,43 +406,6 @@ func TestDeployScripts(t *testing.T) {
 	}
 }
 
-// Every option and variable that a file of deploy/ or a page of docs/ names is one that there is.
-func TestDeployNamesExist(t *testing.T) {
-	known := []string{"VAULTEXEC_SECRET_ID", "VAULTEXEC_WRAPPED_SECRET_ID", "VAULTEXEC_JWT", "VAULTEXEC_PASSWORD", "VAULTEXEC_WRAPPED_TOKEN"}
-	var optionsThere []string
-	tables := [][]option{options, checkOptions()}
-	for _, c := range adminCommands {
-		tables = append(tables, c.options())
-	}
-	for _, table := range tables {
-		for _, o := range table {
-			known = append(known, o.env...)
-			optionsThere = append(optionsThere, "--"+o.name)
-		}
-	}
-	files, _ := filepath.Glob("deploy/*")
-	pages, _ := filepath.Glob("docs/operations.md")
-	for _, file := range append(files, pages...) {
-		b, err := os.ReadFile(file)
-		if err != nil {
-			continue // policies/
-		}
-		for _, name := range regexp.MustCompile(`\bVAULTEXEC_[A-Z_]+\b`).FindAllString(string(b), -1) {
-			if !slices.Contains(known, name) {
-				t.Errorf("%s names %s, which there is not", file, name)
-			}
-		}
-		for _, line := range regexp.MustCompile(`vaultexec"?( unseal| rotate| import| get| list| status| check)?( --?[a-z].*)`).FindAllString(string(b), -1) {
-			line, _, _ = strings.Cut(line, " -- ")
-			for _, name := range regexp.MustCompile(`--[a-z-]+`).FindAllString(line, -1) {
-				if !slices.Contains(optionsThere, name) {
-					t.Errorf("%s: no option %s in %q", file, name, line)
-				}
-			}
-		}
-	}
-}
-
 // The manifests parse, and say what they are for.
 func TestDeployManifests(t *testing.T) {
 	type object = map[string]any
@@ -483,7 +445,7 @@ func TestDeployManifests(t *testing.T) {
 	if image, _ := at(compose, "services", "vault", "image").(string); !regexp.MustCompile(`^hashicorp/vault:\d+\.\d+\.\d+$`).MatchString(image) {
 		t.Errorf("the image of Vault is not pinned: %q", image)
 	}
-	if f, _ := at(compose, "services", "app", "build", "dockerfile").(string); f == "" || !exists(f) {
+	if f, _ := at(compose, "services", "app", "build", "dockerfile").(string); f == "" || !vaulttest.Exists(f) {
 		t.Errorf("the app is built from %q, which there is not", f)
 	}
 	if at(compose, "services", "vault", "ports", 0) != "127.0.0.1:8200:8200" {
@@ -522,19 +484,6 @@ func TestDeployManifests(t *testing.T) {
 		if out, err := exec.Command(analyze, "verify", file).CombinedOutput(); err != nil || strings.Contains(string(out), "app.service:") {
 			t.Errorf("systemd-analyze verify: %v %s", err, out)
 		}
-		wellConfined(t, analyze, file)
+		vaulttest.WellConfined(t, analyze, file)
 	}
-}
-
-// wellConfined fails for a unit to which systemd gives more than 2.0 of 10.
-func wellConfined(t *testing.T, analyze, file string) {
-	t.Helper()
-	if out, err := exec.Command(analyze, "security", "--offline=yes", "--threshold=20", "--no-pager", file).CombinedOutput(); err != nil {
-		t.Errorf("systemd-analyze security: %v\n%s", err, out)
-	}
-}
-
-func exists(path string) bool {
-	_, err := os.Stat(path)
-	return err == nil
 }

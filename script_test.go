@@ -197,22 +197,6 @@ func usage(ts *testscript.TestScript, ok bool, text string) {
 	}
 }
 
-// ending says how a program ended: its code, or "signal NAME".
-func ending(state *os.ProcessState) string {
-	if ws, ok := state.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
-		return "signal " + strings.TrimPrefix(unix.SignalName(ws.Signal()), "SIG")
-	}
-	return strconv.Itoa(state.ExitCode())
-}
-
-// wanted makes the same of a script's argument: 7, or TERM.
-func wanted(code string) string {
-	if _, err := strconv.Atoi(code); err != nil {
-		return "signal " + code
-	}
-	return code
-}
-
 func cmdExitcode(ts *testscript.TestScript, _ *script, args []string) {
 	usage(ts, len(args) >= 2, "exitcode CODE|SIGNAL COMMAND [ARG...]")
 	got := "0"
@@ -221,9 +205,9 @@ func cmdExitcode(ts *testscript.TestScript, _ *script, args []string) {
 		if !errors.As(err, &exit) {
 			ts.Fatalf("cannot run %s: %v", args[1], err)
 		}
-		got = ending(exit.ProcessState)
+		got = vaulttest.Ending(exit.ProcessState)
 	}
-	if want := wanted(args[0]); got != want {
+	if want := vaulttest.Wanted(args[0]); got != want {
 		ts.Fatalf("%s ended with %s, want %s", args[1], got, want)
 	}
 }
@@ -320,9 +304,9 @@ func cmdFinish(ts *testscript.TestScript, s *script, args []string) {
 		ts.Check(err)
 		_, _ = w.Write(b)
 	}
-	got := ending(j.cmd.ProcessState)
+	got := vaulttest.Ending(j.cmd.ProcessState)
 	for _, want := range strings.Split(args[0], ",") {
-		if got == wanted(want) {
+		if got == vaulttest.Wanted(want) {
 			return
 		}
 	}
@@ -368,16 +352,13 @@ func cmdSecretfree(ts *testscript.TestScript, s *script, args []string) {
 		text := ts.ReadFile(file)
 		for _, c := range s.canary {
 			for _, form := range vaulttest.Forms(c) {
-				if len(form) >= minCanary && strings.Contains(text, form) {
+				if len(form) >= vaulttest.MinCanary && strings.Contains(text, form) {
 					ts.Fatalf("%s shows a secret", file)
 				}
 			}
 		}
 	}
 }
-
-// minCanary keeps secretfree from finding a value such as "1" or "true" everywhere.
-const minCanary = 8
 
 func cmdNeeds(ts *testscript.TestScript, s *script, args []string) {
 	usage(ts, len(args) > 0, "needs PROGRAM...")

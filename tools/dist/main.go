@@ -154,28 +154,32 @@ func (r *release) build(goos, arch, binary string) (*debug.BuildInfo, error) {
 	return info, err
 }
 
+// completions is where the scripts for the shells lie.
+const completions = "internal/cli/completion"
+
 // documents is what goes with the binary, by its place in the archive.
-func documents() ([]string, error) {
-	files := []string{"LICENSE", "README.md", "CHANGELOG.md"}
-	for _, pattern := range []string{"docs/*", "completion/*"} {
-		more, err := filepath.Glob(pattern)
+func documents() (map[string]string, error) {
+	from := map[string]string{"LICENSE": "LICENSE", "README.md": "README.md", "CHANGELOG.md": "CHANGELOG.md"}
+	for _, dir := range []string{"docs", completions} {
+		files, err := filepath.Glob(dir + "/*")
 		if err != nil {
 			return nil, err
 		}
-		files = append(files, more...)
+		for _, f := range files {
+			from[path.Join(path.Base(dir), path.Base(f))] = f
+		}
 	}
-	return files, nil
+	return from, nil
 }
 
 // archive writes base.tar.gz with one folder of that name in it.
 func (r *release) archive(base, dir string) error {
-	files, err := documents()
+	from, err := documents()
 	if err != nil {
 		return err
 	}
-	from := map[string]string{name: filepath.Join(dir, name), "THIRD-PARTY-LICENSES": filepath.Join(dir, "THIRD-PARTY-LICENSES")}
-	for _, f := range files {
-		from[f] = f
+	for _, f := range []string{name, "THIRD-PARTY-LICENSES"} {
+		from[f] = filepath.Join(dir, f)
 	}
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)

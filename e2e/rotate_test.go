@@ -1,0 +1,376 @@
+package e2e
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/agenticverz/vaultexec/internal/vaulttest"
+)
+
+// ended is what a run of the built program left.
+type ended struct {
+	code        int // -1 when a signal ended it
+	out, errOut string
+}
+
+// invocation is a run of the built program with an environment of its own.
+type invocation struct {
+	args  []string
+	env   []string
+	stdin string
+	dir   string
+}
+
+// start starts the program. What it prints is in the two buffers when Wait has returned.
+func (i invocation) start(t *testing.T) (cmd *exec.Cmd, out, errOut *bytes.Buffer) {
+	t.Helper()
+	cmd = exec.Command(vaulttest.Build(t, "."), i.args...)
+	cmd.Dir = i.dir
+	if cmd.Dir == "" {
+		cmd.Dir = t.TempDir()
+	}
+	cmd.Env = append([]string{"HOME=" + t.TempDir(), "PATH=" + os.Getenv("PATH"), "GORACE=" + vaulttest.Gorace}, i.env...)
+	cmd.Stdin = strings.NewReader(i.stdin)
+	out, errOut = &bytes.Buffer{}, &bytes.Buffer{}
+	cmd.Stdout, cmd.Stderr = out, errOut
+	if err := vaulttest.StartTied(cmd); err != nil {
+		t.Fatal(err)
+	}
+	return cmd, out, errOut
+}
+
+func (i invocation) run(t *testing.T) ended {
+	t.Helper()
+	cmd, out, errOut := i.start(t)
+	err := cmd.Wait()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	return ended{cmd.ProcessState.ExitCode(), out.String(), errOut.String()}
+}
+
+// must runs and fails the test unless the program ends with 0.
+func (i invocation) must(t *testing.T) ended {
+	t.Helper()
+	e := i.run(t)
+	if e.code != 0 {
+		t.Fatalf("vaultexec %s ended with %d\n%s%s", strings.Join(i.args, " "), e.code, vaulttest.Redact(e.out), vaulttest.Redact(e.errOut))
+	}
+	return e
+}
+
+// secretAt reads a secret past the product.
+func secretAt(t *testing.T, srv *vaulttest.Server, mount, path string) (version string, data map[string]string) {
+	t.Helper()
+	out := srv.Must(t, "GET", mount+"/data/"+path, nil)
+	outer, _ := out["data"].(map[string]any)
+	meta, _ := outer["metadata"].(map[string]any)
+	values, _ := outer["data"].(map[string]any)
+	data = map[string]string{}
+	for k, v := range values {
+		data[k], _ = v.(string)
+		vaulttest.Secret(data[k])
+	}
+	return fmt.Sprint(meta["version"]), data
+}
+
+// Twenty rotations at once of twenty keys of one path: all arrive, whichever way the policy lets them go.
+func TestTwentyRotationsAtOnce(t *testing.T) {
+	srv := vaulttest.Dev(t)
+	for name, capabilities := range map[string]string{
+		"patch": `"read", "patch"`, "check-and-set": `"read", "update"`, "patch only": `"patch"`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			sc := srv.Scope(t)
+			mount := sc.Mount(2)
+			before := map[string]any{"OTHER": vaulttest.Canary("other")}
+			for i := range 20 {
+				before[fmt.Sprint("KEY_", i)] = vaulttest.Canary("old")
+			}
+			srv.PutKV(t, mount, "app", before)
+			policy := sc.Policy(fmt.Sprintf("path %q { capabilities = [%s] }", mount+"/data/*", capabilities))
+			token := srv.Token(t, vaulttest.TokenOpts{Policies: []string{policy}, NoDefault: true})
+			var wg sync.WaitGroup
+			values := make([]string, 20)
+			for i := range values {
+				values[i] = vaulttest.Canary("new")
+				wg.Go(func() {
+					e := invocation{args: []string{"rotate", "--mount", mount, "app", fmt.Sprint("KEY_", i), "-"}, stdin: values[i] + "\n",
+						env: []string{"VAULT_ADDR=" + srv.Addr, "VAULT_TOKEN=" + token}}.run(t)
+					if e.code != 0 || strings.Contains(e.out+e.errOut, "canary") {
+						t.Errorf("rotation %d ended with %d: %s%s", i, e.code, vaulttest.Redact(e.out), vaulttest.Redact(e.errOut))
+					}
+				})
+			}
+			wg.Wait()
+			version, after := secretAt(t, srv, mount, "app")
+			if version != "21" {
+				t.Errorf("version %s, want 21", version)
+			}
+			if len(after) != 21 || after["OTHER"] != before["OTHER"] {
+				t.Errorf("%d keys, want 21", len(after))
+			}
+			for i, v := range values {
+				if after[fmt.Sprint("KEY_", i)] != v {
+					t.Errorf("KEY_%d was lost", i)
+				}
+			}
+		})
+	}
+}
+
+// A SIGKILL at any point leaves the old or the new version, whole. What is changed in Vault is changed by a request, so that
+// the points are: before each request, and after it with its answer unread.
+func TestKilledAtAnyPoint(t *testing.T) {
+	srv := vaulttest.Dev(t)
+	sc := srv.Scope(t)
+	dotenv := filepath.Join(t.TempDir(), ".env")
+	for _, c := range []struct {
+		name, capabilities string
+		args               []string
+		file               bool
+	}{
+		{"rotate by patch", `"read", "patch"`, []string{"rotate", "app", "A", "-"}, false},
+		{"rotate by check-and-set", `"read", "update"`, []string{"rotate", "app", "A", "-"}, false},
+		{"import", `"read", "update"`, []string{"import", "app", dotenv, "--overwrite"}, true},
+		{"import --replace", `"read", "update"`, []string{"import", "app", dotenv, "--replace"}, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			mount := sc.Mount(2)
+			policy := sc.Policy(fmt.Sprintf("path %q { capabilities = [%s] }", mount+"/data/*", c.capabilities))
+			token := srv.Token(t, vaulttest.TokenOpts{Policies: []string{policy}, NoDefault: true})
+			old := map[string]string{"A": vaulttest.Canary("A"), "B": vaulttest.Canary("B")}
+			outcomes := map[bool]int{}
+			for point := 0; ; point++ {
+				srv.PutKV(t, mount, "app", old)
+				at, _ := secretAt(t, srv, mount, "app")
+				wanted := map[string]string{"A": vaulttest.Canary("newA"), "B": old["B"]}
+				if c.file {
+					wanted["B"] = vaulttest.Canary("newB")
+					text := fmt.Sprintf("A=%s\nB=%s\n", wanted["A"], wanted["B"])
+					if err := os.WriteFile(dotenv, []byte(text), 0o600); err != nil {
+						t.Fatal(err)
+					}
+				}
+				reached := killAt(t, srv, point, func(addr string) *exec.Cmd {
+					cmd, _, _ := invocation{args: append([]string{"--mount", mount}, c.args...), stdin: wanted["A"],
+						env: []string{"VAULT_ADDR=" + addr, "VAULT_TOKEN=" + token}}.start(t)
+					return cmd
+				})
+				version, data := secretAt(t, srv, mount, "app")
+				switch {
+				case version == at && data["A"] == old["A"] && data["B"] == old["B"] && len(data) == 2:
+					outcomes[false]++
+				case version != at && data["A"] == wanted["A"] && data["B"] == wanted["B"] && len(data) == 2:
+					outcomes[true]++
+				default:
+					t.Errorf("killed at point %d it is neither old nor new (version %s, before %s)", point, version, at)
+				}
+				if !reached {
+					break
+				}
+			}
+			if outcomes[false] == 0 || outcomes[true] < 2 {
+				t.Errorf("%d times old and %d times new: the points do not cover the write", outcomes[false], outcomes[true])
+			}
+		})
+	}
+}
+
+// killAt runs a program against a proxy and kills it at a point: an even one is before a request is handed on, an odd one
+// after. It reports whether the program got there.
+func killAt(t *testing.T, srv *vaulttest.Server, point int, start func(addr string) *exec.Cmd) bool {
+	t.Helper()
+	proxy := vaulttest.NewProxy(t, srv)
+	var (
+		mu      sync.Mutex
+		n       int
+		cmd     *exec.Cmd
+		reached bool
+	)
+	proxy.Set(func(_ *vaulttest.Proxy, w http.ResponseWriter, r *http.Request, next http.Handler) {
+		mu.Lock()
+		defer mu.Unlock()
+		kill := func(p int) {
+			if p == point {
+				reached = true
+				_ = cmd.Process.Kill()
+				panic(http.ErrAbortHandler)
+			}
+		}
+		kill(2 * n)
+		rec := httptest.NewRecorder()
+		next.ServeHTTP(rec, r)
+		kill(2*n + 1)
+		n++
+		for name, values := range rec.Header() {
+			w.Header()[name] = values
+		}
+		w.WriteHeader(rec.Code)
+		_, _ = w.Write(rec.Body.Bytes())
+	})
+	mu.Lock()
+	cmd = start(proxy.Addr)
+	mu.Unlock()
+	err := cmd.Wait()
+	mu.Lock()
+	defer mu.Unlock()
+	if !reached && err != nil {
+		t.Errorf("not killed, and ended with %v", err)
+	}
+	return reached
+}
+
+// The answer to the write is lost. It was carried out, and is not done twice.
+func TestLostAnswerIsNotWrittenTwice(t *testing.T) {
+	srv := vaulttest.Dev(t)
+	sc := srv.Scope(t)
+	for _, capabilities := range []string{`"read", "patch"`, `"read", "update"`} {
+		mount := sc.Mount(2)
+		srv.PutKV(t, mount, "app", map[string]string{"A": vaulttest.Canary("A"), "B": vaulttest.Canary("B")})
+		policy := sc.Policy(fmt.Sprintf("path %q { capabilities = [%s] }", mount+"/data/*", capabilities))
+		token := srv.Token(t, vaulttest.TokenOpts{Policies: []string{policy}, NoDefault: true})
+		proxy := vaulttest.NewProxy(t, srv)
+		lose := func(p *vaulttest.Proxy, w http.ResponseWriter, r *http.Request, next http.Handler) {
+			rec := httptest.NewRecorder()
+			next.ServeHTTP(rec, r)
+			if rec.Code != http.StatusOK { // a PATCH that the policy denies
+				w.Header().Set("Content-Type", "application/json")
+				w.WriteHeader(rec.Code)
+				_, _ = w.Write(rec.Body.Bytes())
+				return
+			}
+			vaulttest.Reset(p, w, r, next)
+		}
+		writes := func(r *http.Request) bool { return r.Method == "PATCH" || r.Method == "POST" }
+		n := 2 // the denied PATCH comes first
+		if strings.Contains(capabilities, "patch") {
+			n = 1
+		}
+		proxy.On(writes, vaulttest.First(n, lose, vaulttest.Pass))
+		e := invocation{args: []string{"rotate", "--mount", mount, "app", "A"}, env: []string{"VAULT_ADDR=" + proxy.Addr, "VAULT_TOKEN=" + token}}.must(t)
+		if version, _ := secretAt(t, srv, mount, "app"); version != "2" || !strings.Contains(e.out, "version 1 → 2, verified") {
+			t.Errorf("%s: version %s, and it says %s", capabilities, version, e.out)
+		}
+	}
+}
+
+// Somebody else writes between our read and our write: we lose the race, look again, and keep their key.
+func TestLostRaceKeepsTheOthersKey(t *testing.T) {
+	srv := vaulttest.Dev(t)
+	sc := srv.Scope(t)
+	mount := sc.Mount(2)
+	srv.PutKV(t, mount, "app", map[string]string{"A": vaulttest.Canary("A")})
+	policy := sc.Policy(fmt.Sprintf(`path %q { capabilities = ["read", "update"] }`, mount+"/data/*"))
+	token := srv.Token(t, vaulttest.TokenOpts{Policies: []string{policy}, NoDefault: true})
+	proxy := vaulttest.NewProxy(t, srv)
+	theirs := vaulttest.Canary("theirs")
+	interfere := func(p *vaulttest.Proxy, w http.ResponseWriter, r *http.Request, next http.Handler) {
+		_, data := secretAt(t, srv, mount, "app")
+		data["THEIRS"] = theirs
+		srv.PutKV(t, mount, "app", data)
+		next.ServeHTTP(w, r)
+	}
+	proxy.On(func(r *http.Request) bool { return r.Method == "POST" }, vaulttest.First(3, interfere, vaulttest.Pass))
+	e := invocation{args: []string{"rotate", "--mount", mount, "app", "A"}, env: []string{"VAULT_ADDR=" + proxy.Addr, "VAULT_TOKEN=" + token}}.must(t)
+	if !strings.Contains(e.out, "version 4 → 5, verified") {
+		t.Error(e.out)
+	}
+	if _, data := secretAt(t, srv, mount, "app"); data["THEIRS"] != theirs {
+		t.Error("their key was lost")
+	}
+}
+
+// A replica shows the new version late.
+func TestReadBackWaitsForAReplica(t *testing.T) {
+	srv := vaulttest.Dev(t)
+	sc := srv.Scope(t)
+	mount := sc.Mount(2)
+	srv.PutKV(t, mount, "app", map[string]string{"A": vaulttest.Canary("A")})
+	proxy := vaulttest.NewProxy(t, srv)
+	late := func(_ *vaulttest.Proxy, w http.ResponseWriter, _ *http.Request, _ http.Handler) {
+		vaulttest.Errors(http.StatusNotFound)(nil, w, nil, nil)
+	}
+	proxy.On(func(r *http.Request) bool { return r.URL.Query().Get("version") == "2" }, vaulttest.First(3, late, vaulttest.Pass))
+	e := invocation{args: []string{"rotate", "--mount", mount, "app", "A", "--json"}, env: []string{"VAULT_ADDR=" + proxy.Addr, "VAULT_TOKEN=" + srv.RootToken}}.must(t)
+	var r struct {
+		New      int  `json:"new_version"`
+		Verified bool `json:"verified"`
+	}
+	if err := json.Unmarshal([]byte(e.out), &r); err != nil || !r.Verified || r.New != 2 {
+		t.Error(err, e.out)
+	}
+}
+
+// A signal ends a command that waits, at once and by that signal.
+func TestInterrupted(t *testing.T) {
+	srv := vaulttest.Dev(t)
+	proxy := vaulttest.NewProxy(t, srv)
+	proxy.Set(vaulttest.BlackHole)
+	cmd, _, _ := invocation{args: []string{"rotate", "app", "A"}, env: []string{"VAULT_ADDR=" + proxy.Addr, "VAULT_TOKEN=" + srv.RootToken}}.start(t)
+	proxy.WaitRequests(t, 1)
+	start := time.Now()
+	_ = cmd.Process.Signal(os.Interrupt)
+	_ = cmd.Wait()
+	if got := vaulttest.Ending(cmd.ProcessState); got != "signal INT" || time.Since(start) > 5*time.Second {
+		t.Errorf("ended with %s after %v", got, time.Since(start))
+	}
+}
+
+// Writers that never stop are given up after half a minute, with nothing lost and nothing written.
+func TestRaceThatIsNeverWon(t *testing.T) {
+	t.Parallel()
+	srv := vaulttest.Dev(t)
+	sc := srv.Scope(t)
+	mount := sc.Mount(2)
+	srv.PutKV(t, mount, "app", map[string]string{"A": vaulttest.Canary("A")})
+	policy := sc.Policy(fmt.Sprintf(`path %q { capabilities = ["read", "update"] }`, mount+"/data/*"))
+	token := srv.Token(t, vaulttest.TokenOpts{Policies: []string{policy}, NoDefault: true})
+	proxy := vaulttest.NewProxy(t, srv)
+	written := func(r *http.Request) bool { return r.Method == http.MethodPost }
+	proxy.On(written, vaulttest.Errors(http.StatusBadRequest, "check-and-set parameter did not match the current version"))
+	begin := time.Now()
+	e := invocation{args: []string{"rotate", "--mount", mount, "app", "A"}, env: []string{"VAULT_ADDR=" + proxy.Addr, "VAULT_TOKEN=" + token}}.run(t)
+	e.check(t, "a race that is never won", 123, "others kept changing it at the same time", "try again when they have finished")
+	if d := time.Since(begin); d < 30*time.Second {
+		t.Errorf("given up after %v", d)
+	}
+	if n := proxy.Count(func(r vaulttest.Request) bool { return r.Method == http.MethodPost }); n < 20 {
+		t.Errorf("%d tries", n)
+	}
+	if version, _ := secretAt(t, srv, mount, "app"); version != "1" {
+		t.Errorf("version %s", version)
+	}
+}
+
+// A token that is used up by the write: what was written is not written again with another one.
+func TestUsedUpTokenWritesOnce(t *testing.T) {
+	t.Parallel()
+	srv := vaulttest.Dev(t)
+	sc := srv.Scope(t)
+	mount := sc.Mount(2)
+	srv.PutKV(t, mount, "app", map[string]string{"A": vaulttest.Canary("A")})
+	auth, role, roleID, secretID := sc.AppRole(sc.Policy(fmt.Sprintf(`path %q { capabilities = ["read", "patch"] }`, mount+"/data/*")))
+	srv.Must(t, "POST", "auth/"+auth+"/role/"+role, map[string]any{"token_num_uses": 2}) // the look and the write
+	e := invocation{args: []string{"rotate", "--mount", mount, "--auth-mount", auth, "app", "A", "--json"},
+		env: []string{"VAULT_ADDR=" + srv.Addr, "VAULTEXEC_ROLE_ID=" + roleID, "VAULTEXEC_SECRET_ID=" + secretID}}.run(t)
+	e.check(t, "a token that is used up", 121, `"new_version":2`, `"verified":false`, "the token is not valid")
+	if strings.Count(e.out, "\n") != 1 {
+		t.Errorf("two reports:\n%s", e.out)
+	}
+	if version, _ := secretAt(t, srv, mount, "app"); version != "2" {
+		t.Errorf("version %s, want 2", version)
+	}
+}

@@ -1,0 +1,438 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/agenticverz/vaultexec/internal/dotenv"
+	"github.com/agenticverz/vaultexec/internal/fault"
+	"github.com/agenticverz/vaultexec/internal/vault"
+)
+
+var importCommand = &command{
+	name: "import", args: "[PATH] FILE|-", summary: "move a .env file into Vault",
+	about: `
+The variables of FILE become keys of the secret PATH. What is there already
+stays: other keys are kept, and keys with another value are listed and nothing is
+written, unless --overwrite. What was written is read back and compared. Names
+are printed, values never, and FILE is not deleted.
+
+  vaultexec import app-prod .env
+  vaultexec import .env --map 'POSTGRES_*=database' --map '*=app-prod'
+
+The first --map that fits a name decides; PATH, where it is given too, takes the
+rest. FILE is read as Docker Compose reads it: export, quotes over several lines,
+escapes in double quotes, comments after a blank. $VAR and ${VAR} stay as they
+are written unless --expand.
+`,
+	own: []option{
+		{name: "map", arg: "GLOB=PATH", list: true, group: groupOwn, usage: "names that fit GLOB go to PATH"},
+		{name: "overwrite", group: groupOwn, usage: "change keys that have another value"},
+		{name: "replace", group: groupOwn, usage: "make the secret exactly what FILE says: keys that are not in it go, others change"},
+		{name: "expand", group: groupOwn, usage: "replace $VAR, ${VAR} and ${VAR:-default}, outside of single quotes, by what FILE says of VAR"},
+		{name: "dialect", arg: "compose|node|python|ruby", group: groupOwn, usage: "read FILE as Docker Compose, Node's dotenv, python-dotenv or Ruby's dotenv does; without it, lines that they read differently in a way that matters are refused (docs/dotenv.md)"},
+		{name: "write-references", arg: "NEWFILE", group: groupOwn, usage: "write a new .env file with references in place of the values, for --env-file"},
+		dryRunOption, jsonOption,
+	},
+	shared: withKV, least: 1, most: 2,
+	do: (*app).importFile,
+}
+
+// target is one secret that an import goes to.
+type target struct {
+	path   vault.Path
+	typed  vault.Path // as it was written
+	engine vault.Engine
+	set    map[string]vault.Text
+	report importReport
+}
+
+// importReport says what happened to one secret. Of the keys it holds the names only.
+type importReport struct {
+	Path      string   `json:"path"`
+	KV        int      `json:"kv_version"`
+	Old       int      `json:"old_version,omitempty"`
+	New       int      `json:"new_version,omitempty"`
+	Added     []string `json:"added"`
+	Changed   []string `json:"changed"`
+	Unchanged []string `json:"unchanged"`
+	Dropped   []string `json:"dropped"`
+	Written   bool     `json:"written"`
+	Verified  bool     `json:"verified"`
+	Why       string   `json:"not_verified_because,omitempty"`
+}
+
+func (a *app) importFile(ctx context.Context, s *settings, words []string) error {
+	mount := s.mount()
+	file := words[len(words)-1]
+	rules, err := mapRules(s, words[:len(words)-1], mount)
+	if err := fault.Join(append(s.faults, fault.All(err)...)); err != nil {
+		return err
+	}
+	o := dotenv.Options{Expand: s.bool("expand"), Dialect: s.choice("dialect")}
+	if o.Expand && o.Dialect != "" && o.Dialect != "compose" {
+		s.bad(s.one("expand"), "only Docker Compose's dialect is expanded", "leave --dialect "+o.Dialect+" out, or --expand")
+	}
+	if err := fault.Join(s.faults); err != nil {
+		return err
+	}
+	vars, err := a.readDotenv(file, o)
+	if err != nil {
+		return err
+	}
+	targets, err := assign(vars, rules)
+	if err != nil {
+		return err
+	}
+	refs := s.str("write-references")
+	if _, err := os.Lstat(refs); refs != "" && err == nil { // found out before anything is written
+		return &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot write --write-references %q", refs), Why: "it is there already", Hint: "name a new file"}
+	}
+	return a.withVault(ctx, s, func(ctx context.Context, c *vault.Client) error {
+		// Everything is looked at before anything is written.
+		for _, t := range targets {
+			if err := a.lookAt(ctx, c, s, t); err != nil {
+				return err
+			}
+		}
+		if targets, err = merged(targets); err != nil {
+			return err
+		}
+		if err := refuseChanges(targets, s); err != nil {
+			return err
+		}
+		var failed error
+		if !s.bool("dry-run") {
+			for _, t := range targets {
+				if failed = a.importInto(ctx, c, s, t); failed != nil {
+					break
+				}
+			}
+		}
+		if failed == nil && refs != "" && !s.bool("dry-run") {
+			failed = writeReferences(refs, targets)
+		}
+		a.reportImport(ctx, s, file, targets, failed)
+		return failed
+	})
+}
+
+// mapRule sends names that fit a pattern to a path.
+type mapRule struct {
+	glob string
+	path vault.Path
+}
+
+func mapRules(s *settings, words []string, mount string) ([]mapRule, error) {
+	var rules []mapRule
+	add := func(glob, text string) error {
+		p, err := vault.ParsePath(text, mount)
+		if err == nil && p.Version != 0 {
+			err = &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot import into %s", p), Why: "an old version cannot be changed", Hint: "leave @VERSION out"}
+		}
+		rules = append(rules, mapRule{glob, p})
+		return err
+	}
+	for _, v := range s.all("map") {
+		glob, text, ok := strings.Cut(v.text, "=")
+		if !ok || glob == "" || !validGlob(glob) {
+			s.bad(v, "not of the form GLOB=PATH", "write it as --map 'POSTGRES_*=database'")
+			continue
+		}
+		if err := add(glob, text); err != nil {
+			s.fail(v, err)
+		}
+	}
+	if len(words) == 1 {
+		if err := add("*", words[0]); err != nil {
+			return nil, err
+		}
+	}
+	if len(rules) == 0 && len(s.faults) == 0 {
+		return nil, &fault.Error{Kind: fault.Usage, What: "cannot import", Why: "no path", Hint: "vaultexec import PATH FILE, or vaultexec import FILE --map 'GLOB=PATH'"}
+	}
+	return rules, nil
+}
+
+// maxDotenv bounds a file. Vault takes no secret over 1 MiB.
+const maxDotenv = 4 << 20
+
+func (a *app) readDotenv(file string, o dotenv.Options) (map[string]vault.Text, error) {
+	what, in := fmt.Sprintf("%q", file), io.Reader(a.terminal.in)
+	if file == "-" {
+		what = "standard input"
+	} else {
+		f, err := os.Open(file)
+		if err != nil {
+			return nil, &fault.Error{Kind: fault.Usage, What: "cannot read " + what, Why: vault.Errno(err), Hint: "vaultexec import PATH FILE"}
+		}
+		defer func() { _ = f.Close() }()
+		in = f
+	}
+	parsed, err := parseDotenv(in, o)
+	if err == nil && len(parsed) == 0 {
+		err = &fault.Error{Kind: fault.Value, Why: "there is no variable in it", Hint: "a line of it is NAME=VALUE"}
+	}
+	if err != nil {
+		e := *fault.Of(err)
+		e.What = "cannot import " + what
+		return nil, &e
+	}
+	vars := make(map[string]vault.Text, len(parsed))
+	for k, v := range parsed {
+		vars[k] = vault.NewText(v)
+	}
+	return vars, nil
+}
+
+// parseDotenv reads a .env file. Its failures have no What yet, and hold names and line numbers only.
+func parseDotenv(in io.Reader, o dotenv.Options) (map[string]string, error) {
+	b, err := io.ReadAll(io.LimitReader(in, maxDotenv+1))
+	switch {
+	case err != nil:
+		return nil, &fault.Error{Kind: fault.Usage, Why: vault.Errno(err)}
+	case len(b) > maxDotenv:
+		return nil, &fault.Error{Kind: fault.Usage, Why: "it is larger than Vault takes", Hint: "name a file of NAME=VALUE lines"}
+	}
+	parsed, err := dotenv.Parse(string(b), o)
+	var bad *dotenv.Error
+	if errors.As(err, &bad) {
+		return nil, &fault.Error{Kind: fault.Value, Why: bad.Error(), Hint: "correct that line: NAME=VALUE, quotes closed, as docker compose reads it; import takes --dialect for another reader's rules"}
+	}
+	return parsed, err
+}
+
+// assign sends each variable to the path of the first rule that fits.
+func assign(vars map[string]vault.Text, rules []mapRule) ([]*target, error) {
+	var (
+		targets []*target
+		left    []string
+	)
+	for _, name := range slices.Sorted(maps.Keys(vars)) {
+		i := slices.IndexFunc(rules, func(r mapRule) bool {
+			ok, _ := path.Match(r.glob, name) // the pattern was checked
+			return ok
+		})
+		if i < 0 {
+			left = append(left, name)
+			continue
+		}
+		j := slices.IndexFunc(targets, func(t *target) bool { return t.path == rules[i].path })
+		if j < 0 {
+			j, targets = len(targets), append(targets, &target{path: rules[i].path, typed: rules[i].path, set: map[string]vault.Text{}})
+		}
+		targets[j].set[name] = vars[name]
+	}
+	if len(left) > 0 {
+		return nil, &fault.Error{Kind: fault.Usage, What: "cannot import " + strings.Join(left, ", "), Why: "no --map fits", Hint: "add --map '*=PATH', or give PATH before FILE"}
+	}
+	return targets, nil
+}
+
+// merged puts targets together that turn out to be the same secret, one named with its mount and one without.
+func merged(targets []*target) ([]*target, error) {
+	var out []*target
+	for _, t := range targets {
+		i := slices.IndexFunc(out, func(o *target) bool { return o.path == t.path })
+		if i < 0 {
+			out = append(out, t)
+			continue
+		}
+		return nil, &fault.Error{Kind: fault.Usage, What: "cannot import", Why: fmt.Sprintf("%s is named in two ways", t.path), Hint: "write it alike in each --map"}
+	}
+	return out, nil
+}
+
+// lookAt finds out what is there and what would change.
+func (a *app) lookAt(ctx context.Context, c *vault.Client, s *settings, t *target) error {
+	var err error
+	if t.path, t.engine, err = a.resolve(ctx, c, s, t.path); err != nil {
+		return err
+	}
+	err = a.patience(s).Do(ctx, func(ctx context.Context) error {
+		st, err := c.State(ctx, t.path, t.engine)
+		if err == nil {
+			err = t.compare(st, s.bool("replace"))
+		}
+		if err != nil {
+			return err
+		}
+		return misplaced(ctx, c, s, st, t.typed)
+	})
+	return advise(ctx, c, s, t.typed, err)
+}
+
+// compare fills the report of the target by what is there.
+func (t *target) compare(st vault.State, replace bool) error {
+	what := fmt.Sprintf("cannot import into %s", st.Path)
+	switch {
+	case !st.Readable():
+		return &fault.Error{Kind: fault.Denied, What: what, Why: "what is there cannot be read, so that it can neither be kept nor compared", Hint: vault.PolicyHint(dataPath(st), "read")}
+	case st.Gone != nil && !replace:
+		return &fault.Error{Kind: fault.Deleted, What: what, Why: fmt.Sprintf("the latest version is %s", st.Gone), Hint: "bring it back with `vault kv undelete`, or start anew with --replace"}
+	}
+	r := importReport{Path: st.Path.String(), KV: st.Engine.KV, Old: st.Version, Added: []string{}, Changed: []string{}, Unchanged: []string{}, Dropped: []string{}}
+	for _, k := range slices.Sorted(maps.Keys(t.set)) {
+		old, ok := st.Values[k]
+		switch {
+		case !ok:
+			r.Added = append(r.Added, k)
+		case old.Matches(t.set[k]):
+			r.Unchanged = append(r.Unchanged, k)
+		default:
+			r.Changed = append(r.Changed, k)
+		}
+	}
+	for _, k := range st.Keys {
+		if _, ok := t.set[k]; !ok && replace {
+			r.Dropped = append(r.Dropped, k)
+		}
+	}
+	t.report = r
+	return nil
+}
+
+func dataPath(st vault.State) string {
+	if st.Engine.KV == 1 {
+		return st.Path.Mount + "/" + st.Path.Name
+	}
+	return st.Path.Mount + "/data/" + st.Path.Name
+}
+
+// refuseChanges lists every key that has another value, of all paths at once.
+func refuseChanges(targets []*target, s *settings) error {
+	if s.bool("overwrite") || s.bool("replace") {
+		return nil
+	}
+	var list []*fault.Error
+	for _, t := range targets {
+		if e := t.refuse(); e != nil {
+			list = append(list, e)
+		}
+	}
+	return fault.Join(list)
+}
+
+func (t *target) refuse() *fault.Error {
+	if len(t.report.Changed) == 0 {
+		return nil
+	}
+	return &fault.Error{Kind: fault.Conflict, Err: vault.ErrRefused, What: fmt.Sprintf("cannot import into %s", t.report.Path),
+		Why:  "there are other values for " + strings.Join(t.report.Changed, ", "),
+		Hint: "--overwrite changes them; take them out of the file to keep what is in Vault"}
+}
+
+// importInto writes one secret, unless there is nothing to change.
+func (a *app) importInto(ctx context.Context, c *vault.Client, s *settings, t *target) error {
+	replace := s.bool("replace")
+	if t.engine.KV == 1 {
+		a.ui.log.Warn(fmt.Sprintf("%s is KV version 1, which has no check-and-set: what somebody else writes to %s at the same moment is lost", t.engine.Mount, t.path.Name))
+	}
+	out, err := c.Apply(ctx, vault.Edit{
+		Path: t.path, Set: t.set, Alone: replace, Patience: a.patience(s), Whole: true,
+		Check: func(st vault.State) error {
+			if err := t.compare(st, replace); err != nil {
+				return err
+			}
+			if e := t.refuse(); e != nil && !replace && !s.bool("overwrite") {
+				return e // written by somebody else since
+			}
+			if st.Exists && len(t.report.Added)+len(t.report.Changed)+len(t.report.Dropped) == 0 {
+				return vault.ErrNothing
+			}
+			return nil
+		},
+	}, t.engine)
+	if err != nil && out.Version == 0 {
+		err = advise(ctx, c, s, t.typed, err)
+	}
+	t.report.New, t.report.Verified, t.report.Why = out.Version, out.Verified, out.Why
+	t.report.Written = out.Method != "" && (err == nil || out.Version > 0)
+	return err
+}
+
+// reportImport says what was done, and what is to be done with the file.
+func (a *app) reportImport(ctx context.Context, s *settings, file string, targets []*target, failed error) {
+	dry := s.bool("dry-run")
+	tracked := file != "-" && gitTracks(file)
+	if s.bool("json") {
+		reports := make([]importReport, len(targets))
+		for i, t := range targets {
+			reports[i] = t.report
+		}
+		a.ui.reportJSON(struct {
+			File    string         `json:"file"`
+			Tracked bool           `json:"git_tracked"`
+			DryRun  bool           `json:"dry_run"`
+			Paths   []importReport `json:"paths"`
+		}{file, tracked, dry, reports})
+	} else {
+		for _, t := range targets {
+			a.ui.printf("%s\n", oneLine(t.report.line(dry)))
+			for _, list := range []struct {
+				sign  string
+				names []string
+			}{{"+", t.report.Added}, {"~", t.report.Changed}, {"=", t.report.Unchanged}, {"-", t.report.Dropped}} {
+				for _, name := range list.names {
+					a.ui.printf("  %s %s\n", list.sign, oneLine(name))
+				}
+			}
+		}
+	}
+	if tracked {
+		a.ui.log.Warn(fmt.Sprintf("git tracks %q: whoever has the repository has these values, also from its history; run `git rm --cached` on it, ignore it, and rotate what was in it", file))
+	}
+	if failed == nil && !dry && !s.bool("json") && file != "-" {
+		var paths strings.Builder
+		for _, t := range targets {
+			fmt.Fprintf(&paths, " --path %s", shellQuote("/"+t.report.Path))
+		}
+		options := paths.String()
+		if refs := s.str("write-references"); refs != "" {
+			options = " --env-file " + shellQuote(refs)
+		}
+		a.ui.printf("%q still holds the values in clear text. Start the program with\n  vaultexec%s -- COMMAND\nand delete the file when nothing reads it any more.\n", file, options)
+	}
+}
+
+func (r importReport) line(dry bool) string {
+	head := r.Path + ": "
+	changes := len(r.Added) + len(r.Changed) + len(r.Dropped)
+	switch {
+	case changes == 0:
+		return head + "up to date, nothing to write"
+	case dry:
+		head += "not written (dry run)"
+	case !r.Written:
+		head += "not written"
+	case r.KV == 1:
+		head += "written"
+	case r.Old == 0:
+		head += fmt.Sprintf("version %d, a new path", r.New)
+	default:
+		head += fmt.Sprintf("version %d → %d", r.Old, r.New)
+	}
+	if r.Written {
+		if r.Verified {
+			head += ", verified"
+		} else {
+			head += fmt.Sprintf(", not verified (%s)", r.Why)
+		}
+	}
+	for _, part := range []struct {
+		names []string
+		word  string
+	}{{r.Added, "new"}, {r.Changed, "changed"}, {r.Unchanged, "unchanged"}, {r.Dropped, "dropped"}} {
+		if n := len(part.names); n > 0 {
+			head += fmt.Sprintf(", %d %s", n, part.word)
+		}
+	}
+	return head
+}

@@ -1,0 +1,327 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/agenticverz/vaultexec/internal/fault"
+	"github.com/agenticverz/vaultexec/internal/vault"
+)
+
+// exitSealed is the exit code of status for a Vault that answers and cannot be used: that of `vault status`.
+const exitSealed = 2
+
+var statusCommand = &command{
+	name: "status", summary: "seal, version, HA role, TLS, clock, token",
+	about: `
+Exit code: 0 when Vault is unsealed; 2 when it is sealed or not initialized, as
+for "vault status"; 120 when it cannot be reached; 121 when it is unsealed and
+the token is refused. One attempt is made; --wait waits for a Vault that is away.
+`,
+	own: []option{
+		jsonOption,
+		{name: "wait", arg: "DURATION|forever", def: "0s", group: groupFailing, usage: "how long to wait for a Vault that does not answer"},
+	},
+	shared: withLogin,
+	do:     (*app).status,
+}
+
+// statusReport is the whole screen.
+type statusReport struct {
+	Address     string       `json:"address"`
+	Reachable   bool         `json:"reachable"`
+	Millis      int64        `json:"milliseconds"`
+	Initialized *bool        `json:"initialized"`
+	Sealed      *bool        `json:"sealed"`
+	Seal        string       `json:"seal_type,omitempty"`
+	Threshold   int          `json:"threshold,omitempty"`
+	Shares      int          `json:"shares,omitempty"`
+	Progress    int          `json:"unseal_progress"`
+	Version     string       `json:"version,omitempty"`
+	Storage     string       `json:"storage,omitempty"`
+	Cluster     string       `json:"cluster_name,omitempty"`
+	HA          string       `json:"ha_role,omitempty"` // "active", "standby", "none"
+	Leader      string       `json:"leader_address,omitempty"`
+	TLS         string       `json:"tls,omitempty"`
+	Expires     *time.Time   `json:"certificate_expires,omitempty"`
+	ClockOff    *float64     `json:"clock_difference_seconds,omitempty"` // positive: the server is ahead
+	Token       *statusToken `json:"token,omitempty"`
+	Warnings    []string     `json:"warnings"`
+	Error       string       `json:"error,omitempty"`
+}
+
+type statusToken struct {
+	State     string   `json:"state"` // "valid", "none", "refused", "unknown"
+	Why       string   `json:"why,omitempty"`
+	Method    string   `json:"method,omitempty"`
+	Type      string   `json:"type,omitempty"`
+	Policies  []string `json:"policies,omitempty"`
+	Seconds   int64    `json:"seconds_left,omitempty"` // 0: it never ends
+	Renewable bool     `json:"renewable,omitempty"`
+	Uses      int      `json:"uses_left,omitempty"`
+}
+
+func (a *app) status(ctx context.Context, s *settings, _ []string) error {
+	session := a.session(s)
+	if err := fault.Join(s.faults); err != nil {
+		return err
+	}
+	defer session.Revoke(context.WithoutCancel(ctx))
+	c := session.Client
+	r := &statusReport{Address: c.Where(), Warnings: []string{}}
+	var seal vault.SealStatus
+	err := a.patience(s).Do(ctx, func(ctx context.Context) (err error) {
+		seal, err = c.Seal(ctx)
+		return err
+	})
+	if err != nil {
+		r.Error = fault.Of(err).Why
+		a.showStatus(s, r)
+		return err
+	}
+	r.fill(seal, time.Now())
+	if s.bool("tls-skip-verify") && seal.TLS {
+		r.warn("the certificate is not verified (--tls-skip-verify)")
+	}
+	switch {
+	case !seal.Initialized:
+		err = &fault.Error{Kind: fault.Away, Exit: exitSealed, What: c.Where() + " is not initialized", Hint: "`vault operator init` makes its keys (deploy/bootstrap does it)"}
+	case seal.Sealed:
+		err = &fault.Error{Kind: fault.Away, Exit: exitSealed, What: c.Where() + " is sealed", Hint: "run `vaultexec unseal`"}
+		if seal.Type != "shamir" {
+			err.(*fault.Error).Hint = fmt.Sprintf("its seal is %q, it should unseal itself: see Vault's log", seal.Type)
+		}
+	default:
+		if l, err := c.Leader(ctx); err == nil {
+			r.HA, r.Leader = role(l), l.Address
+			if l.HA && l.Address == "" {
+				r.warn("the cluster has no leader")
+			}
+		}
+		if ns := s.str("namespace"); ns != "" {
+			if enterprise, known := c.Enterprise(ctx); known && !enterprise {
+				r.warn(fmt.Sprintf("this Vault has no namespaces and ignores %q: paths are those of the root", ns))
+			}
+		}
+		err = a.statusOfToken(ctx, session, r)
+	}
+	a.showStatus(s, r)
+	return err
+}
+
+func role(l vault.Leader) string {
+	switch {
+	case !l.HA:
+		return "none"
+	case l.Self:
+		return "active"
+	}
+	return "standby"
+}
+
+func (r *statusReport) warn(text string) { r.Warnings = append(r.Warnings, text) }
+
+// fill takes over what needs no token.
+func (r *statusReport) fill(seal vault.SealStatus, now time.Time) {
+	r.Reachable, r.Millis = true, seal.Took.Milliseconds()
+	r.Initialized, r.Sealed = &seal.Initialized, &seal.Sealed
+	r.Seal, r.Threshold, r.Shares, r.Progress = seal.Type, seal.Threshold, seal.Shares, seal.Progress
+	r.Version, r.Storage, r.Cluster = seal.Version, seal.StorageType, seal.ClusterName
+	if seal.TLS {
+		r.TLS = seal.TLSName
+		if !seal.Expires.IsZero() {
+			r.Expires = &seal.Expires
+			if left := seal.Expires.Sub(now); left < 14*24*time.Hour {
+				r.warn(fmt.Sprintf("the server's certificate ends in %s", spell(left)))
+			}
+		}
+	}
+	if !seal.Date.IsZero() {
+		// The header is cut to whole seconds and was written while the request was under way.
+		off := seal.Date.Add(500 * time.Millisecond).Sub(now.Add(-seal.Took / 2)).Round(time.Second).Seconds()
+		r.ClockOff = &off
+		if off > 30 || off < -30 {
+			r.warn("the clocks differ: certificates, JWTs and token lifetimes are judged by both")
+		}
+	}
+}
+
+// statusOfToken logs in where there is something to log in with, and asks about the token.
+func (a *app) statusOfToken(ctx context.Context, session *vault.Session, r *statusReport) error {
+	r.Token = &statusToken{State: "valid", Method: string(session.Method())}
+	if err := session.Login(ctx); err != nil {
+		f := fault.Of(err)
+		r.Token.State, r.Token.Why = "refused", f.Why
+		if f.Kind == fault.Usage { // there is none, or its file cannot be read
+			r.Token.State = "none"
+			return nil
+		}
+		return err
+	}
+	if session.Client.Agent() {
+		r.Token.State, r.Token.Why = "unknown", "the Vault Agent adds it"
+		return nil
+	}
+	t, err := session.Client.LookupToken(ctx)
+	switch {
+	case fault.Is(err, fault.Denied):
+		r.Token.State, r.Token.Why = "unknown", "its policies do not allow auth/token/lookup-self"
+		return nil
+	case err != nil:
+		r.Token.State, r.Token.Why = "refused", fault.Of(err).Why
+		return err
+	}
+	r.Token.Type, r.Token.Policies, r.Token.Renewable, r.Token.Uses = t.Type, t.Policies, t.Renewable, t.Uses
+	r.Token.Seconds = int64(t.TTL.Seconds())
+	if slices.Contains(t.Policies, "root") {
+		r.warn("this is a root token: it may do everything; use one with a policy for the task, and revoke it")
+	}
+	return nil
+}
+
+// line is one row of the screen; the tone decides its colour.
+type line struct {
+	label, text string
+	tone        tone
+}
+
+type tone int
+
+const (
+	plainTone tone = iota
+	goodTone
+	badTone
+)
+
+func (a *app) showStatus(s *settings, r *statusReport) {
+	if s.bool("json") {
+		a.ui.reportJSON(r)
+		return
+	}
+	colour := a.colours()
+	for _, l := range r.lines(time.Now()) {
+		text := oneLine(l.text)
+		if colour && l.tone != plainTone {
+			text = map[tone]string{goodTone: "\x1b[32m", badTone: "\x1b[31m"}[l.tone] + text + "\x1b[0m"
+		}
+		a.ui.printf("%-12s %s\n", l.label, text)
+	}
+}
+
+// colours reports whether standard output is a terminal that wants them (https://no-color.org).
+func (a *app) colours() bool {
+	f, ok := a.ui.stdout.(*os.File)
+	return ok && isTerminal(f) && a.getenv("NO_COLOR") == "" && a.getenv("TERM") != "dumb" && a.getenv("TERM") != ""
+}
+
+func (r *statusReport) lines(now time.Time) []line {
+	list := []line{{"address", r.Address, plainTone}}
+	row := func(label, text string, t tone) {
+		if text != "" {
+			list = append(list, line{label, text, t})
+		}
+	}
+	if !r.Reachable {
+		row("reachable", "no: "+r.Error, badTone)
+		return list
+	}
+	row("reachable", fmt.Sprintf("yes, in %d ms", r.Millis), goodTone)
+	if *r.Initialized {
+		row("initialized", "yes", goodTone)
+	} else {
+		row("initialized", "no", badTone)
+	}
+	switch {
+	case !*r.Sealed:
+		row("sealed", "no", goodTone)
+	case r.Progress > 0:
+		row("sealed", fmt.Sprintf("yes, unseal progress %d/%d", r.Progress, r.Threshold), badTone)
+	default:
+		row("sealed", "yes", badTone)
+	}
+	seal := r.Seal
+	if r.Shares > 0 {
+		seal += fmt.Sprintf(", %d of %d shares", r.Threshold, r.Shares)
+	}
+	row("seal", seal, plainTone)
+	row("version", r.Version, plainTone)
+	row("storage", r.Storage, plainTone)
+	row("cluster", r.Cluster, plainTone)
+	switch {
+	case r.HA == "standby" && r.Leader == "":
+		row("HA", "standby without a leader", badTone)
+	case r.HA == "standby":
+		row("HA", "standby, the leader is "+r.Leader, plainTone)
+	default:
+		row("HA", r.HA, plainTone)
+	}
+	switch {
+	case r.Expires != nil:
+		row("TLS", fmt.Sprintf("%s, certificate until %s (%s)", r.TLS, r.Expires.UTC().Format(time.DateOnly), spell(r.Expires.Sub(now))), plainTone)
+	case r.TLS != "":
+		row("TLS", r.TLS, plainTone)
+	default:
+		row("TLS", "none", plainTone)
+	}
+	if r.ClockOff != nil {
+		switch off := time.Duration(*r.ClockOff) * time.Second; {
+		case off == 0:
+			row("clock", "the same as here", plainTone)
+		case off > 0:
+			row("clock", spell(off)+" ahead of here", plainTone)
+		default:
+			row("clock", spell(-off)+" behind here", plainTone)
+		}
+	}
+	if r.Token != nil {
+		t := plainTone
+		if r.Token.State == "refused" {
+			t = badTone
+		}
+		row("token", r.Token.text(), t)
+	}
+	for _, w := range r.Warnings {
+		row("warning", w, badTone)
+	}
+	return list
+}
+
+func (t *statusToken) text() string {
+	switch t.State {
+	case "none", "unknown", "refused":
+		return t.State + ": " + t.Why
+	}
+	parts := []string{t.Type, "policies " + strings.Join(t.Policies, " ")}
+	if t.Seconds > 0 {
+		parts = append(parts, spell(time.Duration(t.Seconds)*time.Second)+" left")
+	} else {
+		parts = append(parts, "never ends")
+	}
+	if t.Renewable {
+		parts = append(parts, "renewable")
+	}
+	if t.Uses > 0 {
+		parts = append(parts, fmt.Sprintf("%d uses left", t.Uses))
+	}
+	if t.Method != "" && t.Method != "token" {
+		parts = append(parts, "by "+t.Method)
+	}
+	return strings.Join(parts, ", ")
+}
+
+// spell writes a duration as people say it: "89 days", "5 h", "3 min", "12 s".
+func spell(d time.Duration) string {
+	switch {
+	case d >= 48*time.Hour:
+		return fmt.Sprintf("%d days", int(d.Hours())/24)
+	case d >= 2*time.Hour:
+		return fmt.Sprintf("%d h", int(d.Hours()))
+	case d >= 2*time.Minute:
+		return fmt.Sprintf("%d min", int(d.Minutes()))
+	}
+	return fmt.Sprintf("%d s", int(d.Seconds()))
+}

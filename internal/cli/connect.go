@@ -1,0 +1,102 @@
+package cli
+
+import (
+	"strings"
+
+	"github.com/agenticverz/vaultexec/internal/fault"
+	"github.com/agenticverz/vaultexec/internal/vault"
+	"github.com/agenticverz/vaultexec/launcher"
+)
+
+// connection is how to reach an address, by the options for it.
+func (a *app) connection(s *settings, address string) vault.Config {
+	proxy, from := "", ""
+	for _, name := range append(vaultVar("PROXY_ADDR"), vaultVar("HTTP_PROXY")...) {
+		if v := a.getenv(name); v != "" {
+			proxy, from = v, name
+			break
+		}
+	}
+	a.noteSecrets()
+	return vault.Config{
+		Secrets: a.secrets, Address: address, Namespace: s.str("namespace"),
+		CACert: s.str("ca-cert"), CACertBytes: firstOf(a.getenv, vaultVar("CACERT_BYTES")), CAPath: s.str("ca-path"),
+		ClientCert: s.str("client-cert"), ClientKey: s.str("client-key"), TLSServerName: s.str("tls-server-name"),
+		AllowOwner: s.owners(), SkipVerify: s.bool("tls-skip-verify"), Headers: vault.NewText(firstOf(a.getenv, vaultVar("HEADERS"))),
+		SRVLookup:    firstOf(a.getenv, vaultVar("SRV_LOOKUP")) == "true" || firstOf(a.getenv, vaultVar("SRV_LOOKUP")) == "1",
+		ProxyAddress: vault.NewText(proxy), ProxyFrom: from,
+		Skipped: func(files []string) {
+			a.warn("--ca-path: files that hold no certificate are skipped", "first", files[0], "files", len(files))
+		},
+		Timeout: s.duration("timeout"), UserAgent: "vaultexec/" + version(),
+	}
+}
+
+// session sets the connection and the login up, without a request.
+func (a *app) session(s *settings) *vault.Session {
+	agent := ""
+	if s.one("address").source != fromOption {
+		agent = firstOf(a.getenv, vaultVar("AGENT_ADDR"))
+	}
+	cfg := a.connection(s, s.str("address"))
+	if ns := s.str("auth-namespace"); ns != "" {
+		cfg.AuthNamespace = strings.Trim(ns, "/")
+		if cfg.AuthNamespace == "" { // "/"
+			cfg.AuthNamespace = vault.RootNamespace
+		}
+	}
+	if agent != "" {
+		cfg.Address = agent
+	}
+	// A file would win over the certificate itself, and that over the folder, wherever they come from.
+	file, folder := s.one("ca-cert").source, s.one("ca-path").source
+	if folder > file || cfg.CACertBytes != "" && file < fromVariable {
+		cfg.CACert = ""
+	}
+	if folder > fromVariable && folder > file {
+		cfg.CACertBytes = ""
+	}
+	allowHTTP := s.bool("allow-http")
+	login := a.loginConfig(s, agent != "")
+	cfg.Agent = login.Method == vault.AuthAgent
+	if len(s.faults) > 0 {
+		return nil
+	}
+	client, err := vault.New(cfg)
+	if err != nil {
+		s.faults = append(s.faults, fault.Of(err))
+		return nil
+	}
+	if to := client.Exposed(); to != "" && !allowHTTP {
+		what := "the token and the secrets cross the network unencrypted to "
+		if client.Unverified() {
+			what = "the server's certificate is not verified (--tls-skip-verify), and the token and the secrets go to whoever answers for "
+		}
+		a.warn(what+client.Where(), "readers", to, "acknowledge", "--allow-http")
+	}
+	return vault.NewSession(client, login)
+}
+
+// noteSecrets takes down what is secret in the environment, used or not.
+func (a *app) noteSecrets() {
+	for _, kv := range a.environ {
+		name, value, _ := strings.Cut(kv, "=")
+		switch {
+		case strings.HasSuffix(name, "_HEADERS") && launcher.IsCredential(name):
+			a.secrets.AddHeaders(value)
+		case launcher.IsCredential(name):
+			a.secrets.Add(vault.NewText(strings.TrimSpace(value)))
+		case launcher.HasPassword(name, value):
+			a.secrets.AddAddress(value)
+		}
+	}
+}
+
+func firstOf(getenv func(string) string, names []string) string {
+	for _, n := range names {
+		if v := getenv(n); v != "" {
+			return v
+		}
+	}
+	return ""
+}

@@ -1,0 +1,314 @@
+package cli
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/agenticverz/vaultexec/internal/fault"
+	"github.com/agenticverz/vaultexec/launcher"
+)
+
+// shortUsage and the failure below it are what vaultexec without arguments shows: six lines.
+const shortUsage = `vaultexec starts a program with secrets from HashiCorp Vault in its environment.
+
+  vaultexec --path app-prod --path database -- uvicorn app:app
+  vaultexec check --path app-prod            shows whether that would work
+`
+
+const synopsis = `vaultexec starts a program with secrets from HashiCorp Vault in its environment, and nowhere else.
+
+Usage:
+  vaultexec [OPTIONS] -- COMMAND [ARG...]        the launcher (also: vaultexec run ...)
+  vaultexec check [OPTIONS]                      log in, look at every path: names and versions
+%s  vaultexec help TOPIC                           a command, exit-codes, login, references, watching
+
+Everything after the first -- belongs to the command, byte for byte.
+An option may also be given as the variable in brackets, or in the file of
+--config; the option wins, then the variable.
+`
+
+// topics are the pages of `vaultexec help TOPIC`.
+var topics = map[string]func() string{
+	"exit-codes": func() string { return exitCodes },
+	"login":      func() string { return loginHelp },
+	"references": references,
+	"watching":   func() string { return watchingHelp },
+}
+
+const exitCodes = `Exit codes of vaultexec itself; a command that was started gives its own.
+
+    2  vaultexec status: Vault is sealed or not initialized
+  120  Vault was away for longer than --wait: unreachable, sealed, overloaded;
+       or it cannot be talked to like this: TLS refused, wrong protocol
+  121  login refused, a policy denies, the token is not valid
+  122  no such secret or mount; the version is deleted or destroyed; a variable
+       of --require is given by nothing
+  123  a secret that cannot become a variable: collision, bad name, NUL byte,
+       null, too large
+  125  wrong option, reference or configuration; found before Vault is asked
+  126  the command was found and cannot be executed
+  127  the command, or the interpreter of a script, was not found
+  128+n  as a shell shows it: ended by signal n
+
+To tell them from a command's own: vaultexec says why on standard error, and
+with --log-format json its last line has the field "exit".
+`
+
+const loginHelp = `How vaultexec logs in: --auth METHOD, or what is given says it.
+
+  token       VAULT_TOKEN, --token-file, what ` + "`vault login`" + ` stored;
+              or wrapped: --wrapped-token-file, VAULTEXEC_WRAPPED_TOKEN
+  approle     --role-id (VAULTEXEC_ROLE_ID) or --role-id-file, and the secret
+              id: --secret-id-file, VAULTEXEC_SECRET_ID, or wrapped:
+              --wrapped-secret-id-file, VAULTEXEC_WRAPPED_SECRET_ID
+  kubernetes  --auth kubernetes --role NAME; the service account's token
+  jwt         --jwt-file or VAULTEXEC_JWT, and --role
+  cert        --auth cert with --client-cert and --client-key
+  userpass    --auth userpass --username NAME and --password-file,
+  ldap        VAULTEXEC_PASSWORD, or typed at a terminal
+  agent       VAULT_AGENT_ADDR: a Vault Agent or Proxy in front has the token
+
+Without --auth, in this order: VAULT_TOKEN or --token-file; the one method whose
+inputs are given (those of two are an error); agent when VAULT_AGENT_ADDR is
+set; the store of the Vault CLI. What the file of --config gives counts where no
+option and no variable gives anything. --auth-mount names the mount when it is
+not called like the method. --auth-namespace is for a login in another namespace
+than that of the paths (root: the topmost); the token is renewed, looked up and
+revoked there, too.
+
+A secret is never the value of an option: everybody can read command lines. The
+variables above are taken out of the command's environment. Files are read again
+at every login, so that they may be rotated. Of a wrapping token it is checked
+where it was made (auth/MOUNT/role/ROLE/secret-id) before it is used, once.
+
+Who may write such a file, a CA or the file of --config chooses where the token
+goes. They are refused unless they, and all folders on the way to them, belong to
+root or to vaultexec's own user, and nobody else may write them (a group with the
+number of the owner may). In a sticky folder, as /tmp is, only the owners count.
+What Kubernetes, systemd, docker and podman hand in passes, and so does what was
+handed over open (/dev/stdin, a pipe). --allow-owner USER takes that user's, too:
+a sidecar's that writes the token. In a container a file of the host's user is
+taken when it is mounted read-only.
+
+A file may hold the JSON that Vault's CLI (-format=json) or Agent writes. With
+--token-file a wrapping token in it is unwrapped, an Agent's sink with wrap_ttl
+as well; such a token is never revoked.
+
+A token that vaultexec obtained is revoked when it is no longer needed; one that
+was handed in never is. While vaultexec supervises a command it renews the token
+at about two thirds of its life, and logs in again when that is at an end.
+Logins that were refused are repeated after 1, 2, 4, 8 and then every 15 minutes,
+and at once when a credential has changed.
+`
+
+const watchingHelp = `How --watch works: the command is restarted when what it was given changes.
+
+Every --interval (30s, ± 10 %) vaultexec looks at the metadata of each path, one
+small request; where the policy forbids metadata, at the data itself.
+A path with @VERSION is pinned and not looked at. --refresh-signal HUP looks at
+once when that signal comes. The policy for one path:
+
+  path "agenticverz/data/app-prod"     { capabilities = ["read"] }
+  path "agenticverz/metadata/app-prod" { capabilities = ["read"] }
+
+Of a folder (--path 'team/*') the list is looked at as well: a secret that comes
+or goes is a change.
+
+A change is acted on when nothing has changed further for --settle (2s), so that
+a rotation over several paths is one restart; then after a random delay of up to
+--splay (0), and never within --min-uptime (5s) of the last start. Only a change
+of the resulting environment counts.
+
+Everything new is read and checked first, and only then is the old command
+stopped: --stop-signal, and SIGKILL after --stop-timeout (10s). The new one
+starts when nothing of the old one's group is left. A deleted version, a lost
+permission or an invalid value leaves the command running on what it has, and
+the log says why, once. So does a Vault that is away.
+
+A command that ends with an error within --probation (10s) of such a start is
+started again with what worked before, and those versions are not tried again
+(--no-rollback turns that off). The memory of it ends with vaultexec:
+--path app-prod@7 pins the version that works.
+
+  --on-change restart       the default
+  --on-change signal:NAME   send a signal; every name that may change has to be
+                            a --file NAME=PATH, which is rewritten first
+  --on-change exit[:CODE]   stop the command and end with 124, or CODE
+  --on-change none          say it and do nothing
+
+  --on-change-hook PROGRAM  runs first, without any secret, and is told by its
+                            environment what changed: paths, versions, names. It
+                            has 30s; its failure postpones the change.
+
+Leased secrets (database/creds/...) are renewed, and read anew before they end.
+So is identity/oidc/token/ROLE, whose tokens differ at every read and are not
+looked at.
+`
+
+func references() string {
+	var b strings.Builder
+	b.WriteString(`How secrets are named, and which names variables may have.
+
+  --path app-prod              all keys of that secret, in the mount of --mount
+  --path /agenticverz/app-prod the leading slash names the mount itself
+  --path app-prod@3            version 3 (KV version 2 only)
+  --path 'team/*'              every secret directly in that folder; the policy has
+                               to allow "list" on agenticverz/metadata/team/
+  --env ID_TOKEN=/identity/oidc/token/app#token
+                               a signed token about the one who logged in
+  --env DB=database#PASSWORD   one key under a name of your choice
+  --env DB=app-prod#db.password, --env HOST=app-prod#hosts.0
+                               the same in an object or a list; a key whose very
+                               name has dots in it wins
+  --env 'URL=postgres://${database#USER}:${database#PASSWORD|url}@db/app'
+                               several keys in a text, each in ${ }
+
+  Filters, of which several may follow: url escapes what a URL gives a meaning
+  (all but letters, digits and - . _ ~), json makes a JSON string with its
+  quotes, base64 encodes, trim drops white space at both ends. A $ directly
+  before a ${ is doubled: $${ is a ${ that begins no reference.
+
+  With --resolve-env a variable that is already set is replaced when its value is
+  a reference or has one in it; --env-file FILE reads a .env file of such
+  variables, in the dialect of Docker Compose, and of plain ones. What is set
+  already wins over the file. The mark vault: is needed there:
+
+  DB=vault:database#PASSWORD   DB=vault:/agenticverz/database#PASSWORD
+  URL=postgres://app:${vault:database#PASSWORD|url}@db/app
+  DB=vault:agenticverz/data/database#PASSWORD#3     as bank-vaults writes it, with
+                               the path of Vault's API (KV version 2), version 3
+
+  Not what bank-vaults also has: writing (>>vault:), templates, transit.
+  Variables that begin with VAULT_, BAO_ or VAULTEXEC_ are never replaced.
+
+  %40 %23 %25 %2A %2C %7C %7D in a path stand for @ # % * , | }. Segments "." and ".."
+  and empty ones are errors. Lists in variables (VAULTEXEC_PATH and the like) are
+  separated by commas, or by line breaks where there is one.
+
+  Strings pass unchanged. Numbers become the literal that Vault sends, booleans
+  true and false, objects and lists compact JSON; null is an error.
+
+  Names are [A-Za-z_][A-Za-z0-9_]*. --names API_KEY,DB_PASSWORD takes these from
+  --path and makes any other key an error: then no secret chooses what is set.
+  Without it names that change which code runs in the program are refused unless
+  --allow-name allows them; those that vaultexec and its supervisor go by always.
+  No such list is complete:
+
+`)
+	for _, group := range launcher.DangerousNames() {
+		b.WriteString("  " + group[0] + ":\n")
+		line := "   "
+		for _, n := range strings.Fields(group[1]) {
+			if len(line)+1+len(n) > 78 {
+				b.WriteString(line + "\n")
+				line = "   "
+			}
+			line += " " + n
+		}
+		b.WriteString(line + "\n\n")
+	}
+	return b.String()
+}
+
+// help prints the whole usage or one topic on standard output.
+func (a *app) help(args []string) error {
+	text := usageText()
+	if len(args) > 0 {
+		var ok bool
+		if text, ok = helpOn(args[0]); !ok {
+			return &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("no help on %q", args[0]), Hint: "there is: " + strings.Join(helpTopics(), ", ")}
+		}
+	}
+	a.ui.printf("%s", text)
+	return nil
+}
+
+// helpOn is the page of a topic or a command.
+func helpOn(topic string) (text string, ok bool) {
+	if c := findCommand(topic); c != nil {
+		return c.help(), true
+	}
+	if topic == "run" || topic == "check" { // they have the launcher's options
+		return usageText(), true
+	}
+	if page := topics[topic]; page != nil {
+		return page(), true
+	}
+	return "", false
+}
+
+// helpTopics is everything that help has a page on: the topics, then the commands.
+func helpTopics() []string {
+	names := slices.Sorted(maps.Keys(topics))
+	for _, c := range adminCommands {
+		names = append(names, c.name)
+	}
+	return append(names, "run", "check")
+}
+
+// usageText is the text of --help, from the option table.
+func usageText() string {
+	var b strings.Builder
+	var commands strings.Builder
+	for _, c := range adminCommands {
+		fmt.Fprintf(&commands, "  %-45s  %s\n", c.usage(), c.summary)
+	}
+	fmt.Fprintf(&b, synopsis, commands.String())
+	for _, g := range groups {
+		fmt.Fprintf(&b, "\n%s:\n", g)
+		for _, o := range options {
+			if o.group == g {
+				b.WriteString(optionText(o))
+			}
+		}
+	}
+	return b.String()
+}
+
+func optionText(o option) string {
+	head := "  --" + o.name
+	if o.arg != "" {
+		head += " " + o.arg
+	}
+	const column = 34
+	if len(head) >= column-1 {
+		return head + "\n" + wrap(o.text(), column)
+	}
+	return head + strings.TrimPrefix(wrap(o.text(), column), strings.Repeat(" ", len(head)))
+}
+
+// text is what the option does, whether it may be repeated, its default and its variables.
+func (o option) text() string {
+	var notes []string
+	if o.list {
+		notes = append(notes, "repeatable")
+	}
+	if o.def != "" {
+		notes = append(notes, "default "+o.def)
+	}
+	text := o.usage
+	if len(notes) > 0 {
+		text += " (" + strings.Join(notes, ", ") + ")"
+	}
+	if len(o.env) > 0 {
+		text += " [" + strings.Join(o.env, ", ") + "]"
+	}
+	return text
+}
+
+// wrap breaks text into lines of at most 100 columns, each indented.
+func wrap(text string, indent int) string {
+	var b strings.Builder
+	line := strings.Repeat(" ", indent-1)
+	for _, w := range strings.Fields(text) {
+		if len(line)+1+len(w) > 100 {
+			b.WriteString(line + "\n")
+			line = strings.Repeat(" ", indent-1)
+		}
+		line += " " + w
+	}
+	b.WriteString(line + "\n")
+	return b.String()
+}

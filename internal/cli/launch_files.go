@@ -1,0 +1,68 @@
+package cli
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+
+	"github.com/agenticverz/vaultexec/internal/fault"
+	"github.com/agenticverz/vaultexec/launcher"
+)
+
+// needsParent reports whether an option needs vaultexec to stay: somebody has to mask the output, and to remove the files.
+// What is wrong with them is noted elsewhere.
+func needsParent(s *settings) bool {
+	return s.bool("mask") || slices.ContainsFunc(s.all("file"), func(v setting) bool {
+		f, err := launcher.ParseFile(v.text)
+		return err == nil && f.Path != ""
+	})
+}
+
+// masking reads --mask and --mask-min.
+func masking(s *settings) launcher.Masking {
+	v := s.one("mask-min")
+	n, err := strconv.Atoi(v.text)
+	if err != nil || n < 1 {
+		s.bad(v, "not a number of bytes", "write it as 6; the least is 1")
+	}
+	return launcher.Masking{On: s.bool("mask"), Least: n}
+}
+
+// files reads --file.
+func files(s *settings) []launcher.FileSpec {
+	var list []launcher.FileSpec
+	allowed := s.strs("allow-name")
+	for _, v := range s.all("file") {
+		f, err := launcher.ParseFile(v.text)
+		switch {
+		case err != nil:
+			s.fail(v, err)
+			continue
+		case launcher.IsDangerous(f.Name, allowed):
+			s.bad(v, fmt.Sprintf("%s changes which code runs, and whoever may write the secret would own the process", f.Name), "allow it with --allow-name "+f.Name)
+		case slices.ContainsFunc(list, func(o launcher.FileSpec) bool { return o.Name == f.Name }):
+			s.bad(v, f.Name+" has a --file already", "give it one")
+		case f.Path != "" && slices.ContainsFunc(list, func(o launcher.FileSpec) bool { return o.Path == f.Path }):
+			s.bad(v, "another --file has that path", "give each a path of its own")
+		}
+		list = append(list, f)
+	}
+	return list
+}
+
+// checkFiles finds what the options alone show to be impossible: a --file that no --env names where there is no --path that
+// could give it, and --on-change signal without a file that could be changed under the command.
+func checkFiles(s *settings, o *launcher.Options) {
+	all := slices.ContainsFunc(o.Sources, func(src launcher.Source) bool { return src.Name == "" })
+	for _, f := range o.Rules.Files {
+		named := slices.ContainsFunc(o.Sources, func(src launcher.Source) bool { return src.Name == f.Name })
+		if !all && !named {
+			s.faults = append(s.faults, &fault.Error{Kind: fault.Usage, What: "cannot make the file of --file " + f.Name, Why: "no option gives " + f.Name,
+				Hint: fmt.Sprintf("--env %s=PATH#KEY gives it", f.Name)})
+		}
+	}
+	replaceable := slices.ContainsFunc(o.Rules.Files, func(f launcher.FileSpec) bool { return f.Path != "" })
+	if s.bool("watch") && o.Watching.OnChange.Do == launcher.ReactSignal && !replaceable {
+		s.bad(s.one("on-change"), "nothing can change under a running command but a --file NAME=PATH", "give one, or restart the command: --on-change restart")
+	}
+}

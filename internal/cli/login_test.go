@@ -1,0 +1,87 @@
+package cli
+
+import (
+	"io"
+	"strings"
+	"testing"
+
+	"github.com/agenticverz/vaultexec/internal/fault"
+	"github.com/agenticverz/vaultexec/internal/vault"
+	"github.com/agenticverz/vaultexec/launcher"
+)
+
+// Which method the inputs say, and which of them are an error before the network is touched.
+func TestLoginChoice(t *testing.T) {
+	for _, c := range []struct {
+		args []string
+		env  []string
+		want vault.Method
+		says string // what a failure says
+	}{
+		{nil, nil, vault.AuthToken, ""},
+		{nil, []string{"VAULT_TOKEN=x"}, vault.AuthToken, ""},
+		{nil, []string{"VAULT_AGENT_ADDR=http://127.0.0.1:1"}, vault.AuthAgent, ""},
+		{nil, []string{"VAULT_AGENT_ADDR=http://127.0.0.1:1", "VAULT_TOKEN=x"}, vault.AuthToken, ""},
+		{nil, []string{"VAULT_AGENT_ADDR=http://127.0.0.1:1", "VAULT_ROLE_ID=x"}, vault.AuthAppRole, ""},
+		{[]string{"--role-id", "x", "--secret-id-file", "f"}, nil, vault.AuthAppRole, ""},
+		{[]string{"--role-id-file", "f"}, nil, vault.AuthAppRole, ""},
+		{[]string{"--role-id", "x"}, []string{"VAULT_TOKEN=x"}, vault.AuthToken, ""},
+		{[]string{"--auth", "approle", "--role-id", "x"}, []string{"VAULT_TOKEN=x"}, vault.AuthAppRole, ""},
+		{nil, []string{"BAO_ROLE_ID=x", "BAO_SECRET_ID=y"}, vault.AuthAppRole, ""},
+		{nil, []string{"VAULTEXEC_WRAPPED_TOKEN=x"}, vault.AuthToken, ""},
+		{[]string{"--jwt-file", "f", "--role", "r"}, nil, vault.AuthJWT, ""},
+		{[]string{"--auth", "kubernetes", "--role", "r"}, nil, vault.AuthKubernetes, ""},
+		{[]string{"--auth", "ldap", "--username", "u", "--password-file", "f"}, nil, vault.AuthLDAP, ""},
+		{[]string{"--auth", "userpass", "--username", "u"}, []string{"VAULTEXEC_PASSWORD=p"}, vault.AuthUserpass, ""},
+		{[]string{"--auth", "cert", "--client-cert", "f", "--client-key", "f"}, nil, vault.AuthCert, ""},
+		{[]string{"--client-cert", "f", "--client-key", "f"}, nil, vault.AuthToken, ""},
+		{[]string{"--auth", "agent"}, []string{"VAULT_TOKEN=x"}, vault.AuthAgent, ""},
+
+		{[]string{"--role-id", "x", "--jwt-file", "f"}, nil, "", "--role-id is for approle, and --jwt-file is for jwt"},
+		{[]string{"--wrapped-token-file", "f"}, []string{"VAULT_ROLE_ID=x"}, "", "--wrapped-token-file is for token, and VAULT_ROLE_ID is for approle"},
+		{[]string{"--username", "u"}, nil, "", "--username is for userpass and for ldap"},
+		{[]string{"--role", "r"}, nil, "", "--role alone fits several methods"},
+		{[]string{"--auth", "aws"}, nil, "", "no such method"},
+		{[]string{"--auth", "approle"}, nil, "", "a role id is missing"},
+		{[]string{"--role-id", "x", "--secret-id-file", "f", "--wrapped-secret-id-file", "g"}, nil, "", "both --secret-id-file and --wrapped-secret-id-file"},
+		{[]string{"--auth", "kubernetes"}, nil, "", "a role is missing"},
+		{[]string{"--auth", "jwt"}, nil, "", "a JWT is missing"},
+		{[]string{"--auth", "cert"}, nil, "", "a client certificate is missing"},
+		{[]string{"--auth", "ldap"}, nil, "", "a user name is missing"},
+		{[]string{"--auth", "ldap", "--username", "a/b", "--password-file", "f"}, nil, "", "cannot be part of a path"},
+		{[]string{"--auth", "approle", "--role-id", "x", "--auth-mount", "../sys"}, nil, "", "--auth-mount"},
+	} {
+		t.Run(strings.Join(append(c.env, c.args...), " "), func(t *testing.T) {
+			given := newGiven()
+			for i := 0; i < len(c.args); i += 2 {
+				name := strings.TrimPrefix(c.args[i], "--")
+				given.count++
+				given.values[name] = append(given.values[name], givenValue{c.args[i+1], given.count})
+			}
+			a := newApp(c.env, io.Discard, io.Discard)
+			s := &settings{opts: options, given: given, environ: a.getenv}
+			conf := a.loginConfig(s, a.getenv("VAULT_AGENT_ADDR") != "")
+			if c.says == "" {
+				if len(s.faults) > 0 || conf.Method != c.want {
+					t.Fatalf("got %q and %v, want %q", conf.Method, fault.Join(s.faults), c.want)
+				}
+				return
+			}
+			err := fault.Join(s.faults)
+			if err == nil || !strings.Contains(err.Error(), c.says) || fault.Of(err).Code() != 125 {
+				t.Fatalf("got %v, want %q with 125", err, c.says)
+			}
+		})
+	}
+}
+
+// Every variable that a login takes a credential from is one that the command does not get.
+func TestCredentialVariables(t *testing.T) {
+	for _, vars := range [][]string{secretIDVars, wrappedSecretIDVars, wrappedTokenVars, jwtVars, passwordVars, tokenVars, ownVar("ROLE_ID"), vaultVar("ROLE_ID"), vaultVar("HEADERS")} {
+		for _, name := range vars {
+			if !launcher.IsCredential(name) {
+				t.Errorf("the command gets %s", name)
+			}
+		}
+	}
+}

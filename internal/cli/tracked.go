@@ -1,0 +1,182 @@
+package cli
+
+import (
+	"bufio"
+	"encoding/binary"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxIndex bounds what is read of a repository's index: a million files take about a hundred bytes each.
+const maxIndex = 128 << 20
+
+// gitTracks reports whether a file is in the index of the git repository that it lies in. git is not asked: in a folder that
+// somebody else has made it runs what that folder's configuration names, a transport that fetches missing objects among it.
+// The index alone is read, as data. What cannot be read (another format, a split index) counts as not tracked.
+func gitTracks(file string) bool {
+	abs, err := filepath.Abs(file)
+	if err != nil {
+		return false
+	}
+	if real, err := filepath.EvalSymlinks(abs); err == nil {
+		abs = real
+	}
+	top, dir := gitDir(filepath.Dir(abs))
+	if dir == "" {
+		return false
+	}
+	name, err := filepath.Rel(top, abs)
+	if err != nil {
+		return false
+	}
+	f, err := openRegular(filepath.Join(dir, "index"))
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	const sha1, sha256 = 20, 32 // the configuration says which it is, and is not asked
+	for _, hash := range []int{sha1, sha256} {
+		if _, err := f.Seek(0, io.SeekStart); err != nil {
+			return false
+		}
+		if found, err := inIndex(io.LimitReader(f, maxIndex), hash, filepath.ToSlash(name)); err == nil {
+			return found
+		}
+	}
+	return false
+}
+
+var errIndex = errors.New("not an index that can be read")
+
+// inIndex looks for a name in an index of version 2 to 4 with object names of hash bytes (gitformat-index(5)).
+func inIndex(r io.Reader, hash int, want string) (bool, error) {
+	in := bufio.NewReader(r)
+	head := make([]byte, 12)
+	if _, err := io.ReadFull(in, head); err != nil {
+		return false, err
+	}
+	version, entries := binary.BigEndian.Uint32(head[4:]), binary.BigEndian.Uint32(head[8:])
+	if string(head[:4]) != "DIRC" || version < 2 || version > 4 {
+		return false, errIndex
+	}
+	const stat, extended, length = 40, 1 << 14, 1<<12 - 1
+	fixed := make([]byte, stat+hash+2)
+	var name []byte
+	for range entries {
+		if _, err := io.ReadFull(in, fixed); err != nil {
+			return false, err
+		}
+		size, flags := len(fixed), binary.BigEndian.Uint16(fixed[stat+hash:])
+		if flags&extended != 0 {
+			if _, err := in.Discard(2); err != nil {
+				return false, err
+			}
+			size += 2
+		}
+		kept := 0
+		if version == 4 { // the name begins like the one before
+			var err error
+			if kept, err = kept4(in, len(name)); err != nil {
+				return false, err
+			}
+		}
+		rest, err := in.ReadSlice(0) // longer than any path that Linux opens: an error
+		if err != nil {
+			return false, err
+		}
+		name = append(name[:kept], rest[:len(rest)-1]...)
+		if min(len(name), length) != int(flags&length) { // the object names are of the other kind
+			return false, errIndex
+		}
+		if string(name) == want {
+			return true, nil
+		}
+		if version < 4 { // padded to eight bytes, of which the 0 at the end was one
+			if _, err := in.Discard((8 - (size+len(name)+1)%8) % 8); err != nil {
+				return false, err
+			}
+		}
+	}
+	return false, nil
+}
+
+// kept4 reads how much of a name of n bytes the next one has in common with it: all but so many bytes at its end.
+func kept4(in *bufio.Reader, n int) (int, error) {
+	off := uint64(0)
+	for i := range 5 {
+		b, err := in.ReadByte()
+		if err != nil {
+			return 0, err
+		}
+		if i > 0 {
+			off++
+		}
+		off = off<<7 | uint64(b&0x7f)
+		if b&0x80 == 0 {
+			break
+		}
+	}
+	if off > uint64(n) {
+		return 0, errIndex
+	}
+	return n - int(off), nil
+}
+
+// gitDir finds the work tree that a folder lies in, and its git directory: .git itself, or where a .git file says, as a linked
+// work tree and a submodule have it (gitrepository-layout(5)).
+func gitDir(folder string) (top, dir string) {
+	for {
+		dir = filepath.Join(folder, ".git")
+		info, err := os.Stat(dir)
+		switch {
+		case err == nil && info.IsDir():
+			return folder, dir
+		case err == nil:
+			return folder, linkedDir(folder, dir)
+		case !errors.Is(err, fs.ErrNotExist):
+			return "", ""
+		}
+		parent := filepath.Dir(folder)
+		if parent == folder {
+			return "", ""
+		}
+		folder = parent
+	}
+}
+
+// linkedDir reads "gitdir: PATH".
+func linkedDir(folder, file string) string {
+	f, err := openRegular(file)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, unix.PathMax))
+	path, ok := strings.CutPrefix(strings.TrimRight(string(b), "\r\n"), "gitdir: ")
+	if err != nil || !ok {
+		return ""
+	}
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(folder, path)
+	}
+	return path
+}
+
+// openRegular opens a file that somebody else may have prepared: a FIFO or a device is not waited for.
+func openRegular(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	if err != nil {
+		return nil, err
+	}
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		f.Close()
+		return nil, errors.Join(err, fs.ErrInvalid)
+	}
+	return f, nil
+}

@@ -1,0 +1,232 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"unicode"
+
+	"github.com/agenticverz/vaultexec/internal/fault"
+	"github.com/agenticverz/vaultexec/internal/vault"
+	"github.com/agenticverz/vaultexec/launcher"
+)
+
+// ui holds every rule for what is printed. Standard output is touched only where no command is started.
+type ui struct {
+	stdout, stderr io.Writer
+	log            *slog.Logger
+	level          slog.LevelVar
+	json           bool
+}
+
+func newUI(stdout, stderr io.Writer) *ui {
+	u := &ui{stdout: stdout, stderr: stderr}
+	u.log = slog.New(&textHandler{out: stderr, level: &u.level})
+	return u
+}
+
+// setup applies --log-level and --log-format.
+func (u *ui) setup(s *settings) {
+	_ = u.level.UnmarshalText([]byte(s.choice("log-level"))) // a wrong word is already noted
+	if u.json = s.choice("log-format") == "json"; u.json {
+		u.log = slog.New(slog.NewJSONHandler(u.stderr, &slog.HandlerOptions{Level: &u.level, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+			if a.Value.Kind() == slog.KindString {
+				a.Value = slog.StringValue(withoutPasswords(a.Value.String()))
+			}
+			return a
+		}}))
+	}
+}
+
+func (u *ui) printf(format string, args ...any) { fmt.Fprintf(u.stdout, format, args...) }
+
+func (u *ui) errorf(format string, args ...any) { fmt.Fprintf(u.stderr, format, args...) }
+
+// fail prints every failure with its hint and returns the exit code, which the first one decides.
+func (u *ui) fail(err error) int {
+	all := fault.All(err)
+	code := all[0].Code()
+	var hints []string
+	for i, f := range all {
+		if u.json {
+			attrs := []any{"kind", f.Kind.String()}
+			if cure := f.Cure(); cure != "" {
+				attrs = append(attrs, "hint", cure)
+			}
+			if i == len(all)-1 {
+				attrs = append(attrs, "exit", code)
+			}
+			u.log.Error(f.Error(), attrs...)
+			continue
+		}
+		u.errorf("vaultexec: %s\n", oneLine(withoutPasswords(f.Error())))
+		if cure := f.Cure(); cure != "" && !contains(hints, cure) {
+			hints = append(hints, cure)
+			u.errorf("vaultexec: hint: %s\n", oneLine(withoutPasswords(cure)))
+		}
+	}
+	return code
+}
+
+// lost says how many messages of a run nobody read in time, in the form of the log.
+func (u *ui) lost(n int) string {
+	var b bytes.Buffer
+	var h slog.Handler = &textHandler{out: &b, level: &u.level}
+	if u.json {
+		h = slog.NewJSONHandler(&b, &slog.HandlerOptions{Level: &u.level})
+	}
+	slog.New(h).Warn("messages were lost, because nobody read standard error", "count", n)
+	return b.String()
+}
+
+func contains(list []string, s string) bool {
+	for _, x := range list {
+		if x == s {
+			return true
+		}
+	}
+	return false
+}
+
+// oneLine makes visible what a terminal does not show as it stands; names in Vault may hold anything. Those are control characters,
+// and what changes the order of a line or takes no place in it: U+202E, U+200B, U+2028, tags.
+func oneLine(s string) string {
+	if strings.IndexFunc(s, unseen) < 0 {
+		return s
+	}
+	var b strings.Builder
+	for _, r := range s {
+		if unseen(r) {
+			q := strconv.QuoteRune(r)
+			b.WriteString(q[1 : len(q)-1])
+			continue
+		}
+		b.WriteRune(r)
+	}
+	return b.String()
+}
+
+// withoutPasswords takes the user and the password out of every address in a text, whoever wrote it.
+func withoutPasswords(s string) string {
+	if !strings.Contains(s, "@") {
+		return s
+	}
+	var b strings.Builder
+	for {
+		before, rest, ok := strings.Cut(s, "://")
+		b.WriteString(before)
+		if !ok {
+			return b.String()
+		}
+		b.WriteString("://")
+		end := strings.IndexAny(rest, "/?#\"'<> \t\r\n")
+		if end < 0 {
+			end = len(rest)
+		}
+		if at := strings.LastIndexByte(rest[:end], '@'); at >= 0 {
+			b.WriteString(vault.Hidden)
+			rest = rest[at:]
+		}
+		s = rest
+	}
+}
+
+func unseen(r rune) bool { return !unicode.IsPrint(r) }
+
+// showEnv prints the names and where each comes from, never a value nor anything made of one.
+func (u *ui) showEnv(env *launcher.Env) {
+	width := 0
+	for _, v := range env.Vars {
+		width = max(width, len(v.Name))
+	}
+	for _, v := range env.Vars {
+		note := ""
+		if len(v.Beat) > 0 {
+			note = "  (wins over " + strings.Join(v.Beat, ", ") + ")"
+		}
+		if place := fileText(v, "in memory"); place != "" {
+			note += fmt.Sprintf("  (a file %s, named by %s)", place, v.File.Variable())
+		}
+		if v.Kept {
+			note += "  (not used: the variable is already set)"
+		}
+		u.printf("%-*s  %s\n", width, v.Name, oneLine(v.Origin+note))
+	}
+	for _, name := range env.Stripped {
+		u.printf("%-*s  stripped (a Vault credential)\n", width, name)
+	}
+}
+
+// fileText says where the file of a variable is; "" for one that is no file.
+func fileText(v launcher.Variable, memory string) string {
+	switch {
+	case v.File == nil:
+		return ""
+	case v.File.Path == "":
+		return memory
+	}
+	return v.File.Path
+}
+
+// textHandler writes log lines for a person: "vaultexec: warning: text key=value".
+type textHandler struct {
+	out   io.Writer
+	level slog.Leveler
+	attrs []slog.Attr
+}
+
+// Enabled implements slog.Handler.
+func (h *textHandler) Enabled(_ context.Context, l slog.Level) bool { return l >= h.level.Level() }
+
+// Handle implements slog.Handler with one Write a line.
+func (h *textHandler) Handle(_ context.Context, r slog.Record) error {
+	var b strings.Builder
+	b.WriteString("vaultexec: ")
+	switch {
+	case r.Level >= slog.LevelError:
+		b.WriteString("error: ")
+	case r.Level >= slog.LevelWarn:
+		b.WriteString("warning: ")
+	case r.Level < slog.LevelInfo:
+		b.WriteString("debug: ")
+	}
+	b.WriteString(r.Message)
+	add := func(a slog.Attr) bool {
+		text := a.Value.Resolve().String()
+		if text == "" || strings.ContainsAny(text, " \"=") {
+			text = strconv.Quote(text)
+		}
+		b.WriteString(" " + a.Key + "=" + text)
+		return true
+	}
+	for _, a := range h.attrs {
+		add(a)
+	}
+	r.Attrs(add)
+	_, err := io.WriteString(h.out, oneLine(withoutPasswords(b.String()))+"\n")
+	return err
+}
+
+// WithAttrs implements slog.Handler.
+func (h *textHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	c := *h
+	c.attrs = append(c.attrs[:len(c.attrs):len(c.attrs)], attrs...)
+	return &c
+}
+
+// WithGroup implements slog.Handler; groups are not used.
+func (h *textHandler) WithGroup(string) slog.Handler { return h }
+
+// version is the module's version from the build information.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok || info.Main.Version == "" {
+		return "(devel)"
+	}
+	return info.Main.Version
+}
