@@ -44,7 +44,7 @@ const exitCodes = `Exit codes of vaultexec itself; a command that was started gi
        or it cannot be talked to like this: TLS refused, wrong protocol
   121  login refused, a policy denies, the token is not valid
   122  no such secret or mount; the version is deleted or destroyed; a variable
-       of --require is given by nothing
+       of --require that nothing gives
   123  a secret that cannot become a variable: collision, bad name, NUL byte,
        null, too large
   125  wrong option, reference or configuration; found before Vault is asked
@@ -56,7 +56,7 @@ To tell them from a command's own: vaultexec says why on standard error, and
 with --log-format json its last line has the field "exit".
 `
 
-const loginHelp = `How vaultexec logs in: --auth METHOD, or what is given says it.
+const loginHelp = `How vaultexec logs in: by --auth METHOD, or else by what is given.
 
   token       VAULT_TOKEN, --token-file, what ` + "`vault login`" + ` stored;
               or wrapped: --wrapped-token-file, VAULTEXEC_WRAPPED_TOKEN
@@ -71,26 +71,27 @@ const loginHelp = `How vaultexec logs in: --auth METHOD, or what is given says i
   agent       VAULT_AGENT_ADDR: a Vault Agent or Proxy in front has the token
 
 Without --auth, in this order: VAULT_TOKEN or --token-file; the one method whose
-inputs are given (those of two are an error); agent when VAULT_AGENT_ADDR is
+inputs are given (more than one is an error); agent when VAULT_AGENT_ADDR is
 set; the store of the Vault CLI. What the file of --config gives counts where no
 option and no variable gives anything. --auth-mount names the mount when it is
-not called like the method. --auth-namespace is for a login in another namespace
+not named after the method. --auth-namespace is for a login in another namespace
 than that of the paths (root: the topmost); the token is renewed, looked up and
 revoked there, too.
 
 A secret is never the value of an option: everybody can read command lines. The
 variables above are taken out of the command's environment. Files are read again
-at every login, so that they may be rotated. Of a wrapping token it is checked
-where it was made (auth/MOUNT/role/ROLE/secret-id) before it is used, once.
+at every login, so that they can be rotated. A wrapping token can be used only
+once; before that, vaultexec checks where it was made
+(auth/MOUNT/role/ROLE/secret-id).
 
-Who may write such a file, a CA or the file of --config chooses where the token
-goes. They are refused unless they, and all folders on the way to them, belong to
-root or to vaultexec's own user, and nobody else may write them (a group with the
-number of the owner may). In a sticky folder, as /tmp is, only the owners count.
-What Kubernetes, systemd, docker and podman hand in passes, and so does what was
-handed over open (/dev/stdin, a pipe). --allow-owner USER takes that user's, too:
-a sidecar's that writes the token. In a container a file of the host's user is
-taken when it is mounted read-only.
+Whoever may write such a file, a CA or the file of --config decides where the
+token goes. They are refused unless they, and all folders on the way to them,
+belong to root or to vaultexec's own user, and nobody else may write them (a group
+with the number of the owner may). In a sticky folder, such as /tmp, only the
+owners count. What Kubernetes, systemd, docker and podman hand in passes, and so
+does what was handed over open (/dev/stdin, a pipe). --allow-owner USER accepts
+that user's files, too, such as those of a sidecar that writes the token. In a
+container a file of the host's user is accepted when it is mounted read-only.
 
 A file may hold the JSON that Vault's CLI (-format=json) or Agent writes. With
 --token-file a wrapping token in it is unwrapped, an Agent's sink with wrap_ttl
@@ -98,7 +99,7 @@ as well; such a token is never revoked.
 
 A token that vaultexec obtained is revoked when it is no longer needed; one that
 was handed in never is. While vaultexec supervises a command it renews the token
-at about two thirds of its life, and logs in again when that is at an end.
+at about two thirds of its life, and logs in again when that no longer works.
 Logins that were refused are repeated after 1, 2, 4, 8 and then every 15 minutes,
 and at once when a credential has changed.
 `
@@ -128,18 +129,18 @@ permission or an invalid value leaves the command running on what it has, and
 the log says why, once. So does a Vault that is away.
 
 A command that ends with an error within --probation (10s) of such a start is
-started again with what worked before, and those versions are not tried again
-(--no-rollback turns that off). The memory of it ends with vaultexec:
+started again with what worked before, and the failed versions are not tried
+again (--no-rollback turns that off). vaultexec forgets this when it ends:
 --path app-prod@7 pins the version that works.
 
   --on-change restart       the default
   --on-change signal:NAME   send a signal; every name that may change has to be
                             a --file NAME=PATH, which is rewritten first
   --on-change exit[:CODE]   stop the command and end with 124, or CODE
-  --on-change none          say it and do nothing
+  --on-change none          log the change and do nothing
 
-  --on-change-hook PROGRAM  runs first, without any secret, and is told by its
-                            environment what changed: paths, versions, names. It
+  --on-change-hook PROGRAM  runs first, without any secret; its environment says
+                            what changed: paths, versions, names. It
                             has 30s; its failure postpones the change.
 
 Leased secrets (database/creds/...) are renewed, and read anew before they end.
@@ -157,7 +158,7 @@ func references() string {
   --path 'team/*'              every secret directly in that folder; the policy has
                                to allow "list" on agenticverz/metadata/team/
   --env ID_TOKEN=/identity/oidc/token/app#token
-                               a signed token about the one who logged in
+                               a signed token about the entity that logged in
   --env DB=database#PASSWORD   one key under a name of your choice
   --env DB=app-prod#db.password, --env HOST=app-prod#hosts.0
                                the same in an object or a list; a key whose very
@@ -165,10 +166,10 @@ func references() string {
   --env 'URL=postgres://${database#USER}:${database#PASSWORD|url}@db/app'
                                several keys in a text, each in ${ }
 
-  Filters, of which several may follow: url escapes what a URL gives a meaning
+  One or several filters may follow: url escapes what has a meaning in a URL
   (all but letters, digits and - . _ ~), json makes a JSON string with its
-  quotes, base64 encodes, trim drops white space at both ends. A $ directly
-  before a ${ is doubled: $${ is a ${ that begins no reference.
+  quotes, base64 encodes, trim drops white space at both ends. Write $${ for a
+  ${ that begins no reference, and double a $ directly before a reference.
 
   With --resolve-env a variable that is already set is replaced when its value is
   a reference or has one in it; --env-file FILE reads a .env file of such
@@ -193,8 +194,8 @@ func references() string {
   Names are [A-Za-z_][A-Za-z0-9_]*. --names API_KEY,DB_PASSWORD takes these from
   --path and makes any other key an error: then no secret chooses what is set.
   Without it names that change which code runs in the program are refused unless
-  --allow-name allows them; those that vaultexec and its supervisor go by always.
-  No such list is complete:
+  --allow-name allows them. Those that steer vaultexec and its supervisor are
+  always refused. No such list is complete:
 
 `)
 	for _, group := range launcher.DangerousNames() {
@@ -218,7 +219,7 @@ func (a *app) help(args []string) error {
 	if len(args) > 0 {
 		var ok bool
 		if text, ok = helpOn(args[0]); !ok {
-			return &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("no help on %q", args[0]), Hint: "there is: " + strings.Join(helpTopics(), ", ")}
+			return &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("no help on %q", args[0]), Hint: "choose from: " + strings.Join(helpTopics(), ", ")}
 		}
 	}
 	a.ui.printf("%s", text)

@@ -89,7 +89,7 @@ func Golden(t *testing.T, file, text string) {
 			fmt.Fprintf(&diff, "+%s\n", l)
 		}
 	}
-	t.Errorf("%s is not current; if the change is meant, go test -run '^%s$' . -update writes it:\n%s", file, t.Name(), diff.String())
+	t.Errorf("%s is not current; if the change is meant, run the test again with -update, which writes it:\n%s", file, diff.String())
 }
 
 // WellConfined fails for a unit to which systemd gives more than 2.0 of 10.

@@ -36,7 +36,7 @@ func (r *report) figures() string {
 	line("supervise", "idle-wakeups", "wake-ups a minute when idle (the Go runtime's)")
 	line("supervise", "poll-tls-cpu-path", "CPU a look at one path, TLS")
 	line("supervise", "signal-vaultexec", "forwarding a signal", "signal-tini", "tini", "signal-dumb-init", "dumb-init", "signal-the command itself", "none")
-	line("restart", "own", "from a change in Vault to the new process's first answer, beside interval and settle time")
+	line("restart", "own", "from a change in Vault to the new process's first answer, not counting interval and settle time")
 	line("scale", "cpu-request", "Vault's CPU for one look, audit log on")
 	var absent []string
 	for _, s := range r.Sections {
