@@ -9,15 +9,23 @@ func maskedValues(env *Env, least int) (values, leftOut []string) {
 		if v.unused() {
 			continue
 		}
-		if value := v.Value.Reveal(); masked(value, least) {
+		add := func(value string) bool {
+			if !masked(value, least) {
+				return false
+			}
 			values = append(values, value)
-		} else {
+			for _, within := range mask.Within(value) {
+				if masked(within, least) {
+					values = append(values, within)
+				}
+			}
+			return true
+		}
+		if !add(v.Value.Reveal()) {
 			leftOut = append(leftOut, v.Name)
 		}
 		for _, part := range v.parts {
-			if value := part.Reveal(); masked(value, least) {
-				values = append(values, value)
-			}
+			add(part.Reveal())
 		}
 	}
 	return values, leftOut

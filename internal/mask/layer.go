@@ -500,6 +500,23 @@ func decodeDump(under *layer, at int, decimal bool) (d *layer, whole bool) {
 	return d, false
 }
 
+// withoutBlanks leaves out the blanks of a plain text.
+func withoutBlanks(under *layer) *layer {
+	l := &layer{under: under, text: make([]byte, 0, len(under.text))}
+	for from := 0; from < len(under.text); {
+		to := from
+		for to < len(under.text) && under.text[to] != ' ' {
+			to++
+		}
+		if to > from {
+			l.pieces = append(l.pieces, piece{at: len(l.text), from: from})
+			l.text = append(l.text, under.text[from:to]...)
+		}
+		from = to + 1
+	}
+	return l
+}
+
 // fromUTF16 decodes UTF-16 in which every second byte is mostly zero, as that of Western texts is: with the zeros behind, and with
 // the zeros in front.
 func fromUTF16(under *layer) []*layer {

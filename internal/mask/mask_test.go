@@ -28,7 +28,7 @@ func exactly(patterns ...string) *Set {
 	for _, p := range patterns {
 		list = append(list, pattern{p, whole})
 	}
-	return &Set{exact: newIndex(list), plain: [2]*index{newIndex(nil), newIndex(nil)}}
+	return &Set{exact: newIndex(list), plain: [2]*index{newIndex(nil), newIndex(nil)}, dense: newIndex(nil)}
 }
 
 func setOf(values ...string) *Set { return NewSet(values, leastMasked) }
@@ -176,6 +176,19 @@ func TestMaskFolded(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// Nor does it matter where a line break stands beside a blank of the value, or in its place.
+func TestMaskFoldedAtBlanks(t *testing.T) {
+	v := "correct horse battery staple"
+	for width := 1; width < 30; width++ {
+		if got := maskAll(setOf(v), "a\n"+strings.Join(folded(v, width), "\n")+"\nb"); got != "a\n***\nb" {
+			t.Errorf("width %d: %q", width, got)
+		}
+	}
+	if got := maskAll(setOf(v), "correct horse\nbattery\n  staple."); got != "***." {
+		t.Errorf("wrapped: %q", got)
 	}
 }
 

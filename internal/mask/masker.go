@@ -94,7 +94,7 @@ func (m *Masker) scan(out []byte, end bool) scanned {
 		done = to
 	}
 	for _, v := range f.values {
-		if v.from >= rest {
+		if v.from >= limit {
 			break
 		}
 		text(v.from)
@@ -194,6 +194,9 @@ func (f *finder) look(text []byte, under *layer, depth int, behind tail) *layer 
 	var seen runs
 	for _, patterns := range f.set.plain {
 		f.search(patterns, l, &seen, depth, behind)
+	}
+	if len(f.set.dense.patterns) > 0 {
+		f.search(f.set.dense, withoutBlanks(l), &seen, depth, behind)
 	}
 	if depth == 0 && behind == open {
 		f.lead(l, len(l.text))

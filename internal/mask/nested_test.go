@@ -174,6 +174,7 @@ func checkNested(t *testing.T, set *Set, v string, seed uint64) {
 	t.Helper()
 	text, names := nest(seed, v)
 	checkMasked(t, v, seed, names, text, maskAll(set, text))
+	checkMasked(t, v, seed, append(names, "a line"), text, strings.TrimSuffix(maskAll(set, text+"\n"), "\n"))
 	r := rand.New(rand.NewPCG(seed, 3))
 	m := Masker{Set: set, Least: leastMasked}
 	var got []byte

@@ -20,6 +20,7 @@ import (
 type Set struct {
 	exact *index
 	plain [2]*index // of short patterns, and of others
+	dense *index    // of values that have blanks, without them: a line break may stand before one, or in its place
 	// How many bytes a code may have of a value before the first of its parts that is looked for; mostly few.
 	before int
 }
@@ -29,6 +30,7 @@ func NewSet(values []string, least int) *Set {
 	s := &Set{before: leastLead}
 	var exact []pattern
 	var plain [2][]pattern
+	var dense []pattern
 	known := map[string]bool{}
 	add := func(text string, k kind) {
 		if key := string(rune(k)) + text; !known[key] {
@@ -40,7 +42,6 @@ func NewSet(values []string, least int) *Set {
 			plain[i] = append(plain[i], pattern{text, k})
 		}
 	}
-	crowded := len(values) > crowd
 	for _, v := range values {
 		if len(v) < least {
 			continue
@@ -51,9 +52,19 @@ func NewSet(values []string, least int) *Set {
 			}
 		}
 		addPlain(add, v, least)
-		s.addCodes(add, v, crowded)
+		if p := strings.ReplaceAll(plainText(v), " ", ""); strings.Contains(v, " ") && len(p) >= max(least, 1) && !Common(p) {
+			parts := []string{p}
+			if len(v) > largeValue {
+				parts = pieces(p, linePiece)
+			}
+			for _, p := range parts {
+				dense = append(dense, pattern{p, whole})
+			}
+		}
+		s.addCodes(add, v, len(values))
 		addDumps(add, v)
 	}
+	s.dense = newIndex(dense)
 	s.exact, s.plain = newIndex(exact), [2]*index{newIndex(plain[0]), newIndex(plain[1])}
 	return s
 }
@@ -88,7 +99,10 @@ func asItIs(v string, least int) []string {
 }
 
 // crowd is how many values are so many that codes within codes within codes are not looked for: it would take megabytes.
-const crowd = 16
+const crowd = 64
+
+// few is how many values are so few that line breaks beneath several codes are looked for.
+const few = 16
 
 // leastLead is how much of a code goes before what is looked for in any case: the first bits of a value share a character with
 // what is before it, and so on in each code.
@@ -168,12 +182,12 @@ const (
 
 // addCodes adds what a value has for certain when it is encoded: the code of some of its bytes which no quoting changes, at
 // each place of a group that they may have.
-func (s *Set) addCodes(add func(string, kind), v string, crowded bool) {
-	c := coder{put: add, depth: maxDepth, folds: !crowded}
+func (s *Set) addCodes(add func(string, kind), v string, values int) {
+	c := coder{put: add, depth: maxDepth, folds: values <= few}
 	switch {
 	case len(v) > 16*coreEvery:
 		c.depth = 1
-	case crowded:
+	case values > crowd:
 		c.depth = maxDepth - 1
 	}
 	for at := 0; at < len(v); at += coreEvery {
