@@ -59,6 +59,7 @@ vaultexec --env NAME=app -- true
 vaultexec --env PATH=app#KEY -- true
 vaultexec --env VAULT_TOKEN=app#KEY -- true
 vaultexec --path app --names A-B -- true
+VAULT_TOKEN= VAULTEXEC_JWT= vaultexec --role ci --path app -- true
 vaultexec --path app --names ./missing -- true
 vaultexec --env "NAME=app#$(printf '\001')" -- true
 vaultexec --path app#KEY -- true
@@ -161,6 +162,7 @@ vaultexec import x
 vaultexec import app missing
 vaultexec import app missing --dialect node --expand
 vaultexec import app dotenv-bad
+vaultexec import app references
 vaultexec import app empty
 vaultexec import app huge
 vaultexec import app@1 dotenv
@@ -347,7 +349,7 @@ path "transit/*" { capabilities = ["read", "list"] }`)}})
 		"helper-fails": {`token_helper = "DIR/fails"`, 0o600}, "helper-killed": {`token_helper = "DIR/killed"`, 0o600}, "helper-silent": {`token_helper = "DIR/silent"`, 0o600},
 		"open-token": {"x", 0o600}, "fails": {"#!/bin/sh\nexit 3\n", 0o700}, "killed": {"#!/bin/sh\nkill -KILL $$\n", 0o700}, "silent": {"#!/bin/sh\n", 0o700},
 		"no-shebang": {"echo\n", 0o700}, "no-interpreter": {"#!/nowhere/sh\n", 0o700}, "dos-script": {"#!/bin/sh\r\n", 0o700}, "interpreter-denied": {"#!DIR/empty\n", 0o700},
-		"dotenv": {"KEY=2\n", 0o600}, "dotenv-bad": {"KEY='x\n", 0o600}, "open-keys": {"x", 0o644}, "keys-none": {"\n", 0o600}, "keys-bad": {"!!!\n", 0o600},
+		"dotenv": {"KEY=2\n", 0o600}, "dotenv-bad": {"KEY='x\n", 0o600}, "references": {"KEY=vault:app#KEY\n", 0o600}, "open-keys": {"x", 0o644}, "keys-none": {"\n", 0o600}, "keys-bad": {"!!!\n", 0o600},
 		"keys-json": {`{"unseal_keys_b64":["!"]}`, 0o600}, "keys-recovery": {`{"recovery_keys_b64":["` + strings.Repeat("A", 43) + `="]}`, 0o600},
 		"keys-brace": {"{", 0o600}, "config": {"mount: agenticverz\nprofiles: {dev: {}}\n", 0o600}, "config-bad": {"mont: x\ntoken: y\nwait: [1]\n", 0o600}, "two": {"A=1\nB=2\n", 0o600}, "huge": {strings.Repeat("x", 5<<20), 0o600},
 	} {

@@ -54,6 +54,13 @@ func (a *app) getenv(name string) string {
 	return value
 }
 
+// isSet reports whether there is a variable of that name, be it empty.
+func (a *app) isSet(name string) bool {
+	a.getenv(name)
+	_, ok := a.vars[name]
+	return ok
+}
+
 // run cuts the command line at the first --, so that no word of the command is ever read as vaultexec's own, and hands the
 // rest to the parser.
 func (a *app) run(args []string) error {

@@ -14,6 +14,7 @@ import (
 	"github.com/agenticverz/vaultexec/internal/dotenv"
 	"github.com/agenticverz/vaultexec/internal/fault"
 	"github.com/agenticverz/vaultexec/internal/vault"
+	"github.com/agenticverz/vaultexec/launcher"
 )
 
 var importCommand = &command{
@@ -180,6 +181,9 @@ func (a *app) readDotenv(file string, o dotenv.Options) (map[string]vault.Text, 
 	if err == nil && len(parsed) == 0 {
 		err = &fault.Error{Kind: fault.Value, Why: "there is no variable in it", Hint: "a line of it is NAME=VALUE"}
 	}
+	if err == nil {
+		err = noReferences(parsed)
+	}
 	if err != nil {
 		e := *fault.Of(err)
 		e.What = "cannot import " + what
@@ -190,6 +194,22 @@ func (a *app) readDotenv(file string, o dotenv.Options) (map[string]vault.Text, 
 		vars[k] = vault.NewText(v)
 	}
 	return vars, nil
+}
+
+// noReferences refuses a file that was made by --write-references: what it holds would take the place of the values.
+func noReferences(vars map[string]string) error {
+	var names []string
+	for name, value := range vars {
+		if sources, _, err := launcher.ParseVariable(name, value, "secret"); err == nil && len(sources) > 0 {
+			names = append(names, name)
+		}
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	slices.Sort(names)
+	return &fault.Error{Kind: fault.Value, Why: "these hold references to Vault, not values: " + strings.Join(names, ", "),
+		Hint: "leave the file as it is and run with it: --env-file FILE puts the values in place of the references"}
 }
 
 // parseDotenv reads a .env file. Its failures have no What yet, and hold names and line numbers only.

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/agenticverz/vaultexec/internal/fault"
+	"github.com/agenticverz/vaultexec/internal/trust"
 	"github.com/agenticverz/vaultexec/internal/vault"
 )
 
@@ -158,6 +160,10 @@ func (a *app) statusOfToken(ctx context.Context, session *vault.Session, r *stat
 		r.Token.State, r.Token.Why = "refused", f.Why
 		if f.Kind == fault.Usage { // there is none, or its file cannot be read
 			r.Token.State = "none"
+			if refusal := (*trust.Refusal)(nil); errors.As(err, &refusal) { // which file, and what helps
+				r.Token.Why = f.Error()
+				r.warn(f.Hint)
+			}
 			return nil
 		}
 		return err

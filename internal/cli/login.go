@@ -213,8 +213,14 @@ func (a *app) method(s *settings, in inputs, throughAgent bool) vault.Method {
 		return vault.AuthAgent
 	}
 	if role := s.one("role"); role.source == fromOption {
-		s.faults = append(s.faults, &fault.Error{Kind: fault.Usage, What: "cannot tell how to log in", Why: "--role alone fits several methods",
-			Hint: "choose with --auth: " + strings.Join(methodNames(), ", ")})
+		e := &fault.Error{Kind: fault.Usage, What: "cannot tell how to log in", Why: "--role alone fits several methods",
+			Hint: "choose with --auth: " + strings.Join(methodNames(), ", ")}
+		for _, name := range jwtVars {
+			if a.isSet(name) { // a CI that was to put one there
+				e.Why, e.Hint = name+" is set and empty", "the job has no identity token: look at its permissions"
+			}
+		}
+		s.faults = append(s.faults, e)
 	}
 	return vault.AuthToken
 }

@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -294,7 +295,8 @@ func (c *Checker) refusal(path string) error {
 	if len(c.found) == 0 {
 		return nil
 	}
-	var why, chmod, chown, users []string
+	var why, chmod, users []string
+	chown := map[string][]string{} // by the user that is to own them
 	for _, f := range c.found {
 		of := fmt.Sprintf(" of the %s %q", f.kind, f.path)
 		name := f.path
@@ -307,7 +309,11 @@ func (c *Checker) refusal(path string) error {
 			continue
 		}
 		why = append(why, fmt.Sprintf("the owner%s is user %d", of, f.uid))
-		chown = append(chown, quote(name))
+		owner := "root"
+		if uid := os.Geteuid(); uid != 0 && f.kind == "" {
+			owner = fmt.Sprint(uid)
+		}
+		chown[owner] = append(chown[owner], quote(name))
 		if u := fmt.Sprint(f.uid); !slices.Contains(users, u) {
 			users = append(users, u)
 		}
@@ -316,10 +322,17 @@ func (c *Checker) refusal(path string) error {
 	if len(chmod) > 0 {
 		cure = append(cure, "chmod go-w "+strings.Join(chmod, " "))
 	}
-	if len(chown) > 0 {
-		cure = append(cure, "chown -h root "+strings.Join(chown, " "), "or take what is theirs with --allow-owner "+strings.Join(users, ","))
+	for _, owner := range slices.Sorted(maps.Keys(chown)) {
+		cure = append(cure, fmt.Sprintf("chown -h %s %s", owner, strings.Join(chown[owner], " ")))
 	}
-	return &Refusal{why: "others may change it: " + strings.Join(why, ", "), cure: strings.Join(cure, "; ")}
+	text := strings.Join(cure, " && ")
+	if len(users) > 0 {
+		text += ", or add --allow-owner " + strings.Join(users, ",")
+		if len(chmod) > 0 {
+			text = strings.Join(cure, " && ") + " (--allow-owner alone does not allow the mode)"
+		}
+	}
+	return &Refusal{why: "others may change it: " + strings.Join(why, ", "), cure: text}
 }
 
 // quote writes a path as a shell takes it.
