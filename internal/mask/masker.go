@@ -128,6 +128,10 @@ type finder struct {
 	lineEnds bool // with the bytes that came: a line is what it is, and the beginning of no value that goes on in the next
 }
 
+// mostHeld bounds what is held back. No value that is not looked for in pieces takes more, each byte of it written as an escape;
+// an escape without end would.
+const mostHeld = 64 << 10
+
 // maxDepth is how many codes may lie within each other.
 const maxDepth = 3
 
@@ -171,7 +175,7 @@ func (f *finder) find(b []byte) (rest, limit int) {
 		return rest, rest
 	}
 	limit = rest
-	rest = l.align(min(rest, f.rest))
+	rest = l.align(max(min(rest, f.rest), len(b)-mostHeld))
 	if f.few >= f.m.Least || !f.m.Typed && !f.lineEnds {
 		limit = rest
 	}

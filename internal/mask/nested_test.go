@@ -331,3 +331,51 @@ func TestMaskDumps(t *testing.T) {
 		}
 	}
 }
+
+// A text without a value comes out byte for byte, whatever it holds and however it comes.
+func TestMaskLeavesOthersAlone(t *testing.T) {
+	t.Parallel()
+	r := rand.New(rand.NewPCG(21, 22))
+	set := setOf("Xk9qLm2pWz7Rt4", "correct horse battery", "p@$$w0rd&<more>\"quoted\"")
+	words := []string{"\\", "\\\\", "\\n", "\\u00", "\\u00e9", "\\x4", "%", "%2", "%25", "%E4", "&", "&amp", "&amp;", "&#3", "&#34;", "\n", "\r\n", "  ", "+", "=", "\"", "'", "\x00", "\xff\xc3", "ü", "€", "\U0001f600",
+		"correct horse", "Xk9qLm2pWz7R", "WGs5cUxt", "586b39714c6d", "58 6b 39 71", "88, 107, 57", "p@$$w0rd", "a", "Basic ", "0123456789", "QUJDREVGR0hJSktM", "\x1b[0m", "{", "}", ";", "#"}
+	for range 3000 {
+		var text strings.Builder
+		for range r.IntN(60) {
+			text.WriteString(words[r.IntN(len(words))])
+		}
+		text.WriteString("\xff.") // no beginning of a value stands at the end
+		m := Masker{Set: set, Least: leastMasked}
+		var got []byte
+		for rest := text.String(); rest != ""; {
+			n := min(1+r.IntN(1+r.IntN(30)), len(rest))
+			got = m.Write(got, []byte(rest[:n]))
+			rest = rest[n:]
+		}
+		if got = m.Flush(got); string(got) != text.String() {
+			t.Fatalf("got %q of %q", got, text.String())
+		}
+	}
+}
+
+// The time that a text takes grows with its length and no faster, whatever it is made of, and no more of it is held than a
+// value may take. (What counts is the work that grows with the square of the length: minutes for these.)
+func TestMaskIsLinear(t *testing.T) {
+	t.Parallel()
+	set := setOf("Xk9qLm2pWz7Rt4", strings.Repeat("ab", 2000), "p@$$w0rd&<more>\"quoted\"", strings.Repeat("abcdefgh\n", 100000))
+	for name, piece := range map[string]string{
+		"backslashes": "\\", "percent": "%25", "ampersands": "&amp;", "letter": "a", "anchors": "WGs5cUxtMnBXejdSdDQ", "period": "ab", "codes": "YWJhYmFiYWJhYmFi", "hex": "616261626162", "lines": "abcdefgh\n", "line breaks": "\n", "blanks": " ", "NUL": "\x00", "quotes": "\"'", "dump": "58 6b 39 71 ", "escapes": "\\u0061",
+	} {
+		m := Masker{Set: set, Least: leastMasked}
+		chunk := []byte(strings.Repeat(piece, 64<<10/len(piece)))
+		most := 0
+		var out []byte
+		for range 32 {
+			out = m.Write(out[:0], chunk)
+			most = max(most, len(m.held))
+		}
+		if m.Flush(out); most > 2*mostHeld {
+			t.Errorf("%s: %d bytes are held", name, most)
+		}
+	}
+}
