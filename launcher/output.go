@@ -309,13 +309,22 @@ func (s *stream) run() {
 	defer close(s.over)
 	defer unix.Close(s.in)
 	s.buf = make([]byte, chunkSize)
+	var since time.Time // something has been held back that is not shown yet, and may go before a value at most
 	for {
 		if ok := s.copy(-1); !ok {
 			return
 		}
 		wait := -1
-		if s.mask.Holds() {
-			wait = int(idleTime / time.Millisecond)
+		switch {
+		case !s.mask.Holds():
+			since = time.Time{}
+		case s.mask.Pending(): // the more of a value, the longer
+			since, wait = time.Time{}, int(idleTime/time.Millisecond)
+		default:
+			if since.IsZero() {
+				since = time.Now()
+			}
+			wait = int(max(idleTime-time.Since(since), 0) / time.Millisecond)
 		}
 		fds := []unix.PollFd{{Fd: int32(s.in), Events: unix.POLLIN}, {Fd: int32(s.out)}, {Fd: int32(s.wake), Events: unix.POLLIN}}
 		n, err := unix.Poll(fds, wait)

@@ -1,6 +1,7 @@
 package mask
 
 import (
+	"bytes"
 	"html"
 	"sort"
 	"unicode/utf16"
@@ -94,10 +95,11 @@ const longestEscape = 12
 // or folded, and however often: it is only to be compared with another that went through the same.
 //
 // What stands in the stream from rest on may be the beginning of an escape, and is left out; rest is -1 when there is no such
-// thing, as at the end. indented says that a line break and blanks came before.
-func plainOf(text []byte, under *layer, end, indented bool, room *rooms) (l *layer, rest int) {
+// thing, as at the end. indented says that a line break and blanks came before; escaped, that there were escapes.
+func plainOf(text []byte, under *layer, end, indented bool, room *rooms) (l *layer, rest int, escaped bool) {
 	u := unescaper{end: end, last: true}
 	l, rest = u.unescape(text, under, indented, room.layer(0, len(text)))
+	escaped = u.decoded
 	if u.again { // what is left out after one pass might have been quoted
 		u.last = false
 		l, rest = u.unescape(text, under, indented, room.layer(0, len(text)))
@@ -118,11 +120,18 @@ func plainOf(text []byte, under *layer, end, indented bool, room *rooms) (l *lay
 		}
 		l = next
 	}
-	return l, rest
+	return l, rest, escaped
+}
+
+// withoutQuotes is a text without quotes, backslashes, line breaks and the like, in which nothing is decoded.
+func withoutQuotes(text []byte, under *layer, end, indented bool, room *rooms) *layer {
+	u := unescaper{end: end, last: true, done: true}
+	l, _ := u.unescape(text, under, indented, room.layer(maxPasses, len(text)))
+	return l
 }
 
 // rooms are layers of before, whose memory is used again.
-type rooms [maxPasses]layer
+type rooms [maxPasses + 2]layer
 
 // layer returns an empty one, in which a text of n bytes has room.
 func (r *rooms) layer(pass, n int) *layer {
@@ -155,11 +164,12 @@ func (l *layer) align(at int) int {
 
 // unescaper makes one pass of plainOf after the other.
 type unescaper struct {
-	end    bool
-	last   bool // what quotes is left out
-	done   bool // nothing is decoded any more
-	before bool // this is not the first pass
-	again  bool // what was decoded may begin further escapes
+	end     bool
+	last    bool // what quotes is left out
+	done    bool // nothing is decoded any more
+	before  bool // this is not the first pass
+	again   bool // what was decoded may begin further escapes
+	decoded bool // something was
 }
 
 // decoded reports whether some of the bytes from from to to were an escape.
@@ -237,6 +247,7 @@ func (u *unescaper) unescape(src []byte, under *layer, indented bool, l *layer) 
 		}
 		from := i
 		i += n
+		u.decoded = u.decoded || r >= 0
 		if r == formBreak {
 			r = '\f'
 		}
@@ -469,7 +480,7 @@ func decodeRun(l *layer, code coding, start, from, to int) *layer {
 
 // decodeDump decodes bytes that are written one by one, with blanks, colons, commas and 0x between them or not; whole reports
 // whether something else comes behind.
-func decodeDump(under *layer, at int, decimal bool) (d *layer, whole bool) {
+func decodeDump(under *layer, at int, decimal bool, most int) (d *layer, whole bool) {
 	src := under.text
 	d = &layer{under: under}
 	for i := at; i < len(src); {
@@ -491,8 +502,8 @@ func decodeDump(under *layer, at int, decimal bool) (d *layer, whole bool) {
 		case i+1 < len(src) && isHex(src[i]) && isHex(src[i+1]):
 			n, value = 2, hexValue(src[i])<<4|hexValue(src[i+1])
 		}
-		if n == 0 || value > 255 {
-			return d, i+4 <= len(src)
+		if n == 0 || value > 255 || len(d.text) > most {
+			return d, i+4 <= len(src) || len(d.text) > most
 		}
 		d.text, d.pieces = append(d.text, byte(value)), append(d.pieces, piece{at: len(d.text), from: i, n: n})
 		i += n
@@ -501,12 +512,13 @@ func decodeDump(under *layer, at int, decimal bool) (d *layer, whole bool) {
 }
 
 // withoutBlanks leaves out the blanks of a plain text.
-func withoutBlanks(under *layer) *layer {
-	l := &layer{under: under, text: make([]byte, 0, len(under.text))}
+func withoutBlanks(under *layer, room *rooms) *layer {
+	l := room.layer(maxPasses+1, len(under.text))
+	l.under = under
 	for from := 0; from < len(under.text); {
-		to := from
-		for to < len(under.text) && under.text[to] != ' ' {
-			to++
+		to := bytes.IndexByte(under.text[from:], ' ') + from
+		if to < from {
+			to = len(under.text)
 		}
 		if to > from {
 			l.pieces = append(l.pieces, piece{at: len(l.text), from: from})

@@ -25,6 +25,7 @@ type Masker struct {
 	Typed bool // what a person types is echoed here, letter by letter; then it takes half of the value, too
 
 	held     []byte
+	pending  bool // what is held back looks like a value, and not only like what may go before one
 	covered  int  // so many of the held bytes belong to an occurrence that began before them
 	starred  bool // for which Text was put out
 	shown    int  // so many of the held bytes were let go
@@ -61,6 +62,9 @@ func afterBreak(text []byte, before bool) bool {
 // Holds reports whether Flush would put something out.
 func (m *Masker) Holds() bool { return m.shown < len(m.held) }
 
+// Pending reports whether what is held back looks like the beginning of a value. Otherwise it is only what may go before one.
+func (m *Masker) Pending() bool { return m.pending }
+
 // Held reports whether something is remembered of what came, put out or not.
 func (m *Masker) Held() bool { return len(m.held) > 0 }
 
@@ -85,6 +89,7 @@ func (m *Masker) scan(out []byte, end bool) scanned {
 	b := m.held
 	f := finder{set: m.Set, m: m, end: end}
 	rest, limit := f.find(b)
+	m.pending = f.like
 	s := scanned{out: out, rest: rest, limit: limit, covered: m.covered, starred: m.starred}
 	done := 0
 	text := func(to int) {
@@ -122,15 +127,12 @@ type finder struct {
 	m      *Masker
 	end    bool
 	values []span
-	rest   int // what begins here is undecided
-	few    int // so many bytes of it may begin a value in another form
+	rest   int  // what begins here is undecided
+	few    int  // so many bytes of it may begin a value in another form
+	like   bool // they do
 
 	lineEnds bool // with the bytes that came: a line is what it is, and the beginning of no value that goes on in the next
 }
-
-// mostHeld bounds what is held back. No value that is not looked for in pieces takes more, each byte of it written as an escape;
-// an escape without end would.
-const mostHeld = 64 << 10
 
 // maxDepth is how many codes may lie within each other.
 const maxDepth = 3
@@ -155,6 +157,7 @@ func (f *finder) find(b []byte) (rest, limit int) {
 		}
 		if m.at == len(b) || m.partial > 0 && !f.end {
 			rest = m.at
+			f.like = m.at < len(b)
 			break
 		}
 		if m.length > 0 {
@@ -175,7 +178,8 @@ func (f *finder) find(b []byte) (rest, limit int) {
 		return rest, rest
 	}
 	limit = rest
-	rest = l.align(max(min(rest, f.rest), len(b)-mostHeld))
+	rest = l.align(max(min(rest, f.rest), len(b)-f.set.most))
+	rest = max(rest, len(b)-2*f.set.most) // an escape may have no end
 	if f.few >= f.m.Least || !f.m.Typed && !f.lineEnds {
 		limit = rest
 	}
@@ -188,19 +192,20 @@ func (f *finder) look(text []byte, under *layer, depth int, behind tail) *layer 
 	if depth == 0 {
 		room = &f.m.room
 	}
-	l, rest := plainOf(text, under, behind != open, depth == 0 && f.m.indented, room)
+	l, rest, escaped := plainOf(text, under, behind != open, depth == 0 && f.m.indented, room)
 	if rest >= 0 {
 		f.undecided(rest, f.m.Least)
 	}
 	if depth > 0 {
 		f.searchExact(text, under, behind)
 	}
-	var seen runs
-	for _, patterns := range f.set.plain {
-		f.search(patterns, l, &seen, depth, behind)
+	seen := f.searchPlain(l, depth, behind)
+	if escaped {
+		// What an escape has eaten may have been the first byte of a value, which stands behind a backslash or a percent sign.
+		f.searchPlain(withoutQuotes(text, under, behind != open, f.m.indented, room), depth, behind)
 	}
 	if len(f.set.dense.patterns) > 0 {
-		f.search(f.set.dense, withoutBlanks(l), &seen, depth, behind)
+		f.search(f.set.dense, withoutBlanks(l, room), seen, depth, behind)
 	}
 	if depth == 0 && behind == open {
 		f.lead(l, len(l.text))
@@ -232,6 +237,15 @@ func (f *finder) searchExact(text []byte, under *layer, behind tail) {
 	}
 }
 
+// searchPlain looks for values and beginnings of codes in a plain text.
+func (f *finder) searchPlain(l *layer, depth int, behind tail) *runs {
+	seen := &runs{}
+	for _, patterns := range f.set.plain {
+		f.search(patterns, l, seen, depth, behind)
+	}
+	return seen
+}
+
 // search looks for patterns in a plain text.
 func (f *finder) search(patterns *index, l *layer, seen *runs, depth int, behind tail) {
 	for next := 0; ; next++ {
@@ -249,6 +263,7 @@ func (f *finder) search(patterns *index, l *layer, seen *runs, depth int, behind
 			switch n := len(l.text) - m.at; {
 			case behind == open:
 				f.undecided(from, n)
+				f.like = f.like || m.partial > 0
 				if m.waits {
 					f.lead(l, m.at)
 				}
@@ -276,7 +291,7 @@ func (f *finder) lead(l *layer, at int) {
 		return
 	}
 	place, _ := l.source(from, at)
-	if f.rest = min(f.rest, place); f.set.before > leastLead {
+	if f.rest = min(f.rest, place); f.set.before > leastLead && !f.m.Typed {
 		f.few = max(f.few, at-from)
 	}
 }
@@ -295,7 +310,7 @@ type runs [3]struct {
 // decode looks into the code around a place where one of the given kind begins.
 func (f *finder) decode(l *layer, seen *runs, at int, k kind, depth int, behind tail) {
 	if k >= dumped {
-		d, whole := decodeDump(l, at, k == counted)
+		d, whole := decodeDump(l, at, k == counted, f.set.longest)
 		if whole {
 			behind = closed
 		}

@@ -23,6 +23,10 @@ type Set struct {
 	dense *index    // of values that have blanks, without them: a line break may stand before one, or in its place
 	// How many bytes a code may have of a value before the first of its parts that is looked for; mostly few.
 	before int
+	// How many bytes of a stream one value takes at most, each written as an escape, with what goes before.
+	most int
+	// The longest value that is looked for as a whole.
+	longest int
 }
 
 // NewSet makes a set of values. Of what is shorter than least nothing is looked for.
@@ -61,9 +65,13 @@ func NewSet(values []string, least int) *Set {
 				dense = append(dense, pattern{p, whole})
 			}
 		}
-		s.addCodes(add, v, len(values))
-		addDumps(add, v)
+		s.longest = max(s.longest, min(len(v), largeValue))
+		if len(values) <= swarm {
+			s.addCodes(add, v, len(values))
+			addDumps(add, v)
+		}
 	}
+	s.most = longestEscape*s.longest + s.before + leastMost
 	s.dense = newIndex(dense)
 	s.exact, s.plain = newIndex(exact), [2]*index{newIndex(plain[0]), newIndex(plain[1])}
 	return s
@@ -101,6 +109,12 @@ func asItIs(v string, least int) []string {
 // crowd is how many values are so many that codes within codes within codes are not looked for: it would take megabytes.
 const crowd = 64
 
+// swarm is how many values are so many that none is looked for in codes: they are parts of one large object.
+const swarm = 2000
+
+// leastMost is what is held back in any case while it is undecided.
+const leastMost = 512
+
 // few is how many values are so few that line breaks beneath several codes are looked for.
 const few = 16
 
@@ -132,7 +146,7 @@ func addPlain(add func(string, kind), v string, least int) {
 		k = flat // or six lines of one digit each would be a value
 	}
 	whole(p, k)
-	if l, rest := plainOf([]byte(v), nil, false, false, nil); rest > 0 { // with what follows, the end may be another escape
+	if l, rest, _ := plainOf([]byte(v), nil, false, false, nil); rest > 0 { // with what follows, the end may be another escape
 		whole(string(l.text), k)
 	}
 	if strings.Contains(p, " ") {
@@ -169,7 +183,7 @@ const longNumber = 16
 
 // plainText is a whole text without quoting.
 func plainText(v string) string {
-	l, _ := plainOf([]byte(v), nil, true, false, nil)
+	l, _, _ := plainOf([]byte(v), nil, true, false, nil)
 	return string(l.text)
 }
 
