@@ -294,7 +294,7 @@ func (t *target) compare(st vault.State, replace bool) error {
 	what := fmt.Sprintf("cannot import into %s", st.Path)
 	switch {
 	case !st.Readable():
-		return &fault.Error{Kind: fault.Denied, What: what, Why: "what is there cannot be read, so that it can neither be kept nor compared", Hint: vault.PolicyHint(dataPath(st), "read")}
+		return vault.Denied(what, "what is there cannot be read, so that it can neither be kept nor compared", dataPath(st), "read")
 	case st.Gone != nil && !replace:
 		return &fault.Error{Kind: fault.Deleted, What: what, Why: fmt.Sprintf("the latest version is %s", st.Gone), Hint: "bring it back with `vault kv undelete`, or start anew with --replace"}
 	}

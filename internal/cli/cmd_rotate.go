@@ -120,7 +120,7 @@ func mayRotate(st vault.State, key string, create bool) error {
 	case st.Gone != nil:
 		return &fault.Error{Kind: fault.Deleted, What: what, Why: fmt.Sprintf("the latest version is %s", st.Gone), Hint: "bring it back with `vault kv undelete`, or start anew with --create: its other keys stay gone"}
 	case !st.Exists:
-		return &fault.Error{Kind: fault.Missing, What: what, Why: whyNoSecret}
+		return vault.NoSecret(what)
 	case st.Keys != nil && !slices.Contains(st.Keys, key):
 		e := &fault.Error{Kind: fault.Missing, What: what, Why: "the secret has no such key", Hint: "--create makes a new one"}
 		if near := vault.Nearest(key, st.Keys); near != "" {
@@ -131,13 +131,11 @@ func mayRotate(st vault.State, key string, create bool) error {
 	return nil
 }
 
-const whyNoSecret = "no such secret"
-
 // adviseRotate looks for the name that was meant, and says what to do when there is none.
 func adviseRotate(ctx context.Context, c *vault.Client, s *settings, p vault.Path, err error) error {
 	err = advise(ctx, c, s, p, err)
-	if f := fault.Of(err); f.Why == whyNoSecret && !strings.Contains(f.Hint, vault.MeantWith) {
-		f.Hint = strings.TrimPrefix(f.Hint+"; --create makes a new one", "; ")
+	if fault.Has(err, fault.NoSecret) { // advise may have found that another path was meant
+		fault.Of(err).AddHint("--create makes a new one")
 	}
 	return err
 }

@@ -317,7 +317,7 @@ func (a *app) sources(s *settings, o *launcher.Options) {
 		sources, err := launcher.ParseEnv(v.text, mount)
 		if err != nil && v.source == fromVariable && !strings.Contains(a.getenv(v.from), "\n") && strings.Contains(a.getenv(v.from), ",") {
 			f := *fault.Of(err)
-			f.Hint = strings.TrimPrefix(f.Hint+"; a comma parts the items of "+v.from+": where one holds a comma itself, put a line break between them, or after the only one", "; ")
+			f.AddHint("a comma parts the items of " + v.from + ": where one holds a comma itself, put a line break between them, or after the only one")
 			err = &f
 		}
 		if err == nil {

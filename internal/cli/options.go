@@ -411,8 +411,8 @@ func (s *settings) fail(v setting, err error) {
 	if vault.LooksSecret(v.text) { // which err may quote
 		f.What, f.Why, f.Hint = "cannot use "+v.from, "it is wrong, and not repeated here because it looks like a secret", ""
 	}
-	if v.from != "" && !strings.Contains(f.What, v.from) {
-		f.What = v.from + ": " + f.What
+	if v.from != "" {
+		f.Under(v.from)
 	}
 	s.faults = append(s.faults, &f)
 }

@@ -68,12 +68,30 @@ func (k Kind) Code() int { return kinds[k].code }
 // Retryable reports whether the same request may succeed later without anybody changing anything.
 func (k Kind) Retryable() bool { return kinds[k].retry }
 
+// Cause tells failures of one kind apart where code has to. The texts are for people: no code goes by them.
+type Cause uint8
+
+// The causes. Most failures have none: their kind says enough.
+const (
+	NoSecret    Cause = iota + 1 // there is no such secret
+	NoMount                      // there is no such mount
+	NoNamespace                  // there is no such namespace
+	NoPath                       // the engine of the mount has no such path
+	Unsupported                  // the path is there and does not support the operation
+	OtherPath                    // the path was probably meant in another way, which the hint says
+	NotVault                     // what answers is not Vault
+	PlainDenial                  // a login is denied, and Vault says nothing further
+	NoTLS                        // the login needs a TLS connection
+	Empty                        // a credential is empty
+)
+
 // Error is one failure.
 type Error struct {
-	Kind Kind
-	What string // what could not be done: "cannot read agenticverz/app-prod"
-	Why  string // the cause: "permission denied"
-	Hint string // what to do about it; may be empty
+	Kind  Kind
+	Cause Cause  // 0 for most
+	What  string // what could not be done: "cannot read agenticverz/app-prod"
+	Why   string // the cause: "permission denied"
+	Hint  string // what to do about it; may be empty
 
 	Passing    bool          // somebody else may be about to end it, whatever its kind: a credential file that is not written yet
 	Exit       int           // exit code in place of the kind's, if not 0
@@ -107,6 +125,24 @@ func (e *Error) Cure() string {
 	}
 	return kinds[e.Kind].cure
 }
+
+// AddHint adds a further hint to what there is.
+func (e *Error) AddHint(text string) {
+	if e.Hint != "" {
+		text = e.Hint + "; " + text
+	}
+	e.Hint = text
+}
+
+// Under names the option or variable that the failure is about, unless its text does so already.
+func (e *Error) Under(name string) {
+	if !strings.Contains(e.What, name) {
+		e.What = name + ": " + e.What
+	}
+}
+
+// SameWhy reports whether both give a person the same cause, so that the second is no news. Neither may be nil.
+func (e *Error) SameWhy(o *Error) bool { return e.Why == o.Why }
 
 // List is several failures that were found together. The first decides the exit code.
 type List []*Error
@@ -159,6 +195,12 @@ func Of(err error) *Error {
 		return e
 	}
 	return &Error{Kind: Defect, What: "unexpected failure", Why: fmt.Sprintf("%T", err), Err: err}
+}
+
+// Has reports whether the (first) failure in err has the cause.
+func Has(err error, cause Cause) bool {
+	var e *Error
+	return errors.As(err, &e) && e.Cause == cause
 }
 
 // Is reports whether err is a failure of one of the kinds.

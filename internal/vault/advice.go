@@ -23,7 +23,7 @@ func (c *Client) Advise(ctx context.Context, p Path, f *fault.Error, mountIsDefa
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	if f.Kind == fault.Missing && f.Why != whyNoMount && f.Hint == "" {
+	if f.Kind == fault.Missing && f.Cause != fault.NoMount && f.Hint == "" {
 		f.Hint = c.nearestName(ctx, p)
 	}
 	if f.Kind == fault.Missing && f.Hint != "" {
@@ -102,18 +102,16 @@ func (c *Client) List(ctx context.Context, engine Engine, dir string) ([]string,
 		path += "metadata/"
 	}
 	// path.Join in vault/api drops the slash at the end, which Vault does not need for a LIST.
-	a, err := c.do(ctx, request{what: fmt.Sprintf("cannot list %s/%s", engine.Mount, dir), method: "LIST", path: path + dir})
+	r := request{what: fmt.Sprintf("cannot list %s/%s", engine.Mount, dir), method: "LIST", path: path + dir, denied: needs(path+dir, "list")}
+	a, err := c.do(ctx, r)
 	if err != nil {
-		if f := fault.Of(err); f.Kind == fault.Denied && f.Hint == "" {
-			f.Hint = PolicyHint(path+dir, "list")
-		}
 		return nil, err
 	}
 	var d struct {
 		Keys []string `json:"keys"`
 	}
 	if a.Data.into(&d) != nil {
-		return nil, notVaults(fmt.Sprintf("cannot list %s/%s", engine.Mount, dir), "")
+		return nil, notVaults(r.what, "")
 	}
 	return d.Keys, nil
 }

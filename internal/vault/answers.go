@@ -18,22 +18,19 @@ import (
 	"github.com/agenticverz/vaultexec/internal/fault"
 )
 
-// The texts that other code asks for by name.
+// Texts that stand in several places. No code goes by them: see fault.Cause.
 const (
-	whyDenied   = "permission denied"
-	whyBadToken = "the token is not valid"
-	whySealed   = "Vault is sealed"
-	whyNotVault = "the answer is not Vault's"
-	tooLarge    = "spread it over several paths, or keep it elsewhere, encrypted with a key that is in Vault"
-	whyNoSecret = "no such secret"
-	whyNoMount  = "no such mount"
-	whyEmpty    = "it is empty"
-
+	whyBadToken    = "the token is not valid"
+	whyNoSecret    = "no such secret"
 	whyNoNamespace = "no such namespace"
-
-	whyNoPath      = "not a path of this engine"
 	whyUnsupported = "the path does not support this operation"
+	hintTooLarge   = "spread it over several paths, or keep it elsewhere, encrypted with a key that is in Vault"
 )
+
+// NoSecret is the failure of what needs a secret that does not exist.
+func NoSecret(what string) *fault.Error {
+	return &fault.Error{Kind: fault.Missing, Cause: fault.NoSecret, What: what, Why: whyNoSecret}
+}
 
 // rule maps an answer to the taxonomy. The first rule that fits decides. A rule without a status fits any; without text it
 // fits any errors; exact wants the one error to be the text.
@@ -42,6 +39,7 @@ type rule struct {
 	text   string
 	exact  bool
 	kind   fault.Kind
+	cause  fault.Cause
 	why    string // the server's own words when empty
 	hint   string
 }
@@ -55,6 +53,7 @@ var answers = []rule{
 	{status: 400, text: "check-and-set parameter required", kind: fault.Denied, why: "the engine insists on check-and-set, and the version is not known", hint: "allow read on the secret itself, on its subkeys or on its metadata"},
 	{status: 400, text: "check-and-set", kind: fault.Conflict, why: "somebody else changed it at the same time"},
 	{status: 400, text: "LDAP Result Code 200", kind: fault.Away, why: "Vault cannot reach the directory"},
+	{status: 400, text: noEntity, kind: fault.Denied, hint: "a token that no auth method gave (root, `vault token create`) belongs to no entity: log in with one, as approle or kubernetes"},
 	{status: 400, text: "unknown role: ", kind: fault.Missing, hint: "the engine has no such role: `vault list MOUNT/roles` shows those that it has"},
 	{status: 400, text: "replication DR secondary", kind: fault.Away, why: "the server is a disaster recovery secondary, which serves no secrets", hint: "give the address of the primary cluster"},
 	{status: 401, kind: fault.Refused, why: "HTTP 401: credentials are wanted that are none of Vault's", hint: "something in front of Vault asks for a login of its own: name the Vault behind it, or give what it wants in VAULT_HEADERS"},
@@ -62,32 +61,32 @@ var answers = []rule{
 	{status: 403, text: "permission denied", exact: true, kind: fault.BadToken, why: whyBadToken},
 	{status: 403, text: "bad token", kind: fault.BadToken, why: whyBadToken},
 	{status: 403, text: "preflight capability check", kind: fault.Denied, why: "no policy of the token covers anything there, or there is no such mount"},
-	{status: 403, text: "permission denied", kind: fault.Denied, why: whyDenied},
+	{status: 403, text: "permission denied", kind: fault.Denied, why: "permission denied"},
 	{status: 403, kind: fault.Denied},
-	{status: 404, text: "no handler for route", kind: fault.Missing, why: whyNoMount},
-	{status: 404, text: "namespace not found", kind: fault.Missing, why: whyNoNamespace, hint: "correct --namespace or VAULT_NAMESPACE"},
-	{status: 404, text: "unsupported path", kind: fault.Missing, why: whyNoPath},
-	{status: 404, kind: fault.Missing, why: whyNoSecret},
+	{status: 404, text: "no handler for route", kind: fault.Missing, cause: fault.NoMount, why: "no such mount"},
+	{status: 404, text: "namespace not found", kind: fault.Missing, cause: fault.NoNamespace, why: whyNoNamespace, hint: "correct --namespace or VAULT_NAMESPACE"},
+	{status: 404, text: "unsupported path", kind: fault.Missing, cause: fault.NoPath, why: "not a path of this engine"},
+	{status: 404, kind: fault.Missing, cause: fault.NoSecret, why: whyNoSecret},
 	{status: 408, kind: fault.Away, why: "the request took too long for the server"},
 	{status: 472, kind: fault.Away, why: "the server is a disaster recovery secondary, which serves no secrets", hint: "give the address of the primary cluster"},
 	{status: 473, kind: fault.Away, why: "the server is a performance standby that cannot answer now", hint: "give the address of a load balancer or of the active node"},
-	{status: 405, kind: fault.Missing, why: whyUnsupported},
+	{status: 405, kind: fault.Missing, cause: fault.Unsupported, why: whyUnsupported},
 	{status: 412, text: "X-Vault-Request", kind: fault.Defect, why: "the request lacks a header"},
 	{status: 412, kind: fault.Away, why: "the server has not caught up with an earlier write"},
-	{status: 413, kind: fault.Value, why: "the request is too large for Vault", hint: tooLarge},
+	{status: 413, kind: fault.Value, why: "the request is too large for Vault", hint: hintTooLarge},
 	{status: 429, text: "rate limit quota exceeded", kind: fault.Away, why: "a rate limit quota of Vault is exceeded"},
 	{status: 429, kind: fault.Away, why: "too many requests"},
 	{status: 500, text: "failed to look up namespace from the token", kind: fault.BadToken, why: "the token is of another namespace or cluster"},
 	{status: 500, text: "no namespace", kind: fault.BadToken, why: "the token is of another namespace or cluster"},
 	{status: 500, text: "illegal base64", kind: fault.BadToken, why: "the token is damaged, or of another cluster"},
-	{status: 500, text: "JSON string value exceeds", kind: fault.Value, why: "a value is too long for Vault", hint: tooLarge},
+	{status: 500, text: "JSON string value exceeds", kind: fault.Value, why: "a value is too long for Vault", hint: hintTooLarge},
 	{status: 500, text: "JSON object exceeds", kind: fault.Value, why: "too many keys for Vault", hint: "spread them over several paths"},
-	{status: 500, text: "value being too large", kind: fault.Value, why: "the secret is too large for Vault's storage", hint: tooLarge},
+	{status: 500, text: "value being too large", kind: fault.Value, why: "the secret is too large for Vault's storage", hint: hintTooLarge},
 	{status: 500, text: "malformed JSON", kind: fault.Value, why: "Vault cannot read the request"},
 	{status: 500, text: "duplicate key", kind: fault.Value, why: "a key is given twice"},
 	{status: 500, text: "past the max TTL", kind: fault.Denied, why: "the token has reached its longest life"},
 	{status: 500, text: "local node not active but active cluster node not found", kind: fault.Away, why: "the cluster has no leader yet"},
-	{status: 503, text: "Vault is sealed", kind: fault.Away, why: whySealed, hint: "run `vaultexec unseal`, or `vault operator init` if Vault was never initialized"},
+	{status: 503, text: "Vault is sealed", kind: fault.Away, why: "Vault is sealed", hint: "run `vaultexec unseal`, or `vault operator init` if Vault was never initialized"},
 	{status: 400, kind: fault.Usage},
 }
 
@@ -95,13 +94,13 @@ var answers = []rule{
 var logins = []rule{
 	{status: 400, text: "Client sent an HTTP request to an HTTPS server", kind: fault.Address, why: "the server speaks TLS, and the address says http", hint: "write the address as https://"},
 	{status: 400, text: "LDAP Result Code 200", kind: fault.Away, why: "Vault cannot reach the directory"},
-	{status: 400, text: "tls connection required", kind: fault.Refused, why: "certificates can only be shown over TLS", hint: "write the address as https://"},
+	{status: 400, text: "tls connection required", kind: fault.Refused, cause: fault.NoTLS, why: "certificates can only be shown over TLS", hint: "write the address as https://"},
 	{status: 400, text: "wrapping token is not valid or does not exist", kind: fault.Refused, why: "the wrapping token was used already or has expired (Vault does not tell which), and may have been intercepted", hint: "if nobody of yours has used it, somebody else has: revoke what it held. Have a new one issued"},
 	{status: 400, text: "invalid role or secret ID", kind: fault.Refused, why: "invalid role id or secret id", hint: "a wrong, expired or used-up secret id look the same to Vault: have a new one issued, and compare the role id"},
 	{status: 400, kind: fault.Refused},
-	{status: 403, text: "permission denied", exact: true, kind: fault.Refused, why: whyDenied, hint: "no such auth mount, or the account is locked after wrong tries, or Vault cannot check the credential: compare --auth-mount"},
+	{status: 403, text: "permission denied", exact: true, kind: fault.Refused, cause: fault.PlainDenial, why: "permission denied", hint: "no such auth mount, or the account is locked after wrong tries, or Vault cannot check the credential: compare --auth-mount"},
 	{status: 403, kind: fault.Refused},
-	{status: 404, text: "namespace not found", kind: fault.Refused, why: whyNoNamespace, hint: "correct --namespace or VAULT_NAMESPACE"},
+	{status: 404, text: "namespace not found", kind: fault.Refused, cause: fault.NoNamespace, why: whyNoNamespace, hint: "correct --namespace or VAULT_NAMESPACE"},
 	{status: 404, kind: fault.Refused, why: "no such auth mount or role", hint: "compare --auth-mount and --role"},
 	{status: 500, text: "failed to verify client's certificate", kind: fault.Refused, why: "the client certificate is not accepted", hint: "it may have expired: compare --client-cert"},
 	{status: 500, text: "password cannot be of zero length", kind: fault.Refused, why: "the password is empty"},
@@ -202,39 +201,45 @@ func (c *Client) understand(r request, resp *http.Response, body []byte) (*Answe
 func (c *Client) judge(r request, a *Answer, resp *http.Response) error {
 	e := &fault.Error{What: r.what, RetryAfter: retryAfter(resp)}
 	if r.login && cannotCheck(a) {
-		e.Kind, e.Why, e.Hint = fault.Away, "Vault cannot check the login now: "+r.serverWords(c.Secrets, a.Errors), "Vault itself must reach what the method asks: the JWT's issuer, the directory or the cluster's API"
+		e.Kind, e.Why = fault.Away, "Vault cannot check the login now: "+r.serverWords(c.Secrets, a.Errors)
+		e.Hint = "Vault itself must reach what the method asks: the JWT's issuer, the directory or the cluster's API"
 		return e
 	}
+	known := ruleFor(r, a)
+	e.Kind, e.Cause, e.Why, e.Hint = known.kind, known.cause, known.why, known.hint
+	if known.why == "" {
+		e.Why = fmt.Sprintf("HTTP %d", a.Status)
+		if words := r.serverWords(c.Secrets, a.Errors); words != "" {
+			e.Why = words
+		}
+	}
+	switch {
+	case e.Kind == fault.BadToken && c.agent:
+		// The Agent has not logged in yet, or is doing it again.
+		e.Kind, e.Why, e.Hint = fault.Away, "the Vault Agent has no valid token", "look at the Agent's own log"
+	case e.Kind == fault.BadToken:
+		e.Hint = tokenHint
+	case e.Kind == fault.Denied && e.Hint == "" && r.denied != nil:
+		r.denied(e)
+	}
+	return e
+}
+
+// ruleFor finds what the answer to a request means. What no rule knows is the server's failure, or ours.
+func ruleFor(r request, a *Answer) rule {
 	tables := [][]rule{answers}
 	if r.login {
 		tables = [][]rule{logins, answers}
 	}
 	for _, table := range tables {
 		if i := slices.IndexFunc(table, func(r rule) bool { return r.fits(a.Status, a.Errors) }); i >= 0 {
-			e.Kind, e.Why, e.Hint = table[i].kind, table[i].why, table[i].hint
-			break
+			return table[i]
 		}
 	}
-	if e.Kind == 0 {
-		e.Kind = fault.Away
-		if a.Status < 500 {
-			e.Kind = fault.Usage
-		}
+	if a.Status < 500 {
+		return rule{kind: fault.Usage}
 	}
-	if e.Why == "" {
-		e.Why = fmt.Sprintf("HTTP %d", a.Status)
-		if words := r.serverWords(c.Secrets, a.Errors); words != "" {
-			e.Why = words
-		}
-	}
-	if e.Kind == fault.BadToken {
-		e.Hint = tokenHint
-		if c.agent {
-			// The Agent has not logged in yet, or is doing it again.
-			e.Kind, e.Why, e.Hint = fault.Away, "the Vault Agent has no valid token", "look at the Agent's own log"
-		}
-	}
-	return e
+	return rule{kind: fault.Away}
 }
 
 // wrappedAnswer is the failure of an answer that holds a wrapping token in place of what was asked for.
@@ -247,11 +252,11 @@ const tokenHint = "it may have expired or been revoked or used up, or may not be
 
 // notVaults is the failure of an answer that cannot be one of Vault's.
 func notVaults(what, detail string) *fault.Error {
-	why := whyNotVault
+	why := "the answer is not Vault's"
 	if detail != "" {
 		why += " (" + detail + ")"
 	}
-	return &fault.Error{Kind: fault.Away, What: what, Why: why, Hint: "something else answers at this address, such as a proxy whose Vault is away: check --address"}
+	return &fault.Error{Kind: fault.Away, Cause: fault.NotVault, What: what, Why: why, Hint: "something else answers at this address, such as a proxy whose Vault is away: check --address"}
 }
 
 // serverWords joins the errors of Vault's own JSON into one line, without what the request carried, and what else is secret:

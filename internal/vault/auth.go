@@ -98,7 +98,7 @@ func PasswordFileSource(option, path string, allow ...int) Source {
 // CheckPassword refuses what could not be a password: Vault answers an empty one with an internal error.
 func CheckPassword(source, s string) (Text, error) {
 	if s == "" {
-		return Text{}, &fault.Error{Kind: fault.Usage, What: "cannot use " + source, Why: whyEmpty, Hint: "put the password there, on one line"}
+		return Text{}, &fault.Error{Kind: fault.Usage, Cause: fault.Empty, What: "cannot use " + source, Why: "it is empty", Hint: "put the password there, on one line"}
 	}
 	return NewText(s), nil
 }
@@ -237,9 +237,8 @@ func (l *authenticator) send(ctx context.Context, a *attempt) (grant, error) {
 		l.client.freshTLS(ctx, l.client.pools.current()) // a connection that stands shows the certificate of its handshake
 	}
 	at := time.Now()
-	answer, err := l.write(ctx, request{path: a.path, body: func() any { return revealed(a.body) }, token: &Text{}})
+	answer, err := l.write(ctx, request{path: a.path, body: func() any { return revealed(a.body) }, token: &Text{}}, l.compare)
 	if err != nil {
-		l.hint(fault.Of(err))
 		return grant{}, err
 	}
 	return l.grantOf(answer, at)
@@ -258,8 +257,9 @@ func outlast(ctx context.Context, d time.Duration) (context.Context, context.Can
 	}
 }
 
-// write sends a request of a login and notes whether its answer was lost.
-func (l *authenticator) write(ctx context.Context, r request) (*Answer, error) {
+// write sends a request of a login and notes whether its answer was lost. compare gives a refusal its hint, where the answer says
+// nothing better; it may be nil.
+func (l *authenticator) write(ctx context.Context, r request, compare func(*fault.Error)) (*Answer, error) {
 	r.what, r.method, r.login, r.auth = l.what(), http.MethodPut, true, true
 	var sent atomic.Bool
 	r.sent = &sent
@@ -271,7 +271,7 @@ func (l *authenticator) write(ctx context.Context, r request) (*Answer, error) {
 	f := fault.Of(err)
 	gateway := answer != nil && (answer.Status == http.StatusBadGateway || answer.Status == http.StatusGatewayTimeout)
 	switch {
-	case f.Why == whyNoNamespace && l.client.login != l.client.api:
+	case f.Cause == fault.NoNamespace && l.client.login != l.client.api:
 		f.Hint = "correct --auth-namespace: the login has one of its own"
 	case f.Kind == fault.Away && sent.Load() && (answer == nil || gateway):
 		l.lost = true
@@ -279,6 +279,8 @@ func (l *authenticator) write(ctx context.Context, r request) (*Answer, error) {
 	case f.Kind == fault.Refused && l.lost:
 		// No theft alarm: the likeliest explanation is that we used it up ourselves.
 		f.Hint = "the answer to an earlier try was lost on the way, which may have used up a wrapped or limited credential: have a new one issued"
+	case f.Kind == fault.Refused && f.Cause != fault.NoNamespace && f.Cause != fault.NoTLS && compare != nil:
+		compare(f)
 	}
 	return answer, err
 }
@@ -301,34 +303,30 @@ func (l *authenticator) grantOf(answer *Answer, at time.Time) (grant, error) {
 	return granted(answer.Auth, at), nil
 }
 
-// hint says what to compare when a login was refused, as far as the answer does not say it itself.
-func (l *authenticator) hint(f *fault.Error) {
-	if f.Kind != fault.Refused || l.lost || f.Why == whyNoNamespace {
-		return
-	}
+// compare says what to compare when a login was refused.
+func (l *authenticator) compare(f *fault.Error) {
 	mount := l.mount()
+	denied := f.Cause == fault.PlainDenial
 	switch l.conf.Method {
 	case AuthKubernetes:
 		f.Hint = fmt.Sprintf("compare --role with `vault list auth/%s/role`, the service account and its namespace with those the role is bound to, and --auth-mount; Vault itself must be able to ask Kubernetes for a TokenReview", mount)
 	case AuthJWT:
 		f.Hint = fmt.Sprintf("compare --role and --auth-mount, and the token's issuer, audience and expiry with what the role is bound to (`vault read auth/%s/role/NAME`)", mount)
 	case AuthCert:
-		if f.Why == "" || !strings.Contains(f.Hint, "https://") {
-			f.Hint = fmt.Sprintf("give the certificate with --client-cert and --client-key, and compare it with those of `vault list auth/%s/certs`; it may have expired", mount)
-		}
+		f.Hint = fmt.Sprintf("give the certificate with --client-cert and --client-key, and compare it with those of `vault list auth/%s/certs`; it may have expired", mount)
 	case AuthUserpass, AuthLDAP:
 		f.Hint = "compare --username, the password and --auth-mount; after several wrong tries Vault locks the account for some minutes"
-		if f.Why == whyDenied {
+		if denied {
 			f.Why = "permission denied: the account is locked after wrong tries, or there is no such auth mount"
 			f.Hint = fmt.Sprintf("wait (15 minutes by default) or have it unlocked with `vault write -force sys/locked-users/MOUNT-ACCESSOR/unlock/%s`; and compare --auth-mount", l.conf.Username)
 		}
 	case AuthAppRole:
-		if l.conf.SecretID == nil && l.conf.WrappedSecretID == nil && f.Why != whyDenied {
-			f.Hint = "no secret id was given, which the role may want: --secret-id-file or VAULTEXEC_SECRET_ID; " + StrippedHint
-		}
-		if f.Why == whyDenied {
+		switch {
+		case denied:
 			f.Why = "permission denied: there is no such auth mount, or the role is locked after wrong tries"
 			f.Hint = "compare --auth-mount with `vault auth list`; wait 15 minutes after wrong tries"
+		case l.conf.SecretID == nil && l.conf.WrappedSecretID == nil:
+			f.Hint = "no secret id was given, which the role may want: --secret-id-file or VAULTEXEC_SECRET_ID; " + StrippedHint
 		}
 	}
 }
@@ -340,7 +338,7 @@ type wrapping struct {
 
 // lookupWrapping asks where a wrapping token comes from. No token is sent with it.
 func (l *authenticator) lookupWrapping(ctx context.Context, w Text) (string, error) {
-	a, err := l.write(ctx, request{path: "sys/wrapping/lookup", body: func() any { return map[string]string{"token": w.Reveal()} }, token: &Text{}})
+	a, err := l.write(ctx, request{path: "sys/wrapping/lookup", body: func() any { return map[string]string{"token": w.Reveal()} }, token: &Text{}}, nil)
 	if err != nil {
 		return "", err
 	}
@@ -353,7 +351,7 @@ func (l *authenticator) lookupWrapping(ctx context.Context, w Text) (string, err
 
 // unwrap uses the wrapping token up. It is its own token: in the body alone Vault refuses it.
 func (l *authenticator) unwrap(ctx context.Context, w Text) (*Answer, error) {
-	return l.write(ctx, request{path: "sys/wrapping/unwrap", token: &w})
+	return l.write(ctx, request{path: "sys/wrapping/unwrap", token: &w}, nil)
 }
 
 // wrapPath makes wrapping tokens of what anybody sends it.

@@ -354,15 +354,16 @@ type request struct {
 	method string // GET when empty
 	path   string // below /v1/
 	query  url.Values
-	body   func() any // gives what is encoded as JSON; nil for no body. A function, so that nobody prints it
-	token  *Text      // in place of the client's; an empty one sends none
-	bare   bool       // without namespace: sys/health answers 400 to it on OpenBao
-	merge  bool       // the body is a JSON merge patch
-	login  bool       // refusals are those of a login
-	auth   bool       // a login, or about the token itself: in the namespace of the login
-	look   bool       // one of many that are sent again and again: it does not wait for a connection beyond its own time
-	quiet  bool       // any status is fine, the caller looks at it
-	secret bool       // the answer holds a secret
+	body   func() any         // gives what is encoded as JSON; nil for no body. A function, so that nobody prints it
+	token  *Text              // in place of the client's; an empty one sends none
+	bare   bool               // without namespace: sys/health answers 400 to it on OpenBao
+	merge  bool               // the body is a JSON merge patch
+	login  bool               // refusals are those of a login
+	auth   bool               // a login, or about the token itself: in the namespace of the login
+	look   bool               // one of many that are sent again and again: it does not wait for a connection beyond its own time
+	quiet  bool               // any status is fine, the caller looks at it
+	denied func(*fault.Error) // gives a denial its hint, where nothing better is known; may be nil
+	secret bool               // the answer holds a secret
 
 	sent *atomic.Bool // set when the request was on its way, so that Vault may have acted on it; may be nil
 }

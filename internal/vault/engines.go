@@ -68,7 +68,7 @@ func (c *Client) CanBeRead(ctx context.Context, s *Secret) *fault.Error {
 	p := s.Path
 	a, err := c.do(ctx, request{what: cannotRead(p), path: p.Mount + "/" + p.Name, query: url.Values{"help": {"1"}}})
 	if err != nil {
-		if f := fault.Of(err); f.Why == whyNoPath {
+		if f := fault.Of(err); f.Cause == fault.NoPath {
 			return f
 		}
 		return nil
@@ -100,14 +100,14 @@ func (c *Client) CanBeRead(ctx context.Context, s *Secret) *fault.Error {
 			return nil
 		}
 	}
-	f := &fault.Error{Kind: fault.Missing, What: cannotRead(p), Why: whyUnsupported}
+	f := &fault.Error{Kind: fault.Missing, Cause: fault.Unsupported, What: cannotRead(p), Why: whyUnsupported}
 	notReadable(f, s.Engine)
 	return f
 }
 
 // notReadable explains a path that is written to, listed, or both.
 func notReadable(f *fault.Error, e Engine) {
-	if f.Why == whyUnsupported && f.Hint == "" {
+	if f.Cause == fault.Unsupported && f.Hint == "" {
 		f.Hint = fmt.Sprintf("%s has this path to be written to (to issue, sign or encrypt something) or listed, and vaultexec only reads: let the program ask Vault itself, with --keep-token", e.Type)
 	}
 }

@@ -65,7 +65,7 @@ func (c *Client) ListFolder(ctx context.Context, p Path, kvVersion int) (*Folder
 	if err != nil {
 		f := *fault.Of(err)
 		f.What = cannotList(p)
-		if f.Kind == fault.Missing && f.Why == whyNoSecret {
+		if f.Cause == fault.NoSecret {
 			f.Why = "no such folder, or nothing in it"
 		}
 		return nil, &f
@@ -111,13 +111,7 @@ func (c *Client) folderEngine(ctx context.Context, p Path, kvVersion int) (Engin
 	}
 	e, err := c.ask(ctx, p)
 	if err != nil {
-		f := *fault.Of(err)
-		f.What = cannotList(p)
-		if f.Kind == fault.Denied && p.Mount != "" {
-			f.Hint = fmt.Sprintf(policyHint+"path %q { capabilities = [\"list\"] } and path %q { capabilities = [\"read\"] } on KV version 2, path %q { capabilities = [\"list\", \"read\"] } on version 1",
-				p.Mount+"/metadata/"+p.Name, p.Mount+"/data/"+p.Name+"*", p.Mount+"/"+p.Name+"*")
-		}
-		return Engine{}, &f
+		return Engine{}, err
 	}
 	if kvVersion != 0 && e.Type == "kv" {
 		e.KV = kvVersion

@@ -91,7 +91,7 @@ func (c *Client) Read(ctx context.Context, p Path, opt ReadOptions) (*Secret, er
 		}
 		var err error
 		if engine, err = c.ask(ctx, p); err != nil {
-			if fault.Is(err, fault.Denied) && fault.Of(guessErr).Why == whyNoMount {
+			if fault.Is(err, fault.Denied) && fault.Has(guessErr, fault.NoMount) {
 				return nil, guessErr
 			}
 			return nil, err
@@ -112,23 +112,45 @@ func (c *Client) Read(ctx context.Context, p Path, opt ReadOptions) (*Secret, er
 }
 
 func inReserved(p Path) bool {
-	full := p.Name
-	if p.Mount != "" {
-		full = p.Mount + "/" + p.Name
-	}
-	root, _, _ := strings.Cut(full, "/")
+	root, _, _ := strings.Cut(p.whole(), "/")
 	return slices.Contains(reserved, root)
 }
 
 func cannotRead(p Path) string { return "cannot read " + p.String() }
 
+// cannot is the text of what fails when the mount of p is not found.
+func (p Path) cannot() string {
+	if p.Folder {
+		return cannotList(p)
+	}
+	return cannotRead(p)
+}
+
+// mountDenied explains the denial of the question for the mount of p, which a token may ask that may do anything there.
+func (p Path) mountDenied(f *fault.Error) {
+	switch {
+	case p.Mount == "":
+		return
+	case p.Folder:
+		f.Err = &missingRule{fmt.Sprintf("path %q { capabilities = [\"list\"] } and path %q { capabilities = [\"read\"] } on KV version 2, path %q { capabilities = [\"list\", \"read\"] } on version 1",
+			p.Mount+"/metadata/"+p.Name, p.Mount+"/data/"+p.Name+"*", p.Mount+"/"+p.Name+"*")}
+	default:
+		f.Err = &missingRule{fmt.Sprintf("path %q { capabilities = [\"read\"] } on KV version 2, path %q on version 1", p.Mount+"/data/"+p.Name, p.Mount+"/"+p.Name)}
+	}
+	f.Hint = f.Err.Error()
+}
+
+// whole is the path from the root, with the mount.
+func (p Path) whole() string {
+	if p.Mount == "" {
+		return p.Name
+	}
+	return p.Mount + "/" + p.Name
+}
+
 // within splits the whole path at the end of its real mount.
 func (p Path) within(mount string) Path {
-	full := p.Name
-	if p.Mount != "" {
-		full = p.Mount + "/" + p.Name
-	}
-	return Path{Mount: mount, Name: strings.TrimPrefix(full, mount+"/"), Version: p.Version, Folder: p.Folder}
+	return Path{Mount: mount, Name: strings.TrimPrefix(p.whole(), mount+"/"), Version: p.Version, Folder: p.Folder}
 }
 
 // Within gives a path the real mount of its engine.
@@ -136,6 +158,11 @@ func Within(p Path, e Engine) Path { return p.within(e.Mount) }
 
 func (c *Client) readData(ctx context.Context, p Path) (*Answer, error) {
 	r := request{what: cannotRead(p), path: p.Mount + "/data/" + p.Name, secret: true}
+	r.denied = func(f *fault.Error) {
+		if f.Hint = superfluous(p); f.Hint == "" {
+			needs(r.path, "read")(f)
+		}
+	}
 	if p.Version > 0 {
 		r.query = url.Values{"version": {strconv.Itoa(p.Version)}}
 	}
@@ -179,12 +206,8 @@ func (c *Client) finishV2(p Path, a *Answer, err error) (*Secret, error) {
 	switch {
 	case f.Kind == fault.Missing && a != nil && a.Data.into(&d) == nil && d.Metadata != nil:
 		return nil, deleted(p, d)
-	case f.Kind == fault.Missing && p.Version > 0 && f.Why == whyNoSecret:
+	case f.Cause == fault.NoSecret && p.Version > 0:
 		f.Why = "no such secret, or no such version of it"
-	case f.Kind == fault.Denied && f.Hint == "":
-		if f.Hint = superfluous(p); f.Hint == "" {
-			f.Hint = PolicyHint(p.Mount+"/data/"+p.Name, "read")
-		}
 	}
 	if f.Kind == fault.Missing && f.Hint == "" {
 		f.Hint = superfluous(p)
@@ -217,11 +240,32 @@ func deleted(p Path, d dataV2) error {
 	return e
 }
 
-const policyHint = "the token's policies need: "
+// missingRule is the Err of a denial: the rule that a policy lacks.
+type missingRule struct{ rule string }
+
+func (m *missingRule) Error() string { return "the token's policies need: " + m.rule }
+
+// needs makes the hint of a denial of the one rule that would have allowed it. more is added to it.
+func needs(path, capability string, more ...string) func(*fault.Error) {
+	return func(f *fault.Error) {
+		f.Hint, f.Err = PolicyHint(path, capability)+strings.Join(more, ""), &missingRule{policyRule(path, capability)}
+	}
+}
+
+func policyRule(path, capability string) string {
+	return fmt.Sprintf("path %q { capabilities = [%q] }", path, capability)
+}
 
 // PolicyHint is the policy rule that would allow it, and a word on what a narrow policy hides.
 func PolicyHint(path, capability string) string {
-	return fmt.Sprintf(policyHint+"path %q { capabilities = [%q] } (a narrow policy shows a missing secret as denied, too)", path, capability)
+	return (&missingRule{policyRule(path, capability)}).Error() + " (a narrow policy shows a missing secret as denied, too)"
+}
+
+// Denied is the failure of what a policy does not allow, with the rule that would.
+func Denied(what, why, path, capability string) *fault.Error {
+	f := &fault.Error{Kind: fault.Denied, What: what, Why: why}
+	needs(path, capability)(f)
+	return f
 }
 
 func secretV2(p Path, a *Answer) (*Secret, error) {
@@ -258,16 +302,11 @@ func (c *Client) readPlain(ctx context.Context, p Path, engine Engine, opt ReadO
 	if opt.NoLease && engine.Creates(p) != "" {
 		return s, nil
 	}
-	a, err := c.do(ctx, request{what: cannotRead(p), path: p.Mount + "/" + p.Name, secret: true})
+	r := request{what: cannotRead(p), path: p.Mount + "/" + p.Name, secret: true}
+	r.denied = needs(r.path, "read")
+	a, err := c.do(ctx, r)
 	if err != nil {
-		f := fault.Of(err)
-		if f.Kind == fault.Denied && f.Hint == "" {
-			f.Hint = PolicyHint(p.Mount+"/"+p.Name, "read")
-		}
-		if engine.Type == identityMount {
-			withoutEntity(f)
-		}
-		notReadable(f, engine)
+		notReadable(fault.Of(err), engine)
 		return nil, err
 	}
 	if a.Wrapped || len(a.Data.raw()) == 0 || a.Data.into(&s.Values) != nil {
@@ -318,10 +357,7 @@ func (m *mountCache) add(e Engine) {
 func (m *mountCache) find(p Path) (Engine, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	full := p.Mount + "/" + p.Name
-	if p.Mount == "" {
-		full = p.Name
-	}
+	full := p.whole()
 	for i := range len(full) {
 		if full[i] == '/' {
 			if e, ok := m.engines[full[:i]]; ok {
@@ -356,12 +392,15 @@ func (c *Client) ask(ctx context.Context, p Path) (Engine, error) {
 		case <-q.done:
 			if q.err != nil { // the text names its own path
 				f := *fault.Of(q.err)
-				f.What = cannotRead(p)
+				f.What = p.cannot()
+				if p.Folder && f.Kind == fault.Denied {
+					p.mountDenied(&f) // a folder takes more than the secret that was asked for
+				}
 				return Engine{}, &f
 			}
 			return q.engine, nil
 		case <-ctx.Done():
-			return Engine{}, c.transportError(request{what: cannotRead(p)}, ctx.Err())
+			return Engine{}, c.transportError(request{what: p.cannot()}, ctx.Err())
 		}
 	}
 	q.engine, q.err = c.askServer(ctx, p)
@@ -376,18 +415,13 @@ func (c *Client) ask(ctx context.Context, p Path) (Engine, error) {
 }
 
 func (c *Client) askServer(ctx context.Context, p Path) (Engine, error) {
-	full := p.Name
-	if p.Mount != "" {
-		full = p.Mount + "/" + p.Name
-	}
-	a, err := c.do(ctx, request{what: cannotRead(p), path: "sys/internal/ui/mounts/" + full})
+	full := p.whole()
+	r := request{what: p.cannot(), path: "sys/internal/ui/mounts/" + full, denied: p.mountDenied}
+	a, err := c.do(ctx, r)
 	if err != nil {
 		f := fault.Of(err)
-		if a != nil && a.Status == http.StatusForbidden && strings.HasPrefix(f.Why, whyNotVault) {
+		if a != nil && a.Status == http.StatusForbidden && f.Cause == fault.NotVault {
 			f.Kind, f.Hint = fault.Address, "something in front of Vault does not let /v1/sys/ through: say which version the mount is with --kv-version 2 (or 1), which saves the question"
-		}
-		if f.Kind == fault.Denied && p.Mount != "" {
-			f.Hint = fmt.Sprintf(policyHint+"path %q { capabilities = [\"read\"] } on KV version 2, path %q on version 1", p.Mount+"/data/"+p.Name, p.Mount+"/"+p.Name)
 		}
 		return Engine{}, f
 	}

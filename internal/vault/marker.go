@@ -112,7 +112,7 @@ func (c *Client) Look(ctx context.Context, p Path) (Marker, error) {
 	r := request{what: "cannot look at " + p.String(), path: p.Mount + "/metadata/" + p.Name, look: true}
 	a, err := c.do(ctx, r)
 	if err != nil {
-		if f := fault.Of(err); f.Kind == fault.Missing && f.Why == whyNoSecret {
+		if fault.Has(err, fault.NoSecret) {
 			return Marker{Absent: true}, nil
 		}
 		return Marker{}, err

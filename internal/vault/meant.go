@@ -2,6 +2,7 @@ package vault
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -11,9 +12,6 @@ import (
 
 // The Vault CLI and the API begin a path with its mount: secret/app, secret/data/app. Here a relative path belongs to --mount,
 // so that "secret/app" names the secret secret/app of the mount secret. Who types that nearly always means another secret.
-
-// MeantWith is in every hint that meant gives.
-const MeantWith = " was looked for in the mount "
 
 // Meant says what a path was probably meant as when it is written as the Vault CLI takes it, "" when it does not look like that.
 // Whether it begins with its own mount can be seen; whether with another one, Vault is asked, if ask is set.
@@ -49,7 +47,7 @@ func (c *Client) otherMount(p Path, mounts []Engine) string {
 
 // startsWith says how p is written if its name begins with this mount by mistake.
 func (c *Client) startsWith(p Path, mount string) string {
-	looked := fmt.Sprintf("%q%s%q: ", strings.TrimSuffix(p.Name, "/"), MeantWith, p.Mount)
+	looked := fmt.Sprintf("%q was looked for in the mount %q: ", strings.TrimSuffix(p.Name, "/"), p.Mount)
 	rest, ok := strings.CutPrefix(p.Name, mount+"/")
 	switch {
 	case p.Name == mount:
@@ -83,9 +81,9 @@ func writtenAs(name string) string {
 
 // adviseMeant gives f the hint that Meant finds. A policy that would allow the very name comes after it.
 func adviseMeant(f *fault.Error, hint string, p Path) {
-	if f.Kind == fault.Denied && strings.HasPrefix(f.Hint, policyHint) {
-		need, _, _ := strings.Cut(f.Hint, " (")
-		hint += fmt.Sprintf("; for %s itself, %s", p, need)
+	var lacks *missingRule
+	if f.Kind == fault.Denied && errors.As(f.Err, &lacks) {
+		hint += fmt.Sprintf("; for %s itself, %s", p, lacks)
 	}
-	f.Hint = hint
+	f.Cause, f.Hint = fault.OtherPath, hint
 }

@@ -3,8 +3,6 @@ package vault
 import (
 	"strings"
 	"time"
-
-	"github.com/agenticverz/vaultexec/internal/fault"
 )
 
 // Of the reserved mount identity one path is a source: identity/oidc/token/ROLE, a JWT about the token's entity, signed anew at
@@ -18,11 +16,7 @@ const (
 // identityToken finds the engine of such a path. Nobody has to be asked for it, it has its place in every namespace.
 func identityToken(p Path) (Engine, bool) {
 	e := Engine{Mount: identityMount, Type: identityMount}
-	full := p.Name
-	if p.Mount != "" {
-		full = p.Mount + "/" + p.Name
-	}
-	role, ok := strings.CutPrefix(full, identityMount+"/"+oidcTokens)
+	role, ok := strings.CutPrefix(p.whole(), identityMount+"/"+oidcTokens)
 	return e, ok && role != "" && !strings.Contains(role, "/") && !p.Folder
 }
 
@@ -35,10 +29,5 @@ func tokenLife(s *Secret) Lease {
 	return Lease{Duration: time.Duration(seconds) * time.Second}
 }
 
-// withoutEntity explains a refusal that is no matter of policies.
-func withoutEntity(f *fault.Error) {
-	if strings.Contains(f.Why, "no entity") {
-		f.Kind = fault.Denied
-		f.Hint = "a token that no auth method gave (root, `vault token create`) belongs to no entity: log in with one, as approle or kubernetes"
-	}
-}
+// noEntity is in Vault's refusal to sign a token about nobody, which is no matter of policies.
+const noEntity = "no entity associated with the request's token"

@@ -19,10 +19,7 @@ type Path struct {
 
 // String returns the path as people write it: mount/name, with @version when one is pinned, and mount/name/* for a folder.
 func (p Path) String() string {
-	s := p.Name
-	if p.Mount != "" {
-		s = p.Mount + "/" + p.Name
-	}
+	s := p.whole()
 	if p.Folder {
 		s += "*"
 	}

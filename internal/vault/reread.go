@@ -49,8 +49,8 @@ func rereadable(option, path string, read func() (Text, error)) Source {
 			info, err := os.Stat(path)
 			r.pipe = err == nil && info.Mode()&(fs.ModeNamedPipe|fs.ModeSocket|fs.ModeCharDevice) != 0
 			r.text, r.err = read()
-			if f := fault.Of(r.err); r.err != nil && (errors.Is(r.err, fs.ErrNotExist) || f.Why == whyEmpty) {
-				f.Passing = true // an init container, a sidecar or systemd may be writing it just now
+			if errors.Is(r.err, fs.ErrNotExist) || fault.Has(r.err, fault.Empty) {
+				fault.Of(r.err).Passing = true // an init container, a sidecar or systemd may be writing it just now
 			}
 		}()
 		return r

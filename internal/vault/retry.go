@@ -36,7 +36,7 @@ func (p Patience) Do(ctx context.Context, attempt func(context.Context) error) e
 		ctx, cancel = context.WithDeadline(ctx, start.Add(p.Wait))
 		defer cancel()
 	}
-	told := ""
+	var announced *fault.Error // the cause that was told
 	for n := 1; ; n++ {
 		err := attempt(ctx)
 		f := p.awayIn(err)
@@ -44,16 +44,16 @@ func (p Patience) Do(ctx context.Context, attempt func(context.Context) error) e
 			return err
 		}
 		if ctx.Err() == nil {
-			if f.Why != told && p.Notice != nil {
+			if p.Notice != nil && (announced == nil || !f.SameWhy(announced)) {
 				p.Notice(f)
-				told = f.Why
+				announced = f
 			}
 			if sleep(ctx, max(backoff(n), f.RetryAfter)) {
 				continue
 			}
 		}
 		if p.Wait > 0 && time.Since(start) >= p.Wait {
-			return gaveUp(err, f, n, p.Wait, told)
+			return gaveUp(f, n, p.Wait, announced)
 		}
 		return err // the caller's own context ended
 	}
@@ -74,10 +74,10 @@ func (p Patience) awayIn(err error) *fault.Error {
 }
 
 // gaveUp names the cause that was waited for; the last attempt itself may just have been cut off by the end of the wait.
-func gaveUp(err error, f *fault.Error, n int, wait time.Duration, told string) error {
+func gaveUp(f *fault.Error, n int, wait time.Duration, announced *fault.Error) error {
 	e := *f
-	if told != "" && e.Why != told && n > 1 {
-		e.Why = told
+	if announced != nil && n > 1 {
+		e.Why = announced.Why
 	}
 	e.Why += ", for " + wait.String()
 	return &e

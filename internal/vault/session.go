@@ -377,25 +377,13 @@ func (s *Session) Info(ctx context.Context) (Info, error) {
 // lookup asks Vault about a token that was handed in.
 func (s *Session) lookup(ctx context.Context, t Text) (grant, error) {
 	at := time.Now()
-	a, err := s.Client.do(ctx, request{what: "cannot look the token up", auth: true, path: "auth/token/lookup-self", token: &t})
+	d, err := s.Client.lookupSelf(ctx, request{auth: true, token: &t})
 	if err != nil {
 		return grant{}, err
 	}
-	var d struct {
-		Policies  []string `json:"policies"`
-		Identity  []string `json:"identity_policies"`
-		TTL       int      `json:"ttl"`
-		Renewable bool     `json:"renewable"`
-		Type      string   `json:"type"`
-		Uses      int      `json:"num_uses"`
-		Expires   *string  `json:"expire_time"` // null for a token that never ends
-	}
-	if a.Data.into(&d) != nil || d.Type == "" {
-		return grant{}, notVaults("cannot look the token up", "")
-	}
 	g := grant{
-		token: t, policies: append(d.Policies, d.Identity...), kind: d.Type, at: at,
-		life: time.Duration(d.TTL) * time.Second, known: true, renewable: d.Renewable && d.Type != "batch", uses: d.Uses, looked: true,
+		token: t, policies: d.policies(), kind: d.Type, at: at, life: d.life(), known: true,
+		renewable: d.Renewable && d.Type != "batch", uses: d.Uses, looked: true,
 	}
 	if d.Expires != nil && g.life == 0 {
 		g.life = time.Second // less than one is left

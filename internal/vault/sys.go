@@ -158,23 +158,41 @@ type TokenInfo struct {
 // LookupToken asks about the client's own token, which costs one use of a use-limited one. Without the default policy it is
 // mostly denied.
 func (c *Client) LookupToken(ctx context.Context) (TokenInfo, error) {
-	a, err := c.do(ctx, request{what: "cannot look the token up", path: "auth/token/lookup-self"})
+	d, err := c.lookupSelf(ctx, request{})
 	if err != nil {
 		return TokenInfo{}, err
 	}
-	var d struct {
-		Type      string   `json:"type"`
-		Name      string   `json:"display_name"`
-		Policies  []string `json:"policies"`
-		Identity  []string `json:"identity_policies"`
-		TTL       int      `json:"ttl"`
-		Renewable bool     `json:"renewable"`
-		Uses      int      `json:"num_uses"`
+	return TokenInfo{d.Type, d.Name, d.policies(), d.life(), d.Renewable, d.Uses}, nil
+}
+
+// selfLookup is what auth/token/lookup-self says of a token.
+type selfLookup struct {
+	Type             string   `json:"type"`
+	Name             string   `json:"display_name"`
+	TokenPolicies    []string `json:"policies"`
+	IdentityPolicies []string `json:"identity_policies"`
+	TTL              int      `json:"ttl"`
+	Renewable        bool     `json:"renewable"`
+	Uses             int      `json:"num_uses"`
+	Expires          *string  `json:"expire_time"` // null for a token that never ends
+}
+
+func (d selfLookup) policies() []string { return append(d.TokenPolicies, d.IdentityPolicies...) }
+
+func (d selfLookup) life() time.Duration { return time.Duration(d.TTL) * time.Second }
+
+// lookupSelf asks about the token of r.
+func (c *Client) lookupSelf(ctx context.Context, r request) (selfLookup, error) {
+	r.what, r.path = "cannot look the token up", "auth/token/lookup-self"
+	a, err := c.do(ctx, r)
+	if err != nil {
+		return selfLookup{}, err
 	}
+	var d selfLookup
 	if a.Data.into(&d) != nil || d.Type == "" {
-		return TokenInfo{}, notVaults("cannot look the token up", "")
+		return selfLookup{}, notVaults(r.what, "")
 	}
-	return TokenInfo{d.Type, d.Name, append(d.Policies, d.Identity...), time.Duration(d.TTL) * time.Second, d.Renewable, d.Uses}, nil
+	return d, nil
 }
 
 // VersionInfo is one version of a secret on KV version 2.
@@ -191,11 +209,9 @@ type VersionInfo struct {
 // Versions lists the versions of a secret, the latest first. It takes read on the metadata.
 func (c *Client) Versions(ctx context.Context, p Path) ([]VersionInfo, error) {
 	r := request{what: "cannot read the versions of " + p.String(), path: p.Mount + "/metadata/" + p.Name}
+	r.denied = needs(r.path, "read")
 	a, err := c.do(ctx, r)
 	if err != nil {
-		if f := fault.Of(err); f.Kind == fault.Denied && f.Hint == "" {
-			f.Hint = PolicyHint(r.path, "read")
-		}
 		return nil, err
 	}
 	type actor struct {

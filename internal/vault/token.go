@@ -64,7 +64,7 @@ func CheckCredential(source, s string) (Text, error) {
 	e := &fault.Error{Kind: fault.Usage, What: "cannot use " + source}
 	switch {
 	case s == "":
-		e.Why, e.Hint = whyEmpty, "put the credential there, and nothing else"
+		e.Cause, e.Why, e.Hint = fault.Empty, "it is empty", "put the credential there, and nothing else"
 	case strings.HasPrefix(s, "{") && json.Valid([]byte(s)):
 		return inJSON(source, s)
 	case quoted(s):

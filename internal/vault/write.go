@@ -111,7 +111,7 @@ func (st *State) absent(err error) error {
 	switch {
 	case errors.As(err, &gone):
 		st.Gone, st.Version, st.Values = &gone.Marker, gone.Marker.Version, map[string]Value{}
-	case fault.Is(err, fault.Missing) && fault.Of(err).Why != whyNoMount:
+	case fault.Is(err, fault.Missing) && !fault.Has(err, fault.NoMount):
 		st.Values = map[string]Value{}
 	default:
 		return err
@@ -234,7 +234,7 @@ func (w *writer) attempt(ctx context.Context) error {
 	if w.engine.KV == 2 && (st.Exists || st.Blind) && !w.edit.Alone && !w.edit.Whole && !w.noPatch {
 		w.out.Method = ByPatch
 		w.out.Version, err = w.patch(ctx, st)
-		unsupported := fault.Is(err, fault.Missing) && fault.Of(err).Why == whyUnsupported
+		unsupported := fault.Has(err, fault.Unsupported)
 		if fault.Is(err, fault.Missing) && !unsupported && st.Blind && w.edit.Create {
 			w.out.Method = ByCAS
 			w.out.Version, err = w.put(ctx, st) // on condition that there is no version at all
@@ -270,10 +270,9 @@ func (w *writer) patch(ctx context.Context, st State) (int, error) {
 		body["options"] = map[string]int{"cas": st.Version}
 	}
 	p := st.Path
-	a, err := w.client.do(ctx, request{what: cannotWrite(p), method: http.MethodPatch, path: p.Mount + "/data/" + p.Name, merge: true, body: func() any { return body }})
-	if fault.Is(err, fault.Denied) && fault.Of(err).Hint == "" {
-		fault.Of(err).Hint = PolicyHint(p.Mount+"/data/"+p.Name, "patch") + `; "read" and "update" together do as well`
-	}
+	r := request{what: cannotWrite(p), method: http.MethodPatch, path: p.Mount + "/data/" + p.Name, merge: true, body: func() any { return body }}
+	r.denied = needs(r.path, "patch", `; "read" and "update" together do as well`)
+	a, err := w.client.do(ctx, r)
 	if a != nil && a.Status == http.StatusNotFound && len(a.raw.raw()) == 0 {
 		// What Vault says to a PATCH of nothing: no JSON, just the status.
 		err = &fault.Error{Kind: fault.Missing, What: cannotWrite(p), Why: "no such secret, or its latest version is deleted", Hint: "--create makes a new one, where the policy allows \"create\" or \"update\""}
@@ -301,14 +300,11 @@ func (w *writer) put(ctx context.Context, st State) (int, error) {
 		r.path = p.Mount + "/data/" + p.Name
 		r.body = func() any { return map[string]any{"data": data, "options": map[string]int{"cas": st.Version}} }
 	}
-	a, err := w.client.do(ctx, r)
-	if fault.Is(err, fault.Denied) && fault.Of(err).Hint == "" {
-		capability := "update"
-		if !st.Exists && st.Gone == nil {
-			capability = "create"
-		}
-		fault.Of(err).Hint = PolicyHint(r.path, capability)
+	r.denied = needs(r.path, "update")
+	if !st.Exists && st.Gone == nil {
+		r.denied = needs(r.path, "create")
 	}
+	a, err := w.client.do(ctx, r)
 	if err != nil || w.engine.KV == 1 {
 		return 0, err
 	}
