@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path"
 	"slices"
 	"strings"
 
@@ -188,20 +187,4 @@ func (a *app) withoutSeparator(words []string) error {
 	}
 	return &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("%q is not a command of vaultexec", words[0]),
 		Hint: commandHint(words[0]) + "to start a program, put -- before it: " + strings.Join(line, " ")}
-}
-
-// shellQuote quotes a word for POSIX sh where it needs to be.
-func shellQuote(s string) string {
-	plain := func(r rune) bool {
-		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("_-./=:@%+,", r)
-	}
-	if s != "" && strings.IndexFunc(s, func(r rune) bool { return !plain(r) }) < 0 {
-		return s
-	}
-	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
-}
-
-func validGlob(g string) bool {
-	_, err := path.Match(g, "")
-	return err == nil
 }

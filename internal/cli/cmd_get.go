@@ -198,11 +198,3 @@ func (a *app) getVersions(ctx context.Context, c *vault.Client, s *settings, p v
 	}
 	return w.Flush()
 }
-
-// shortTime cuts the fraction of a second off a time of the server's.
-func shortTime(t string) string {
-	if i := strings.IndexByte(t, '.'); i >= 0 && strings.HasSuffix(t, "Z") {
-		return t[:i] + "Z"
-	}
-	return t
-}

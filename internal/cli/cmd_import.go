@@ -2,9 +2,7 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"os"
 	"path"
@@ -14,7 +12,6 @@ import (
 	"github.com/agenticverz/vaultexec/internal/dotenv"
 	"github.com/agenticverz/vaultexec/internal/fault"
 	"github.com/agenticverz/vaultexec/internal/vault"
-	"github.com/agenticverz/vaultexec/launcher"
 )
 
 var importCommand = &command{
@@ -160,73 +157,6 @@ func mapRules(s *settings, words []string, mount string) ([]mapRule, error) {
 		return nil, &fault.Error{Kind: fault.Usage, What: "cannot import", Why: "no path", Hint: "vaultexec import PATH FILE, or vaultexec import FILE --map 'GLOB=PATH'"}
 	}
 	return rules, nil
-}
-
-// maxDotenv bounds a file. Vault takes no secret over 1 MiB.
-const maxDotenv = 4 << 20
-
-func (a *app) readDotenv(file string, o dotenv.Options) (map[string]vault.Text, error) {
-	what, in := fmt.Sprintf("%q", file), io.Reader(a.terminal.in)
-	if file == "-" {
-		what = "standard input"
-	} else {
-		f, err := os.Open(file)
-		if err != nil {
-			return nil, &fault.Error{Kind: fault.Usage, What: "cannot read " + what, Why: vault.Errno(err), Hint: "vaultexec import PATH FILE"}
-		}
-		defer func() { _ = f.Close() }()
-		in = f
-	}
-	parsed, err := parseDotenv(in, o)
-	if err == nil && len(parsed) == 0 {
-		err = &fault.Error{Kind: fault.Value, Why: "there is no variable in it", Hint: "a line of it is NAME=VALUE"}
-	}
-	if err == nil {
-		err = noReferences(parsed)
-	}
-	if err != nil {
-		e := *fault.Of(err)
-		e.What = "cannot import " + what
-		return nil, &e
-	}
-	vars := make(map[string]vault.Text, len(parsed))
-	for k, v := range parsed {
-		vars[k] = vault.NewText(v)
-	}
-	return vars, nil
-}
-
-// noReferences refuses a file that was made by --write-references: what it holds would take the place of the values.
-func noReferences(vars map[string]string) error {
-	var names []string
-	for name, value := range vars {
-		if sources, _, err := launcher.ParseVariable(name, value, "secret"); err == nil && len(sources) > 0 {
-			names = append(names, name)
-		}
-	}
-	if len(names) == 0 {
-		return nil
-	}
-	slices.Sort(names)
-	return &fault.Error{Kind: fault.Value, Why: "these hold references to Vault, not values: " + strings.Join(names, ", "),
-		Hint: "leave the file as it is and run with it: --env-file FILE puts the values in place of the references"}
-}
-
-// parseDotenv reads a .env file. Its failures have no What yet, and hold names and line numbers only.
-func parseDotenv(in io.Reader, o dotenv.Options) (map[string]string, error) {
-	b, err := io.ReadAll(io.LimitReader(in, maxDotenv+1))
-	switch {
-	case err != nil:
-		return nil, &fault.Error{Kind: fault.Usage, Why: vault.Errno(err)}
-	case len(b) > maxDotenv:
-		return nil, &fault.Error{Kind: fault.Usage, Why: "it is larger than Vault takes", Hint: "name a file of NAME=VALUE lines"}
-	}
-	parsed, err := dotenv.Parse(string(b), o)
-	var bad *dotenv.Error
-	if errors.As(err, &bad) {
-		return nil, &fault.Error{Kind: fault.Value, Why: bad.Error(), Hint: "correct that line: NAME=VALUE, quotes closed, as docker compose reads it; import takes --dialect for another reader's rules"}
-	}
-	return parsed, err
 }
 
 // assign sends each variable to the path of the first rule that fits.

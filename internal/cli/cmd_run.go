@@ -1,20 +1,12 @@
 package cli
 
 import (
-	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
-	"slices"
-	"strconv"
-	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/agenticverz/vaultexec/internal/fault"
-	"github.com/agenticverz/vaultexec/internal/trust"
 	"github.com/agenticverz/vaultexec/internal/vault"
 	"github.com/agenticverz/vaultexec/launcher"
 )
@@ -124,71 +116,6 @@ func (a *app) launchOptions(s *settings) launcher.Options {
 	return o
 }
 
-// required checks the names of --require.
-func required(s *settings) []string {
-	for _, v := range s.all("require") {
-		if !launcher.IsName(v.text) {
-			s.bad(v, "not a variable name", "names are [A-Za-z_][A-Za-z0-9_]*; give the option once for each")
-		}
-	}
-	return s.strs("require")
-}
-
-// names reads --names: each item is a list of names, or the file of one.
-func names(s *settings) []string {
-	items := s.all("names")
-	if len(items) == 0 {
-		return nil
-	}
-	list := []string{}
-	for _, v := range items {
-		parts := strings.Split(v.text, ",")
-		if strings.ContainsAny(v.text, "/.") {
-			var err error
-			if parts, err = namesOf(v.text, s.owners()); err != nil {
-				s.bad(v, vault.Errno(err), trust.Cure(err, "name a file that has one variable name in a line, or write the names themselves: --names API_KEY,DB_PASSWORD"))
-				continue
-			}
-		}
-		for _, name := range parts {
-			if name = strings.TrimSpace(name); name == "" {
-				continue
-			}
-			if !launcher.IsName(name) {
-				s.bad(v, fmt.Sprintf("%q is not a variable name", name), "names are [A-Za-z_][A-Za-z0-9_]*, separated by commas; the name of a file holds a / or a dot")
-				break
-			}
-			list = append(list, name)
-		}
-	}
-	return list
-}
-
-// maxNames bounds the file of --names.
-const maxNames = 1 << 20
-
-// namesOf reads a file of names, one in a line. What follows a # is a comment.
-func namesOf(file string, allow []int) ([]string, error) {
-	f, err := trust.Open(file, allow)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = f.Close() }()
-	b, err := io.ReadAll(io.LimitReader(f, maxNames+1))
-	if err != nil {
-		return nil, err
-	}
-	if len(b) > maxNames {
-		return nil, errors.New("it is too large for a list of names")
-	}
-	var list []string
-	for line := range strings.Lines(strings.TrimPrefix(string(b), "\ufeff")) { // the mark that some editors put first
-		line, _, _ = strings.Cut(line, "#")
-		list = append(list, line)
-	}
-	return list, nil
-}
-
 func mode(s *settings) launcher.Mode {
 	stay := s.bool("supervise") || s.bool("init") || s.bool("watch") || needsParent(s) || len(s.all("ok-exit")) > 0
 	switch {
@@ -239,110 +166,9 @@ func signalOption(s *settings, v setting, text string) launcher.Signal {
 	return sig
 }
 
-func watching(s *settings, environ []string) launcher.Watching {
-	known := len(s.faults)
-	w := launcher.Watching{
-		Interval: s.duration("interval"), Settle: s.duration("settle"), Splay: s.duration("splay"), MinUptime: s.duration("min-uptime"),
-		Probation: s.duration("probation"), Rollback: !s.bool("no-rollback"), Hook: s.str("on-change-hook"), OnChange: onChange(s),
-	}
-	if w.Interval < 100*time.Millisecond && len(s.faults) == known {
-		s.bad(s.one("interval"), "shorter than 100ms", "write 1s or more: every look is one request for each path")
-	}
-	if v := s.one("refresh-signal"); v.text != "" {
-		w.Refresh = signalOption(s, v, v.text)
-		switch sig := w.Refresh; {
-		case sig == unix.SIGTERM, sig == unix.SIGPIPE, sig != 0 && !launcher.IsCaught(sig):
-			s.bad(v, "that signal has another meaning, or cannot be caught", "take HUP, USR1 or USR2")
-		}
-	}
-	if w.Hook != "" {
-		if err := launcher.CheckHook(w.Hook, environ); err != nil {
-			s.bad(s.one("on-change-hook"), fault.Of(err).Why, fault.Of(err).Hint)
-		}
-	}
-	return w
-}
-
-func onChange(s *settings) launcher.OnChange {
-	v := s.one("on-change")
-	word, rest, more := strings.Cut(v.text, ":")
-	switch {
-	case word == "restart" && !more:
-		return launcher.OnChange{Do: launcher.ReactRestart}
-	case word == "none" && !more:
-		return launcher.OnChange{Do: launcher.ReactNone}
-	case word == "signal" && rest != "":
-		return launcher.OnChange{Do: launcher.ReactSignal, Signal: signalOption(s, v, rest)}
-	case word == "exit" && !more:
-		return launcher.OnChange{Do: launcher.ReactExit, Code: fault.Changed.Code()}
-	case word == "exit":
-		if code, err := strconv.Atoi(rest); err == nil && code >= 0 && code <= 255 {
-			return launcher.OnChange{Do: launcher.ReactExit, Code: code}
-		}
-	}
-	s.bad(v, "not restart, signal:NAME, exit, exit:CODE or none", "")
-	return launcher.OnChange{}
-}
-
 func waitTime(s *settings) time.Duration {
 	if s.str("wait") == "forever" {
 		return vault.Forever
 	}
 	return s.duration("wait")
-}
-
-// sources reads --path, --optional-path and --env into one list, in the order of the command line, after the references in
-// variables, which were there before.
-func (a *app) sources(s *settings, o *launcher.Options) {
-	mount, err := vault.ParseMount(s.str("mount"))
-	if err != nil {
-		s.fail(s.one("mount"), err)
-	}
-	a.variables(s, o, mount)
-	type ordered struct {
-		sources []launcher.Source
-		order   int
-	}
-	var list []ordered
-	for _, name := range []string{"path", "optional-path"} {
-		for _, v := range s.all(name) {
-			p, err := vault.ParseSource(v.text, mount)
-			if err != nil {
-				s.fail(v, err)
-			}
-			list = append(list, ordered{[]launcher.Source{{Path: p, Optional: name == "optional-path"}}, v.order})
-		}
-	}
-	for _, v := range s.all("env") {
-		sources, err := launcher.ParseEnv(v.text, mount)
-		if err != nil && v.source == fromVariable && !strings.Contains(a.getenv(v.from), "\n") && strings.Contains(a.getenv(v.from), ",") {
-			f := *fault.Of(err)
-			f.AddHint("a comma parts the items of " + v.from + ": where one holds a comma itself, put a line break between them, or after the only one")
-			err = &f
-		}
-		if err == nil {
-			err = dangerous(sources, o.Rules.AllowNames)
-		}
-		if err != nil {
-			s.fail(v, err)
-		}
-		list = append(list, ordered{sources, v.order})
-	}
-	slices.SortStableFunc(list, func(a, b ordered) int { return a.order - b.order })
-	for _, l := range list {
-		o.Sources = append(o.Sources, l.sources...)
-	}
-}
-
-// dangerous refuses a reference under a name that changes which code runs.
-func dangerous(sources []launcher.Source, allowed []string) error {
-	for _, src := range sources {
-		if launcher.Steers(src.Name) {
-			return &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot set %s", src.Name), Why: "it steers vaultexec and Vault's own tools, which no secret may", Hint: "give it another name; what vaultexec itself is to have is set where it is started"}
-		}
-		if launcher.IsDangerous(src.Name, allowed) {
-			return &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot set %s", src.Name), Why: "it changes which code runs, and whoever may write the secret would own the process", Hint: "allow it with --allow-name " + src.Name}
-		}
-	}
-	return nil
 }

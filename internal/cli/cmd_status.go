@@ -318,16 +318,3 @@ func (t *statusToken) text() string {
 	}
 	return strings.Join(parts, ", ")
 }
-
-// spell writes a duration as people say it: "89 days", "5 h", "3 min", "12 s".
-func spell(d time.Duration) string {
-	switch {
-	case d >= 48*time.Hour:
-		return fmt.Sprintf("%d days", int(d.Hours())/24)
-	case d >= 2*time.Hour:
-		return fmt.Sprintf("%d h", int(d.Hours()))
-	case d >= 2*time.Minute:
-		return fmt.Sprintf("%d min", int(d.Minutes()))
-	}
-	return fmt.Sprintf("%d s", int(d.Seconds()))
-}

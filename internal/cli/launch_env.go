@@ -1,17 +1,12 @@
 package cli
 
 import (
-	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 
-	"github.com/agenticverz/vaultexec/internal/dotenv"
 	"github.com/agenticverz/vaultexec/internal/fault"
-	"github.com/agenticverz/vaultexec/internal/trust"
-	"github.com/agenticverz/vaultexec/internal/vault"
 	"github.com/agenticverz/vaultexec/launcher"
 )
 
@@ -91,49 +86,4 @@ func resolveVariable(name, value, mount string, allowed []string) ([]launcher.So
 // forVaultexec reports whether a variable is a setting of vaultexec or of Vault's client, and no business of the command's.
 func forVaultexec(name string) bool {
 	return strings.HasPrefix(name, "VAULT_") || strings.HasPrefix(name, "BAO_") || strings.HasPrefix(name, "VAULTEXEC_")
-}
-
-func readEnvFile(v setting, allow []int) (map[string]string, error) {
-	what := fmt.Sprintf("cannot read %s %q", v.from, v.text)
-	f, err := trust.Open(v.text, allow)
-	if err != nil {
-		return nil, &fault.Error{Kind: fault.Usage, What: what, Why: vault.Errno(err), Hint: trust.Cure(err, "name a file of NAME=VALUE lines")}
-	}
-	defer func() { _ = f.Close() }()
-	vars, err := parseDotenv(f, dotenv.Options{})
-	if err != nil {
-		return nil, &fault.Error{Kind: fault.Usage, What: what, Why: fault.Of(err).Why, Hint: fault.Of(err).Hint}
-	}
-	return vars, nil
-}
-
-// writeReferences writes a .env file in which every value that was imported is a reference to where it is now.
-func writeReferences(file string, targets []*target) error {
-	refs := map[string]string{}
-	for _, t := range targets {
-		for name := range t.set {
-			refs[name] = "vault:" + t.path.Reference(name)
-		}
-	}
-	var b strings.Builder
-	for _, name := range slices.Sorted(maps.Keys(refs)) {
-		quote := ""
-		if strings.ContainsAny(refs[name], " \t\"\\$`") {
-			quote = "'"
-		}
-		fmt.Fprintf(&b, "%s=%s%s%s\n", name, quote, refs[name], quote)
-	}
-	what := fmt.Sprintf("cannot write --write-references %q", file)
-	if again, err := dotenv.Parse(b.String(), dotenv.Options{}); err != nil || !maps.Equal(again, refs) {
-		return &fault.Error{Kind: fault.Usage, What: what, Why: "a path has characters that no .env file takes", Hint: "name its key with --env NAME=PATH#KEY instead"}
-	}
-	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
-	if err == nil {
-		_, err = f.WriteString(b.String())
-		err = errors.Join(err, f.Close())
-	}
-	if err != nil {
-		return &fault.Error{Kind: fault.Usage, What: what, Why: vault.Errno(err), Hint: "what was imported is in Vault; the same command again writes the file"}
-	}
-	return nil
 }

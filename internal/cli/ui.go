@@ -9,10 +9,8 @@ import (
 	"runtime/debug"
 	"strconv"
 	"strings"
-	"unicode"
 
 	"github.com/agenticverz/vaultexec/internal/fault"
-	"github.com/agenticverz/vaultexec/internal/vault"
 	"github.com/agenticverz/vaultexec/launcher"
 )
 
@@ -92,51 +90,6 @@ func contains(list []string, s string) bool {
 	}
 	return false
 }
-
-// oneLine makes visible what a terminal does not show as it stands; names in Vault may hold anything. Those are control characters,
-// and what changes the order of a line or takes no place in it: U+202E, U+200B, U+2028, tags.
-func oneLine(s string) string {
-	if strings.IndexFunc(s, unseen) < 0 {
-		return s
-	}
-	var b strings.Builder
-	for _, r := range s {
-		if unseen(r) {
-			q := strconv.QuoteRune(r)
-			b.WriteString(q[1 : len(q)-1])
-			continue
-		}
-		b.WriteRune(r)
-	}
-	return b.String()
-}
-
-// withoutPasswords takes the user and the password out of every address in a text, whoever wrote it.
-func withoutPasswords(s string) string {
-	if !strings.Contains(s, "@") {
-		return s
-	}
-	var b strings.Builder
-	for {
-		before, rest, ok := strings.Cut(s, "://")
-		b.WriteString(before)
-		if !ok {
-			return b.String()
-		}
-		b.WriteString("://")
-		end := strings.IndexAny(rest, "/?#\"'<> \t\r\n")
-		if end < 0 {
-			end = len(rest)
-		}
-		if at := strings.LastIndexByte(rest[:end], '@'); at >= 0 {
-			b.WriteString(vault.Hidden)
-			rest = rest[at:]
-		}
-		s = rest
-	}
-}
-
-func unseen(r rune) bool { return !unicode.IsPrint(r) }
 
 // showEnv prints the names and where each comes from, never a value nor anything made of one.
 func (u *ui) showEnv(env *launcher.Env) {

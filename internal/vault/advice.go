@@ -95,59 +95,6 @@ func (c *Client) nearestName(ctx context.Context, p Path) string {
 	return fmt.Sprintf("did you mean %q?", dir+near)
 }
 
-// List returns the names below dir (which is empty or ends in a slash) of a KV mount. Names of folders end in a slash.
-func (c *Client) List(ctx context.Context, engine Engine, dir string) ([]string, error) {
-	path := engine.Mount + "/"
-	if engine.KV == 2 {
-		path += "metadata/"
-	}
-	// path.Join in vault/api drops the slash at the end, which Vault does not need for a LIST.
-	r := request{what: fmt.Sprintf("cannot list %s/%s", engine.Mount, dir), method: "LIST", path: path + dir, denied: needs(path+dir, "list")}
-	a, err := c.do(ctx, r)
-	if err != nil {
-		return nil, err
-	}
-	var d struct {
-		Keys []string `json:"keys"`
-	}
-	if a.Data.into(&d) != nil {
-		return nil, notVaults(r.what, "")
-	}
-	return d.Keys, nil
-}
-
-// VisibleMounts returns the secrets engines on which the token may do anything.
-func (c *Client) VisibleMounts(ctx context.Context) ([]Engine, error) {
-	a, err := c.do(ctx, request{what: "cannot list the mounts", path: "sys/internal/ui/mounts"})
-	if err != nil {
-		return nil, err
-	}
-	var d struct {
-		Secret map[string]struct {
-			Type    string `json:"type"`
-			Options struct {
-				Version string `json:"version"`
-			} `json:"options"`
-		} `json:"secret"`
-	}
-	if a.Data.into(&d) != nil {
-		return nil, notVaults("cannot list the mounts", "")
-	}
-	engines := make([]Engine, 0, len(d.Secret))
-	for path, m := range d.Secret {
-		e := Engine{Mount: strings.TrimSuffix(path, "/"), Type: m.Type}
-		if m.Type == "kv" || m.Type == "generic" {
-			e.Type, e.KV = "kv", 1
-			if m.Options.Version == "2" {
-				e.KV = 2
-			}
-		}
-		engines = append(engines, e)
-	}
-	slices.SortFunc(engines, func(a, b Engine) int { return strings.Compare(a.Mount, b.Mount) })
-	return engines, nil
-}
-
 // Nearest returns the name that a person most likely meant, or "" when none is close.
 func Nearest(name string, names []string) string {
 	best, bestDistance := "", len(name)/2+1

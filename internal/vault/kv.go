@@ -4,23 +4,13 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net/http"
 	"net/url"
-	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/agenticverz/vaultexec/internal/fault"
 )
-
-// Engine says what a mount holds.
-type Engine struct {
-	Mount string // real path of the mount, without the slash at its end
-	Type  string // "kv", "database", …
-	KV    int    // 1 or 2 for a KV engine, else 0
-}
 
 // Secret is what one read gave.
 type Secret struct {
@@ -51,11 +41,6 @@ type ReadOptions struct {
 	KVVersion int  // 1 or 2 to skip the question; 0 to find out
 	NoLease   bool // do not read paths of engines that create a lease by being read, or may; Values stays nil
 }
-
-// reserved mounts hold no secrets for programs, and a cubbyhole could imitate the proof of KV version 2.
-var reserved = []string{"cubbyhole", "identity", "sys", "auth"}
-
-const mountsHint = "`vaultexec list /` shows the mounts that the token can see"
 
 // Read reads a secret of a KV engine of either version, or of any engine that answers a read.
 //
@@ -111,11 +96,6 @@ func (c *Client) Read(ctx context.Context, p Path, opt ReadOptions) (*Secret, er
 	return c.readPlain(ctx, p, engine, opt)
 }
 
-func inReserved(p Path) bool {
-	root, _, _ := strings.Cut(p.whole(), "/")
-	return slices.Contains(reserved, root)
-}
-
 func cannotRead(p Path) string { return "cannot read " + p.String() }
 
 // cannot is the text of what fails when the mount of p is not found.
@@ -124,20 +104,6 @@ func (p Path) cannot() string {
 		return cannotList(p)
 	}
 	return cannotRead(p)
-}
-
-// mountDenied explains the denial of the question for the mount of p, which a token may ask that may do anything there.
-func (p Path) mountDenied(f *fault.Error) {
-	switch {
-	case p.Mount == "":
-		return
-	case p.Folder:
-		f.Err = &missingRule{fmt.Sprintf("path %q { capabilities = [\"list\"] } and path %q { capabilities = [\"read\"] } on KV version 2, path %q { capabilities = [\"list\", \"read\"] } on version 1",
-			p.Mount+"/metadata/"+p.Name, p.Mount+"/data/"+p.Name+"*", p.Mount+"/"+p.Name+"*")}
-	default:
-		f.Err = &missingRule{fmt.Sprintf("path %q { capabilities = [\"read\"] } on KV version 2, path %q on version 1", p.Mount+"/data/"+p.Name, p.Mount+"/"+p.Name)}
-	}
-	f.Hint = f.Err.Error()
 }
 
 // whole is the path from the root, with the mount.
@@ -240,34 +206,6 @@ func deleted(p Path, d dataV2) error {
 	return e
 }
 
-// missingRule is the Err of a denial: the rule that a policy lacks.
-type missingRule struct{ rule string }
-
-func (m *missingRule) Error() string { return "the token's policies need: " + m.rule }
-
-// needs makes the hint of a denial of the one rule that would have allowed it. more is added to it.
-func needs(path, capability string, more ...string) func(*fault.Error) {
-	return func(f *fault.Error) {
-		f.Hint, f.Err = PolicyHint(path, capability)+strings.Join(more, ""), &missingRule{policyRule(path, capability)}
-	}
-}
-
-func policyRule(path, capability string) string {
-	return fmt.Sprintf("path %q { capabilities = [%q] }", path, capability)
-}
-
-// PolicyHint is the policy rule that would allow it, and a word on what a narrow policy hides.
-func PolicyHint(path, capability string) string {
-	return (&missingRule{policyRule(path, capability)}).Error() + " (a narrow policy shows a missing secret as denied, too)"
-}
-
-// Denied is the failure of what a policy does not allow, with the rule that would.
-func Denied(what, why, path, capability string) *fault.Error {
-	f := &fault.Error{Kind: fault.Denied, What: what, Why: why}
-	needs(path, capability)(f)
-	return f
-}
-
 func secretV2(p Path, a *Answer) (*Secret, error) {
 	var d dataV2
 	if err := a.Data.into(&d); err != nil || a.Wrapped || d.Metadata == nil {
@@ -320,137 +258,4 @@ func (c *Client) readPlain(ctx context.Context, p Path, engine Engine, opt ReadO
 		s.Lease = Lease{ID: a.LeaseID, Duration: time.Duration(a.LeaseDuration) * time.Second, Renewable: a.Renewable}
 	}
 	return s, nil
-}
-
-// String names the engine as people do: "kv version 2", "database".
-func (e Engine) String() string {
-	if e.KV != 0 {
-		return "kv version " + strconv.Itoa(e.KV)
-	}
-	return e.Type
-}
-
-// mountCache remembers what is known of mounts, for the life of the process.
-type mountCache struct {
-	mu      sync.Mutex
-	engines map[string]Engine
-	asking  map[string]*question
-}
-
-// question is one request for a mount that several reads wait for.
-type question struct {
-	done   chan struct{}
-	engine Engine
-	err    error
-}
-
-func (m *mountCache) add(e Engine) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.engines == nil {
-		m.engines = map[string]Engine{}
-	}
-	m.engines[e.Mount] = e
-}
-
-// find looks for the mount of p. Vault does not nest mounts, so that at most one is a prefix.
-func (m *mountCache) find(p Path) (Engine, bool) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	full := p.whole()
-	for i := range len(full) {
-		if full[i] == '/' {
-			if e, ok := m.engines[full[:i]]; ok {
-				return e, true
-			}
-		}
-	}
-	return Engine{}, false
-}
-
-// ask finds the engine of p by sys/internal/ui/mounts. Reads of one mount ask together.
-func (c *Client) ask(ctx context.Context, p Path) (Engine, error) {
-	if e, ok := c.mounts.find(p); ok {
-		return e, nil
-	}
-	key := p.Mount
-	if key == "" {
-		key = "\x00" + p.Name
-	}
-	c.mounts.mu.Lock()
-	q, running := c.mounts.asking[key]
-	if !running {
-		q = &question{done: make(chan struct{})}
-		if c.mounts.asking == nil {
-			c.mounts.asking = map[string]*question{}
-		}
-		c.mounts.asking[key] = q
-	}
-	c.mounts.mu.Unlock()
-	if running {
-		select {
-		case <-q.done:
-			if q.err != nil { // the text names its own path
-				f := *fault.Of(q.err)
-				f.What = p.cannot()
-				if p.Folder && f.Kind == fault.Denied {
-					p.mountDenied(&f) // a folder takes more than the secret that was asked for
-				}
-				return Engine{}, &f
-			}
-			return q.engine, nil
-		case <-ctx.Done():
-			return Engine{}, c.transportError(request{what: p.cannot()}, ctx.Err())
-		}
-	}
-	q.engine, q.err = c.askServer(ctx, p)
-	if q.err == nil {
-		c.mounts.add(q.engine)
-	}
-	c.mounts.mu.Lock()
-	delete(c.mounts.asking, key)
-	c.mounts.mu.Unlock()
-	close(q.done)
-	return q.engine, q.err
-}
-
-func (c *Client) askServer(ctx context.Context, p Path) (Engine, error) {
-	full := p.whole()
-	r := request{what: p.cannot(), path: "sys/internal/ui/mounts/" + full, denied: p.mountDenied}
-	a, err := c.do(ctx, r)
-	if err != nil {
-		f := fault.Of(err)
-		if a != nil && a.Status == http.StatusForbidden && f.Cause == fault.NotVault {
-			f.Kind, f.Hint = fault.Address, "something in front of Vault does not let /v1/sys/ through: say which version the mount is with --kv-version 2 (or 1), which saves the question"
-		}
-		return Engine{}, f
-	}
-	var m struct {
-		Path    string `json:"path"`
-		Type    string `json:"type"`
-		Options struct {
-			Version string `json:"version"`
-		} `json:"options"`
-	}
-	if a.Data.into(&m) != nil || m.Type == "" {
-		return Engine{}, notUnderstood(p, a)
-	}
-	e := Engine{Mount: strings.TrimSuffix(m.Path, "/"), Type: m.Type}
-	if !strings.HasPrefix(full, e.Mount+"/") {
-		// Namespaces: the answer may or may not begin with the one that the path or the header named.
-		e.Mount = p.Mount
-		if e.Mount == "" {
-			return Engine{}, &fault.Error{Kind: fault.Usage, What: cannotRead(p), Why: fmt.Sprintf("the mount %q is not at the start of it", strings.TrimSuffix(m.Path, "/")), Hint: mountsHint}
-		}
-	}
-	switch m.Type {
-	case "kv", "generic":
-		e.Type, e.KV = "kv", 1
-		if m.Options.Version == "2" {
-			e.KV = 2
-		}
-	case "cubbyhole", "system", "identity", "ns_system", "ns_identity", "ns_cubbyhole":
-		return Engine{}, &fault.Error{Kind: fault.Usage, What: cannotRead(p), Why: fmt.Sprintf("%s holds no secrets for programs", e.Mount), Hint: mountsHint}
-	}
-	return e, nil
 }

@@ -135,9 +135,6 @@ func (c *Client) Look(ctx context.Context, p Path) (Marker, error) {
 	return Marker{Version: *m.Current, Created: v.Created, Destroyed: v.Destroyed, Deleted: !v.Destroyed && past(v.Deletion, a.Date)}, nil
 }
 
-// Engine returns what is known of the mount of p without asking.
-func (c *Client) Engine(p Path) (Engine, bool) { return c.mounts.find(p) }
-
 // RenewLease renews a lease of a dynamic secret and returns it with its new duration.
 func (c *Client) RenewLease(ctx context.Context, l Lease) (Lease, error) {
 	a, err := c.do(ctx, request{what: "cannot renew a lease", method: "PUT", path: "sys/leases/renew", body: func() any { return map[string]string{"lease_id": l.ID} }})

@@ -1,0 +1,130 @@
+package cli
+
+import (
+	"encoding/json"
+	"strings"
+	"time"
+
+	"github.com/agenticverz/vaultexec/internal/fault"
+	"github.com/agenticverz/vaultexec/internal/vault"
+)
+
+// The JSON of check. A field that is left out is not known.
+type (
+	checkJSON struct {
+		OK        bool           `json:"ok"`
+		Exit      int            `json:"exit"` // what a run would exit with; 0 when it would work
+		Vault     string         `json:"vault"`
+		Version   string         `json:"version,omitempty"`
+		Token     *tokenJSON     `json:"token,omitempty"`
+		Paths     []pathJSON     `json:"paths"`
+		Names     []string       `json:"names,omitempty"` // what --names would list
+		Warnings  []string       `json:"warnings"`
+		Faults    []faultJSON    `json:"faults"`
+		Variables []variableJSON `json:"variables,omitempty"`
+		Stripped  []string       `json:"stripped,omitempty"`
+	}
+	tokenJSON struct {
+		vault.Info
+		EndsIn *int64 `json:"ends_in_seconds,omitempty"` // 0: never
+	}
+	pathJSON struct {
+		Path         string              `json:"path"`
+		State        string              `json:"state"` // ok, absent, leased, failed
+		Optional     bool                `json:"optional,omitempty"`
+		Engine       string              `json:"engine,omitempty"`
+		KV           int                 `json:"kv_version,omitempty"`
+		Version      int                 `json:"version,omitempty"`
+		Created      string              `json:"created_time,omitempty"`
+		Age          *int64              `json:"age_seconds,omitempty"`
+		Keys         []string            `json:"keys,omitempty"`
+		Secrets      []string            `json:"secrets,omitempty"`      // in a folder; each has an entry of its own
+		Capabilities map[string][]string `json:"capabilities,omitempty"` // by path in policies
+		Fault        *faultJSON          `json:"fault,omitempty"`
+	}
+	faultJSON struct {
+		Kind string `json:"kind"`
+		Text string `json:"text"`
+		Hint string `json:"hint,omitempty"`
+	}
+	variableJSON struct {
+		Name   string   `json:"name"`
+		Source string   `json:"source"`
+		Beat   []string `json:"beat,omitempty"`
+		Kept   bool     `json:"kept_existing,omitempty"`
+		File   string   `json:"file,omitempty"`   // its path, or "memory"
+		Unread bool     `json:"unread,omitempty"` // leased; name is empty for every key of it
+	}
+)
+
+func faultOf(f *fault.Error) *faultJSON {
+	if f == nil {
+		return nil
+	}
+	return &faultJSON{f.Kind.String(), f.Error(), f.Hint}
+}
+
+// checkJSON prints the report for a machine, as one line.
+func (u *ui) checkJSON(c *checked, variables bool) {
+	out := checkJSON{OK: len(c.Faults) == 0, Vault: c.where, Version: c.Server.Version, Paths: []pathJSON{}, Warnings: append([]string{}, c.warnings...), Faults: []faultJSON{}}
+	if !variables {
+		out.Names = givenNames(c)
+	}
+	if c.Token.Method != "" {
+		out.Token = &tokenJSON{Info: c.Token}
+		if c.Token.Known {
+			s := int64(c.Token.Life / time.Second)
+			out.Token.EndsIn = &s
+		}
+	}
+	for _, p := range c.Paths {
+		j := pathJSON{Path: p.Path.String(), State: strings.ToLower(pathState(p)), Optional: p.Optional, Fault: faultOf(p.Fault)}
+		if p.Absent != nil {
+			j.Fault = faultOf(p.Absent)
+		}
+		if s := p.Secret; s != nil {
+			j.Engine, j.KV, j.Version, j.Created = s.Engine.Type, s.Engine.KV, s.Version, s.CreatedTime
+			if !p.Leased {
+				j.Keys = keysOf(s)
+			}
+			if d, ok := age(s); ok {
+				n := int64(d / time.Second)
+				j.Age = &n
+			}
+		}
+		if f := p.Folder; f != nil {
+			j.Engine, j.KV, j.Secrets = f.Engine.Type, f.Engine.KV, f.Names
+		}
+		for path, caps := range map[string][]string{p.API: p.Caps, p.Metadata: p.MetaCaps} {
+			if caps != nil {
+				if j.Capabilities == nil {
+					j.Capabilities = map[string][]string{}
+				}
+				j.Capabilities[path] = caps
+			}
+		}
+		out.Paths = append(out.Paths, j)
+	}
+	for i, f := range c.Faults {
+		if i == 0 {
+			out.Exit = f.Code()
+		}
+		out.Faults = append(out.Faults, *faultOf(f))
+	}
+	if variables && c.Env != nil {
+		for _, v := range c.Env.Vars {
+			out.Variables = append(out.Variables, variableJSON{Name: v.Name, Source: v.Origin, Beat: v.Beat, Kept: v.Kept, File: fileText(v, "memory")})
+		}
+		for _, s := range c.Unread {
+			source := s.Path.String()
+			if s.Key != "" {
+				source += "#" + s.Key
+			}
+			out.Variables = append(out.Variables, variableJSON{Name: s.Name, Source: source, Unread: true})
+		}
+		out.Stripped = c.Env.Stripped
+	}
+	enc := json.NewEncoder(u.stdout)
+	enc.SetEscapeHTML(false)
+	_ = enc.Encode(out)
+}

@@ -1,0 +1,233 @@
+package vault
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/agenticverz/vaultexec/internal/fault"
+)
+
+// Engine says what a mount holds.
+type Engine struct {
+	Mount string // real path of the mount, without the slash at its end
+	Type  string // "kv", "database", …
+	KV    int    // 1 or 2 for a KV engine, else 0
+}
+
+// reserved mounts hold no secrets for programs, and a cubbyhole could imitate the proof of KV version 2.
+var reserved = []string{"cubbyhole", "identity", "sys", "auth"}
+
+const mountsHint = "`vaultexec list /` shows the mounts that the token can see"
+
+func inReserved(p Path) bool {
+	root, _, _ := strings.Cut(p.whole(), "/")
+	return slices.Contains(reserved, root)
+}
+
+// mountDenied explains the denial of the question for the mount of p, which a token may ask that may do anything there.
+func (p Path) mountDenied(f *fault.Error) {
+	switch {
+	case p.Mount == "":
+		return
+	case p.Folder:
+		f.Err = &missingRule{fmt.Sprintf("path %q { capabilities = [\"list\"] } and path %q { capabilities = [\"read\"] } on KV version 2, path %q { capabilities = [\"list\", \"read\"] } on version 1",
+			p.Mount+"/metadata/"+p.Name, p.Mount+"/data/"+p.Name+"*", p.Mount+"/"+p.Name+"*")}
+	default:
+		f.Err = &missingRule{fmt.Sprintf("path %q { capabilities = [\"read\"] } on KV version 2, path %q on version 1", p.Mount+"/data/"+p.Name, p.Mount+"/"+p.Name)}
+	}
+	f.Hint = f.Err.Error()
+}
+
+// String names the engine as people do: "kv version 2", "database".
+func (e Engine) String() string {
+	if e.KV != 0 {
+		return "kv version " + strconv.Itoa(e.KV)
+	}
+	return e.Type
+}
+
+// mountCache remembers what is known of mounts, for the life of the process.
+type mountCache struct {
+	mu      sync.Mutex
+	engines map[string]Engine
+	asking  map[string]*question
+}
+
+// question is one request for a mount that several reads wait for.
+type question struct {
+	done   chan struct{}
+	engine Engine
+	err    error
+}
+
+func (m *mountCache) add(e Engine) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.engines == nil {
+		m.engines = map[string]Engine{}
+	}
+	m.engines[e.Mount] = e
+}
+
+// find looks for the mount of p. Vault does not nest mounts, so that at most one is a prefix.
+func (m *mountCache) find(p Path) (Engine, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	full := p.whole()
+	for i := range len(full) {
+		if full[i] == '/' {
+			if e, ok := m.engines[full[:i]]; ok {
+				return e, true
+			}
+		}
+	}
+	return Engine{}, false
+}
+
+// ask finds the engine of p by sys/internal/ui/mounts. Reads of one mount ask together.
+func (c *Client) ask(ctx context.Context, p Path) (Engine, error) {
+	if e, ok := c.mounts.find(p); ok {
+		return e, nil
+	}
+	key := p.Mount
+	if key == "" {
+		key = "\x00" + p.Name
+	}
+	c.mounts.mu.Lock()
+	q, running := c.mounts.asking[key]
+	if !running {
+		q = &question{done: make(chan struct{})}
+		if c.mounts.asking == nil {
+			c.mounts.asking = map[string]*question{}
+		}
+		c.mounts.asking[key] = q
+	}
+	c.mounts.mu.Unlock()
+	if running {
+		select {
+		case <-q.done:
+			if q.err != nil { // the text names its own path
+				f := *fault.Of(q.err)
+				f.What = p.cannot()
+				if p.Folder && f.Kind == fault.Denied {
+					p.mountDenied(&f) // a folder takes more than the secret that was asked for
+				}
+				return Engine{}, &f
+			}
+			return q.engine, nil
+		case <-ctx.Done():
+			return Engine{}, c.transportError(request{what: p.cannot()}, ctx.Err())
+		}
+	}
+	q.engine, q.err = c.askServer(ctx, p)
+	if q.err == nil {
+		c.mounts.add(q.engine)
+	}
+	c.mounts.mu.Lock()
+	delete(c.mounts.asking, key)
+	c.mounts.mu.Unlock()
+	close(q.done)
+	return q.engine, q.err
+}
+
+func (c *Client) askServer(ctx context.Context, p Path) (Engine, error) {
+	full := p.whole()
+	r := request{what: p.cannot(), path: "sys/internal/ui/mounts/" + full, denied: p.mountDenied}
+	a, err := c.do(ctx, r)
+	if err != nil {
+		f := fault.Of(err)
+		if a != nil && a.Status == http.StatusForbidden && f.Cause == fault.NotVault {
+			f.Kind, f.Hint = fault.Address, "something in front of Vault does not let /v1/sys/ through: say which version the mount is with --kv-version 2 (or 1), which saves the question"
+		}
+		return Engine{}, f
+	}
+	var m struct {
+		Path    string `json:"path"`
+		Type    string `json:"type"`
+		Options struct {
+			Version string `json:"version"`
+		} `json:"options"`
+	}
+	if a.Data.into(&m) != nil || m.Type == "" {
+		return Engine{}, notUnderstood(p, a)
+	}
+	e := Engine{Mount: strings.TrimSuffix(m.Path, "/"), Type: m.Type}
+	if !strings.HasPrefix(full, e.Mount+"/") {
+		// Namespaces: the answer may or may not begin with the one that the path or the header named.
+		e.Mount = p.Mount
+		if e.Mount == "" {
+			return Engine{}, &fault.Error{Kind: fault.Usage, What: cannotRead(p), Why: fmt.Sprintf("the mount %q is not at the start of it", strings.TrimSuffix(m.Path, "/")), Hint: mountsHint}
+		}
+	}
+	switch m.Type {
+	case "kv", "generic":
+		e.Type, e.KV = "kv", 1
+		if m.Options.Version == "2" {
+			e.KV = 2
+		}
+	case "cubbyhole", "system", "identity", "ns_system", "ns_identity", "ns_cubbyhole":
+		return Engine{}, &fault.Error{Kind: fault.Usage, What: cannotRead(p), Why: fmt.Sprintf("%s holds no secrets for programs", e.Mount), Hint: mountsHint}
+	}
+	return e, nil
+}
+
+// List returns the names below dir (which is empty or ends in a slash) of a KV mount. Names of folders end in a slash.
+func (c *Client) List(ctx context.Context, engine Engine, dir string) ([]string, error) {
+	path := engine.Mount + "/"
+	if engine.KV == 2 {
+		path += "metadata/"
+	}
+	// path.Join in vault/api drops the slash at the end, which Vault does not need for a LIST.
+	r := request{what: fmt.Sprintf("cannot list %s/%s", engine.Mount, dir), method: "LIST", path: path + dir, denied: needs(path+dir, "list")}
+	a, err := c.do(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	var d struct {
+		Keys []string `json:"keys"`
+	}
+	if a.Data.into(&d) != nil {
+		return nil, notVaults(r.what, "")
+	}
+	return d.Keys, nil
+}
+
+// VisibleMounts returns the secrets engines on which the token may do anything.
+func (c *Client) VisibleMounts(ctx context.Context) ([]Engine, error) {
+	a, err := c.do(ctx, request{what: "cannot list the mounts", path: "sys/internal/ui/mounts"})
+	if err != nil {
+		return nil, err
+	}
+	var d struct {
+		Secret map[string]struct {
+			Type    string `json:"type"`
+			Options struct {
+				Version string `json:"version"`
+			} `json:"options"`
+		} `json:"secret"`
+	}
+	if a.Data.into(&d) != nil {
+		return nil, notVaults("cannot list the mounts", "")
+	}
+	engines := make([]Engine, 0, len(d.Secret))
+	for path, m := range d.Secret {
+		e := Engine{Mount: strings.TrimSuffix(path, "/"), Type: m.Type}
+		if m.Type == "kv" || m.Type == "generic" {
+			e.Type, e.KV = "kv", 1
+			if m.Options.Version == "2" {
+				e.KV = 2
+			}
+		}
+		engines = append(engines, e)
+	}
+	slices.SortFunc(engines, func(a, b Engine) int { return strings.Compare(a.Mount, b.Mount) })
+	return engines, nil
+}
+
+// Engine returns what is known of the mount of p without asking.
+func (c *Client) Engine(p Path) (Engine, bool) { return c.mounts.find(p) }
