@@ -233,40 +233,65 @@ func (x *expansion) expand(key, v string) (string, error) {
 		if !found {
 			return b.String(), nil
 		}
-		m := braced().FindStringSubmatch(rest)
-		if m == nil {
-			m = simple().FindStringSubmatch(rest)
-		}
-		switch {
-		case strings.HasPrefix(rest, x.dollar):
+		if strings.HasPrefix(rest, x.dollar) {
 			b.WriteByte('$')
 			v = rest[len(x.dollar):]
 			continue
-		case m == nil && strings.HasPrefix(rest, "{"):
+		}
+		ref, more := parseReference(rest)
+		switch {
+		case ref == nil && strings.HasPrefix(rest, "{"):
 			return "", &Error{Names: []string{key}, Why: "a reference that is not understood: there are $VAR, ${VAR}, ${VAR-default} and ${VAR:-default}"}
-		case m == nil:
+		case ref == nil:
 			b.WriteByte('$')
 			v = rest
 			continue
 		}
-		v = rest[len(m[0]):]
-		_, known := x.vars[m[1]]
-		other := ""
-		if known {
-			var err error
-			if other, err = x.value(m[1]); err != nil {
-				return "", err
-			}
-		}
-		if len(m) > 2 && (m[2] == "-" && !known || m[2] == ":-" && other == "") {
-			other, known = strings.ReplaceAll(m[3], x.reference, "$"), true
-		}
-		if !known {
-			return "", &Error{Names: []string{key}, Why: fmt.Sprintf("it refers to %s, which is not in the file", m[1])}
+		other, err := x.referred(key, ref)
+		if err != nil {
+			return "", err
 		}
 		if b.Len()+len(other) > maxExpanded {
 			return "", &Error{Names: []string{key}, Why: "it becomes longer than Vault takes"}
 		}
 		b.WriteString(other)
+		v = more
 	}
+}
+
+// reference is $VAR, or ${VAR} with what stands in its place.
+type reference struct {
+	name      string
+	operator  string // "-": the default counts when there is no such variable; ":-": when it is empty, too
+	otherwise string
+}
+
+// parseReference reads a reference behind its $, and returns what follows it; nil when there is none.
+func parseReference(text string) (ref *reference, rest string) {
+	if m := braced().FindStringSubmatch(text); m != nil {
+		return &reference{m[1], m[2], m[3]}, text[len(m[0]):]
+	}
+	if m := simple().FindStringSubmatch(text); m != nil {
+		return &reference{name: m[1]}, text[len(m[0]):]
+	}
+	return nil, text
+}
+
+// referred is what a reference in the value of key stands for.
+func (x *expansion) referred(key string, ref *reference) (string, error) {
+	_, known := x.vars[ref.name]
+	value := ""
+	if known {
+		var err error
+		if value, err = x.value(ref.name); err != nil {
+			return "", err
+		}
+	}
+	switch {
+	case ref.operator == "-" && !known, ref.operator == ":-" && value == "":
+		return strings.ReplaceAll(ref.otherwise, x.reference, "$"), nil
+	case !known:
+		return "", &Error{Names: []string{key}, Why: fmt.Sprintf("it refers to %s, which is not in the file", ref.name)}
+	}
+	return value, nil
 }

@@ -44,6 +44,11 @@ func (c *Client) Advise(ctx context.Context, p Path, f *fault.Error, mountIsDefa
 		adviseMeant(f, hint, p)
 		return
 	}
+	adviseMounts(f, p, mounts, mountIsDefault)
+}
+
+// adviseMounts names the mounts of secrets that the token sees, where none of them is the one of p.
+func adviseMounts(f *fault.Error, p Path, mounts []Engine, mountIsDefault bool) {
 	var names []string
 	for _, m := range mounts {
 		if m.KV != 0 {

@@ -164,23 +164,7 @@ func (c *Client) understand(r request, resp *http.Response, body []byte) (*Answe
 		isVault = false // the JSON of an API gateway; Vault's errors have a list of them, empty or not
 	}
 	if !isVault {
-		// An ingress, a portal or a half-dead proxy answers. It is never "no such secret". The plain-text answer of a TLS
-		// port to plain HTTP is the one text that is looked for.
-		if a.Status == http.StatusBadRequest && strings.Contains(string(body), answers[0].text) {
-			a.Errors = []string{answers[0].text}
-			return a, c.judge(r, a, resp)
-		}
-		if a.Status == http.StatusTooManyRequests {
-			return a, c.judge(r, a, resp)
-		}
-		if name := c.proxy(); name != "" && (c.url.Scheme == "http" || a.Status == http.StatusProxyAuthRequired) && a.Status >= 400 {
-			e := &fault.Error{What: r.what, RetryAfter: retryAfter(resp)}
-			c.proxyRefused(e, a.Status)
-			return a, e
-		}
-		e := notVaults(r.what, fmt.Sprintf("HTTP %d from %s", a.Status, c.where))
-		e.RetryAfter = retryAfter(resp)
-		return a, e
+		return a, c.judgeForeign(r, a, resp, body)
 	}
 	a.LeaseID, a.LeaseDuration, a.Renewable = wire.LeaseID, wire.LeaseDuration, wire.Renewable
 	a.Data, a.Auth, a.Warnings, a.Errors = wire.Data, wire.Auth, wire.Warnings, wire.Errors
@@ -195,6 +179,26 @@ func (c *Client) understand(r request, resp *http.Response, body []byte) (*Answe
 		return a, nil
 	}
 	return a, c.judge(r, a, resp)
+}
+
+// judgeForeign judges an answer that is not Vault's: an ingress, a portal or a half-dead proxy gives it. It is never "no such
+// secret". The plain-text answer of a TLS port to plain HTTP is the one text that is looked for.
+func (c *Client) judgeForeign(r request, a *Answer, resp *http.Response, body []byte) error {
+	if a.Status == http.StatusBadRequest && strings.Contains(string(body), answers[0].text) {
+		a.Errors = []string{answers[0].text}
+		return c.judge(r, a, resp)
+	}
+	if a.Status == http.StatusTooManyRequests {
+		return c.judge(r, a, resp)
+	}
+	if name := c.proxy(); name != "" && (c.url.Scheme == "http" || a.Status == http.StatusProxyAuthRequired) && a.Status >= 400 {
+		e := &fault.Error{What: r.what, RetryAfter: retryAfter(resp)}
+		c.proxyRefused(e, a.Status)
+		return e
+	}
+	e := notVaults(r.what, fmt.Sprintf("HTTP %d from %s", a.Status, c.where))
+	e.RetryAfter = retryAfter(resp)
+	return e
 }
 
 // judge finds the failure that an error answer means.
@@ -270,40 +274,37 @@ func (r request) serverWords(known *Secrets, errs []string) string {
 // no name. Of less than four bytes nothing can be told from other words.
 func (r request) secrets() []string {
 	var list []string
-	add := func(s string) {
-		if len(s) >= leastSecret {
-			list = append(list, s)
-		}
-	}
-	var walk func(any)
-	walk = func(x any) {
-		switch x := x.(type) {
-		case string:
-			add(x)
-		case []any:
-			for _, e := range x {
-				walk(e)
-			}
-		case map[string]any:
-			for key, e := range x {
-				if !slices.Contains([]string{"role", "name", "paths", "lease_id"}, key) {
-					walk(e)
-				}
-			}
-		}
-	}
 	if r.token != nil {
-		add(r.token.Reveal())
+		list = append(list, r.token.Reveal())
 	}
-	if r.body == nil {
-		return list
+	if r.body != nil {
+		if raw, err := json.Marshal(r.body()); err == nil {
+			var body any
+			_ = json.Unmarshal(raw, &body)
+			list = appendTexts(list, body)
+		}
 	}
-	if raw, err := json.Marshal(r.body()); err == nil {
-		var body any
-		_ = json.Unmarshal(raw, &body)
-		walk(body)
-	}
+	list = slices.DeleteFunc(list, func(s string) bool { return len(s) < leastSecret })
 	slices.SortFunc(list, func(a, b string) int { return len(b) - len(a) })
+	return list
+}
+
+// appendTexts adds every text in decoded JSON that is no name.
+func appendTexts(list []string, x any) []string {
+	switch x := x.(type) {
+	case string:
+		return append(list, x)
+	case []any:
+		for _, e := range x {
+			list = appendTexts(list, e)
+		}
+	case map[string]any:
+		for key, e := range x {
+			if !slices.Contains([]string{"role", "name", "paths", "lease_id"}, key) {
+				list = appendTexts(list, e)
+			}
+		}
+	}
 	return list
 }
 

@@ -4,6 +4,7 @@ package vault
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"net"
 	"net/http"
@@ -63,8 +64,8 @@ const maxConns = 32
 // defaultTimeout is the time of one attempt where none is given.
 const defaultTimeout = 10 * time.Second
 
-// looksUp reports whether the host of an address is the name of a service (SRV), as vault/api takes it: only without a port.
-func (cfg Config) looksUp(u *url.URL) bool { return cfg.SRVLookup && u.Port() == "" }
+// usesSRV reports whether the host of an address is the name of a service (SRV), as vault/api takes it: only without a port.
+func (cfg Config) usesSRV(u *url.URL) bool { return cfg.SRVLookup && u.Port() == "" }
 
 // Client is a connection to one Vault. It is safe for use by several goroutines.
 type Client struct {
@@ -81,7 +82,7 @@ type Client struct {
 	url     *url.URL
 
 	unverified bool // the server's certificate is not looked at
-	lookup     bool // the host's name is looked up as a service (SRV), and the host is what DNS says
+	bySRV      bool // the host's name is looked up as a service (SRV), and the host is what DNS says
 
 	proxyFrom string // for texts; "" when net/http itself found the proxy
 
@@ -103,7 +104,7 @@ type Client struct {
 // some of them (VAULT_AGENT_ADDR, VAULT_WRAP_TTL, VAULT_TOKEN) would win over what cfg says.
 func New(cfg Config) (*Client, error) {
 	for _, kv := range os.Environ() {
-		if name, _, _ := strings.Cut(kv, "="); strings.HasPrefix(name, "VAULT_") || strings.HasPrefix(name, "BAO_") {
+		if name, _, _ := strings.Cut(kv, "="); IsClientVariable(name) {
 			return nil, &fault.Error{Kind: fault.Defect, What: "cannot set up the connection", Why: name + " is still set"}
 		}
 	}
@@ -115,6 +116,51 @@ func New(cfg Config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	transport, err := cfg.transport(tlsConfig)
+	if err != nil {
+		return nil, err
+	}
+	httpClient := &http.Client{
+		Transport:     transport, // vault/api has it dial where a unix:// address leads
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	client, err := cfg.apiClient(httpClient)
+	if err != nil {
+		return nil, err
+	}
+	ways := newPools(transport, u.Scheme == "https")
+	httpClient.Transport = ways
+	c := &Client{
+		Clock: clock.Machine, Secrets: cfg.noteSecrets(), api: client, bare: client.WithNamespace(""), login: client,
+		pools: ways, files: files, url: u, where: u.Scheme + "://" + u.Host + u.Path, proxyFrom: cfg.ProxyFrom,
+		unverified: cfg.SkipVerify, bySRV: cfg.usesSRV(u), timeout: cfg.Timeout, agent: cfg.Agent,
+	}
+	if cfg.TestOnlyClock != nil {
+		c.Clock = cfg.TestOnlyClock
+	}
+	switch cfg.AuthNamespace {
+	case "":
+	case RootNamespace:
+		c.login = c.bare
+	default:
+		c.login = client.WithNamespace(cfg.AuthNamespace)
+	}
+	if u.Scheme == "http" {
+		c.preconnect(transport)
+	}
+	if c.timeout <= 0 {
+		c.timeout = defaultTimeout
+	}
+	return c, nil
+}
+
+// IsClientVariable reports whether vault/api, the Vault CLI or OpenBao's reads a variable of this name.
+func IsClientVariable(name string) bool {
+	return strings.HasPrefix(name, "VAULT_") || strings.HasPrefix(name, "BAO_")
+}
+
+// transport makes the first pool of connections.
+func (cfg Config) transport(tlsConfig *tls.Config) (*http.Transport, error) {
 	transport := newTransport()
 	transport.TLSClientConfig = tlsConfig
 	transport.OnProxyConnectResponse = tunnelAnswer
@@ -130,10 +176,11 @@ func New(cfg Config) (*Client, error) {
 	if cfg.TestOnlyDial != nil {
 		transport.DialContext = cfg.TestOnlyDial
 	}
-	httpClient := &http.Client{
-		Transport:     transport,
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
+	return transport, nil
+}
+
+// apiClient makes the client of vault/api, with nothing of its own: no environment, no redirects, no retries, no token.
+func (cfg Config) apiClient(httpClient *http.Client) (*api.Client, error) {
 	conf := &api.Config{
 		Address:    cfg.Address,
 		HttpClient: httpClient,
@@ -158,8 +205,11 @@ func New(cfg Config) (*Client, error) {
 	if cfg.Namespace != "" {
 		client.SetNamespace(cfg.Namespace)
 	}
-	ways := newPools(transport, u.Scheme == "https")
-	httpClient.Transport = ways
+	return client, nil
+}
+
+// noteSecrets takes down what is secret in the configuration, in the list of the run where there is one.
+func (cfg Config) noteSecrets() *Secrets {
 	secrets := cfg.Secrets
 	if secrets == nil {
 		secrets = &Secrets{}
@@ -167,32 +217,18 @@ func New(cfg Config) (*Client, error) {
 	secrets.AddAddress(cfg.Address)
 	secrets.AddAddress(cfg.ProxyAddress.Reveal())
 	secrets.AddHeaders(cfg.Headers.Reveal())
-	c := &Client{Clock: clock.Machine, Secrets: secrets, api: client, bare: client.WithNamespace(""), pools: ways, files: files, url: u, proxyFrom: cfg.ProxyFrom, unverified: cfg.SkipVerify, lookup: cfg.looksUp(u), timeout: cfg.Timeout, agent: cfg.Agent}
-	if cfg.TestOnlyClock != nil {
-		c.Clock = cfg.TestOnlyClock
+	return secrets
+}
+
+// preconnect lets connections be made ahead. Over TLS all requests share one.
+func (c *Client) preconnect(transport *http.Transport) {
+	port := c.url.Port()
+	if port == "" {
+		port = "80"
 	}
-	c.login = client
-	switch cfg.AuthNamespace {
-	case "":
-	case RootNamespace:
-		c.login = c.bare
-	default:
-		c.login = client.WithNamespace(cfg.AuthNamespace)
-	}
-	if u.Scheme == "http" {
-		port := u.Port()
-		if port == "" {
-			port = "80"
-		}
-		c.spares = &spares{dial: transport.DialContext, addr: net.JoinHostPort(u.Hostname(), port)}
-		transport.DialContext = c.spares.DialContext
-		ways.dead = c.spares.drop
-	}
-	c.where = u.Scheme + "://" + u.Host + u.Path
-	if c.timeout <= 0 {
-		c.timeout = defaultTimeout
-	}
-	return c, nil
+	c.spares = &spares{dial: transport.DialContext, addr: net.JoinHostPort(c.url.Hostname(), port)}
+	transport.DialContext = c.spares.DialContext
+	c.pools.dead = c.spares.drop
 }
 
 func newTransport() *http.Transport {

@@ -21,7 +21,7 @@ func (c *Client) Exposed() string {
 	if name := c.proxy(); name != "" {
 		return name
 	}
-	if !c.lookup && isLocal(c.url.Hostname()) {
+	if !c.bySRV && isLocal(c.url.Hostname()) {
 		return ""
 	}
 	return "anybody in between"

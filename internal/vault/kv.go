@@ -55,45 +55,61 @@ func (c *Client) Read(ctx context.Context, p Path, opt ReadOptions) (*Secret, er
 	if !known {
 		engine, known = c.mounts.find(p)
 	}
-	var guess *Answer
-	var guessErr error
+	if !known && p.Mount != "" && opt.KVVersion != 0 {
+		engine, known = Engine{Mount: p.Mount, Type: "kv", KV: opt.KVVersion}, true
+	}
 	switch {
 	case known:
-	case p.Mount != "" && opt.KVVersion != 0:
-		engine = Engine{Mount: p.Mount, Type: "kv", KV: opt.KVVersion}
-	default:
-		guessed := p.Mount != ""
-		if guessed {
-			guess, guessErr = c.readData(ctx, p)
-			if guessErr == nil && provesV2(guess) {
-				c.mounts.add(Engine{Mount: p.Mount, Type: "kv", KV: 2})
-				return secretV2(p, guess)
-			}
-			// Nothing that another question could put right.
-			if guessErr != nil && !fault.Is(guessErr, fault.Denied, fault.Missing, fault.Usage) {
-				return nil, guessErr
-			}
-		}
-		var err error
-		if engine, err = c.ask(ctx, p); err != nil {
-			if fault.Is(err, fault.Denied) && fault.Has(guessErr, fault.NoMount) {
-				return nil, guessErr
-			}
-			return nil, err
-		}
-		if opt.KVVersion != 0 && engine.Type == "kv" {
-			engine.KV = opt.KVVersion
-		}
-		if guessed && engine.KV == 2 && engine.Mount == p.Mount {
-			return c.finishV2(p, guess, guessErr)
-		}
+		return c.readFrom(ctx, engine, p, opt)
+	case p.Mount != "":
+		return c.readGuessing(ctx, p, opt)
 	}
+	engine, err := c.askFor(ctx, p, opt)
+	if err != nil {
+		return nil, err
+	}
+	return c.readFrom(ctx, engine, p, opt)
+}
+
+// readFrom reads a secret of an engine that is known.
+func (c *Client) readFrom(ctx context.Context, engine Engine, p Path, opt ReadOptions) (*Secret, error) {
 	p = p.within(engine.Mount)
-	if engine.KV == 2 {
-		a, err := c.readData(ctx, p)
-		return c.finishV2(p, a, err)
+	if engine.KV != 2 {
+		return c.readPlain(ctx, p, engine, opt)
 	}
-	return c.readPlain(ctx, p, engine, opt)
+	a, err := c.readData(ctx, p)
+	return c.finishV2(p, a, err)
+}
+
+// readGuessing reads the path as if its mount were version 2, and asks for the mount when the answer does not prove that.
+func (c *Client) readGuessing(ctx context.Context, p Path, opt ReadOptions) (*Secret, error) {
+	guess, guessErr := c.readData(ctx, p)
+	switch {
+	case guessErr == nil && provesV2(guess):
+		c.mounts.add(Engine{Mount: p.Mount, Type: "kv", KV: 2})
+		return secretV2(p, guess)
+	case guessErr != nil && !fault.Is(guessErr, fault.Denied, fault.Missing, fault.Usage):
+		return nil, guessErr // nothing that another question could put right
+	}
+	engine, err := c.askFor(ctx, p, opt)
+	switch {
+	case fault.Is(err, fault.Denied) && fault.Has(guessErr, fault.NoMount):
+		return nil, guessErr
+	case err != nil:
+		return nil, err
+	case engine.KV == 2 && engine.Mount == p.Mount:
+		return c.finishV2(p, guess, guessErr)
+	}
+	return c.readFrom(ctx, engine, p, opt)
+}
+
+// askFor finds the engine of p, whose version the options may know better.
+func (c *Client) askFor(ctx context.Context, p Path, opt ReadOptions) (Engine, error) {
+	engine, err := c.ask(ctx, p)
+	if err == nil && opt.KVVersion != 0 && engine.Type == "kv" {
+		engine.KV = opt.KVVersion
+	}
+	return engine, err
 }
 
 func cannotRead(p Path) string { return "cannot read " + p.String() }
@@ -209,7 +225,7 @@ func deleted(p Path, d dataV2) error {
 func secretV2(p Path, a *Answer) (*Secret, error) {
 	var d dataV2
 	if err := a.Data.into(&d); err != nil || a.Wrapped || d.Metadata == nil {
-		return nil, notUnderstood(p, a)
+		return nil, notUnderstood(cannotRead(p), a)
 	}
 	s := &Secret{
 		Path: p, Engine: Engine{Mount: p.Mount, Type: "kv", KV: 2}, Values: d.Data, Date: a.Date,
@@ -224,11 +240,11 @@ func secretV2(p Path, a *Answer) (*Secret, error) {
 	return s, nil
 }
 
-func notUnderstood(p Path, a *Answer) error {
+func notUnderstood(what string, a *Answer) error {
 	if a.Wrapped {
-		return wrappedAnswer(cannotRead(p))
+		return wrappedAnswer(what)
 	}
-	return notVaults(cannotRead(p), "no secret in it")
+	return notVaults(what, "no secret in it")
 }
 
 // readPlain reads <mount>/<name>: KV version 1 and every engine that is not KV.
@@ -248,7 +264,7 @@ func (c *Client) readPlain(ctx context.Context, p Path, engine Engine, opt ReadO
 		return nil, err
 	}
 	if a.Wrapped || len(a.Data.raw()) == 0 || a.Data.into(&s.Values) != nil {
-		return nil, notUnderstood(p, a)
+		return nil, notUnderstood(cannotRead(p), a)
 	}
 	s.Date = a.Date
 	if engine.Type == identityMount {

@@ -109,7 +109,7 @@ func past(deletion string, now time.Time) bool {
 // Look asks for the state of a KV version 2 secret without its values: one small request, for which the token needs read on
 // <mount>/metadata/<name>. A secret that does not exist is a state and no failure.
 func (c *Client) Look(ctx context.Context, p Path) (Marker, error) {
-	r := request{what: "cannot look at " + p.String(), path: p.Mount + "/metadata/" + p.Name, look: true}
+	r := request{what: "cannot look at " + p.String(), path: p.Mount + "/metadata/" + p.Name, poll: true}
 	a, err := c.do(ctx, r)
 	if err != nil {
 		if fault.Has(err, fault.NoSecret) {

@@ -2,6 +2,7 @@ package vault
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -98,41 +99,53 @@ func (c *Client) ask(ctx context.Context, p Path) (Engine, error) {
 	if key == "" {
 		key = "\x00" + p.Name
 	}
-	c.mounts.mu.Lock()
-	q, running := c.mounts.asking[key]
-	if !running {
-		q = &question{done: make(chan struct{})}
-		if c.mounts.asking == nil {
-			c.mounts.asking = map[string]*question{}
-		}
-		c.mounts.asking[key] = q
+	q, mine := c.mounts.question(key)
+	if mine {
+		q.engine, q.err = c.askServer(ctx, p)
+		c.mounts.answered(key, q)
+		return q.engine, q.err
 	}
-	c.mounts.mu.Unlock()
-	if running {
-		select {
-		case <-q.done:
-			if q.err != nil { // the text names its own path
-				f := *fault.Of(q.err)
-				f.What = p.cannot()
-				if p.Folder && f.Kind == fault.Denied {
-					p.mountDenied(&f) // a folder takes more than the secret that was asked for
-				}
-				return Engine{}, &f
-			}
-			return q.engine, nil
-		case <-ctx.Done():
-			return Engine{}, c.transportError(request{what: p.cannot()}, ctx.Err())
-		}
+	select {
+	case <-q.done:
+	case <-ctx.Done():
+		return Engine{}, c.transportError(request{what: p.cannot()}, ctx.Err())
 	}
-	q.engine, q.err = c.askServer(ctx, p)
 	if q.err == nil {
-		c.mounts.add(q.engine)
+		return q.engine, nil
 	}
-	c.mounts.mu.Lock()
-	delete(c.mounts.asking, key)
-	c.mounts.mu.Unlock()
+	f := *fault.Of(q.err)
+	f.What = p.cannot() // the text names its own path
+	var lacks *missingRule
+	if p.Folder && errors.As(f.Err, &lacks) {
+		p.mountDenied(&f) // a folder takes more than the secret that was asked for
+	}
+	return Engine{}, &f
+}
+
+// question returns the question that is under way, or a new one, which is the caller's to ask.
+func (m *mountCache) question(key string) (q *question, mine bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if q, asked := m.asking[key]; asked {
+		return q, false
+	}
+	q = &question{done: make(chan struct{})}
+	if m.asking == nil {
+		m.asking = map[string]*question{}
+	}
+	m.asking[key] = q
+	return q, true
+}
+
+// answered lets go of those who wait for the answer, and keeps it if it is one.
+func (m *mountCache) answered(key string, q *question) {
+	if q.err == nil {
+		m.add(q.engine)
+	}
+	m.mu.Lock()
+	delete(m.asking, key)
+	m.mu.Unlock()
 	close(q.done)
-	return q.engine, q.err
 }
 
 func (c *Client) askServer(ctx context.Context, p Path) (Engine, error) {
@@ -146,34 +159,43 @@ func (c *Client) askServer(ctx context.Context, p Path) (Engine, error) {
 		}
 		return Engine{}, f
 	}
-	var m struct {
-		Path    string `json:"path"`
-		Type    string `json:"type"`
-		Options struct {
-			Version string `json:"version"`
-		} `json:"options"`
-	}
+	var m mountWire
 	if a.Data.into(&m) != nil || m.Type == "" {
-		return Engine{}, notUnderstood(p, a)
+		return Engine{}, notUnderstood(r.what, a)
 	}
-	e := Engine{Mount: strings.TrimSuffix(m.Path, "/"), Type: m.Type}
+	e := m.engine(m.Path)
 	if !strings.HasPrefix(full, e.Mount+"/") {
 		// Namespaces: the answer may or may not begin with the one that the path or the header named.
 		e.Mount = p.Mount
 		if e.Mount == "" {
-			return Engine{}, &fault.Error{Kind: fault.Usage, What: cannotRead(p), Why: fmt.Sprintf("the mount %q is not at the start of it", strings.TrimSuffix(m.Path, "/")), Hint: mountsHint}
+			return Engine{}, &fault.Error{Kind: fault.Usage, What: r.what, Why: fmt.Sprintf("the mount %q is not at the start of it", strings.TrimSuffix(m.Path, "/")), Hint: mountsHint}
 		}
 	}
 	switch m.Type {
-	case "kv", "generic":
+	case "cubbyhole", "system", "identity", "ns_system", "ns_identity", "ns_cubbyhole":
+		return Engine{}, &fault.Error{Kind: fault.Usage, What: r.what, Why: fmt.Sprintf("%s holds no secrets for programs", e.Mount), Hint: mountsHint}
+	}
+	return e, nil
+}
+
+// mountWire is what Vault says of a mount.
+type mountWire struct {
+	Path    string `json:"path"` // not in a list of several
+	Type    string `json:"type"`
+	Options struct {
+		Version string `json:"version"`
+	} `json:"options"`
+}
+
+func (m mountWire) engine(path string) Engine {
+	e := Engine{Mount: strings.TrimSuffix(path, "/"), Type: m.Type}
+	if m.Type == "kv" || m.Type == "generic" {
 		e.Type, e.KV = "kv", 1
 		if m.Options.Version == "2" {
 			e.KV = 2
 		}
-	case "cubbyhole", "system", "identity", "ns_system", "ns_identity", "ns_cubbyhole":
-		return Engine{}, &fault.Error{Kind: fault.Usage, What: cannotRead(p), Why: fmt.Sprintf("%s holds no secrets for programs", e.Mount), Hint: mountsHint}
 	}
-	return e, nil
+	return e
 }
 
 // List returns the names below dir (which is empty or ends in a slash) of a KV mount. Names of folders end in a slash.
@@ -204,26 +226,14 @@ func (c *Client) VisibleMounts(ctx context.Context) ([]Engine, error) {
 		return nil, err
 	}
 	var d struct {
-		Secret map[string]struct {
-			Type    string `json:"type"`
-			Options struct {
-				Version string `json:"version"`
-			} `json:"options"`
-		} `json:"secret"`
+		Secret map[string]mountWire `json:"secret"`
 	}
 	if a.Data.into(&d) != nil {
 		return nil, notVaults("cannot list the mounts", "")
 	}
 	engines := make([]Engine, 0, len(d.Secret))
 	for path, m := range d.Secret {
-		e := Engine{Mount: strings.TrimSuffix(path, "/"), Type: m.Type}
-		if m.Type == "kv" || m.Type == "generic" {
-			e.Type, e.KV = "kv", 1
-			if m.Options.Version == "2" {
-				e.KV = 2
-			}
-		}
-		engines = append(engines, e)
+		engines = append(engines, m.engine(path))
 	}
 	slices.SortFunc(engines, func(a, b Engine) int { return strings.Compare(a.Mount, b.Mount) })
 	return engines, nil

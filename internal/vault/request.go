@@ -1,6 +1,7 @@
 package vault
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -11,6 +12,8 @@ import (
 	"net/url"
 	"sync/atomic"
 	"time"
+
+	"github.com/hashicorp/vault/api"
 
 	"github.com/agenticverz/vaultexec/internal/fault"
 )
@@ -27,7 +30,7 @@ type request struct {
 	merge  bool               // the body is a JSON merge patch
 	login  bool               // refusals are those of a login
 	auth   bool               // a login, or about the token itself: in the namespace of the login
-	look   bool               // one of many that are sent again and again: it does not wait for a connection beyond its own time
+	poll   bool               // one of many that are sent again and again: it does not wait for a connection beyond its own time
 	quiet  bool               // any status is fine, the caller looks at it
 	denied func(*fault.Error) // gives a denial its hint, where nothing better is known; may be nil
 	secret bool               // the answer holds a secret
@@ -68,7 +71,7 @@ func (a Auth) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(Hidden)) }
 
 // do sends one request, once. The error is a *fault.Error. An Answer comes with the error too when Vault sent one.
 func (c *Client) do(ctx context.Context, r request) (*Answer, error) {
-	if !r.look {
+	if !r.poll {
 		release, err := c.pools.slot(ctx, c.timeout)
 		if err != nil {
 			return nil, c.transportError(r, err)
@@ -78,40 +81,20 @@ func (c *Client) do(ctx context.Context, r request) (*Answer, error) {
 	way, begin := c.pools.current(), time.Now()
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
-	method := r.method
-	if method == "" {
-		method = http.MethodGet
+	if r.token == nil { // what was sent, also when another login comes in between
+		token := c.Token()
+		r.token = &token
 	}
-	client := c.api
-	switch {
-	case r.bare:
-		client = c.bare
-	case r.auth:
-		client = c.login
-	}
-	req := client.NewRequest(method, "/v1/"+r.path)
-	for name, values := range r.query {
-		req.Params[name] = values
-	}
-	token := c.Token()
-	if r.token != nil {
-		token = *r.token
-	}
-	r.token = &token // what was sent, also when another login comes in between
-	req.ClientToken = token.Reveal()
-	if r.merge {
-		req.Headers.Set("Content-Type", "application/merge-patch+json")
-	}
-	if r.body != nil {
-		if err := req.SetJSONBody(r.body()); err != nil {
-			return nil, &fault.Error{Kind: fault.Defect, What: r.what, Why: "the request cannot be encoded"}
-		}
+	client := c.inNamespace(r)
+	req, err := r.encode(client)
+	if err != nil {
+		return nil, err
 	}
 	if r.sent != nil {
 		ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteHeaders: func() { r.sent.Store(true) }})
 	}
 	ctx = context.WithValue(ctx, limitKey{}, c.limit(r))
-	c.noteUse(token, r.path)
+	c.noteUse(*r.token, r.path)
 	// The lower-level call, because only it takes any method with a token and headers of the request's own; Logical().Read
 	// would moreover turn "no handler for route" and an unfollowed redirect into "no such secret".
 	resp, err := client.RawRequestWithContext(ctx, req) //lint:ignore SA1019 see above
@@ -134,9 +117,38 @@ func (c *Client) do(ctx context.Context, r request) (*Answer, error) {
 	c.noteLength(r, len(body))
 	a, err := c.understand(r, resp.Response, body)
 	if a != nil && a.LeaseID != "" && r.method == "" { // a lease that is renewed hangs on the token that made it
-		c.noteLease(token)
+		c.noteLease(*r.token)
 	}
 	return a, err
+}
+
+// inNamespace is the client whose requests go to the namespace of this one.
+func (c *Client) inNamespace(r request) *api.Client {
+	switch {
+	case r.bare:
+		return c.bare
+	case r.auth:
+		return c.login
+	}
+	return c.api
+}
+
+// encode makes the request as vault/api sends it.
+func (r request) encode(client *api.Client) (*api.Request, error) {
+	req := client.NewRequest(cmp.Or(r.method, http.MethodGet), "/v1/"+r.path)
+	for name, values := range r.query {
+		req.Params[name] = values
+	}
+	req.ClientToken = r.token.Reveal()
+	if r.merge {
+		req.Headers.Set("Content-Type", "application/merge-patch+json")
+	}
+	if r.body != nil {
+		if err := req.SetJSONBody(r.body()); err != nil {
+			return nil, &fault.Error{Kind: fault.Defect, What: r.what, Why: "the request cannot be encoded"}
+		}
+	}
+	return req, nil
 }
 
 // broken judges a request without an answer, and leaves connections behind that are dead or may be: over them no answer came

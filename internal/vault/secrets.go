@@ -121,43 +121,59 @@ func (s *Secrets) noted(source Source) Source {
 // Leaves are the texts and numbers in a value that is an object or a list, or a text that holds one, down to the given number
 // of them. A program that reads a field of the value has such a part.
 func (v Value) Leaves(most int) []Text {
-	var list []Text
-	var nested func(raw []byte, depth int)
-	nested = func(raw []byte, depth int) {
-		dec := json.NewDecoder(strings.NewReader(string(raw)))
-		dec.UseNumber()
-		type level struct{ object, value bool }
-		levels := []level{{}}
-		for len(list) < most {
-			tok, err := dec.Token()
-			if err != nil {
-				return
+	l := &leaves{most: most}
+	l.collect(v.raw(), 0)
+	return l.list
+}
+
+// leaves is one collection.
+type leaves struct {
+	most int
+	list []Text
+}
+
+// nest is an object or a list that is open.
+type nest struct {
+	object bool
+	value  bool // of an object: the last token was a key
+}
+
+// collect takes the leaves of JSON. depth counts the texts that it stands in.
+func (l *leaves) collect(raw []byte, depth int) {
+	dec := json.NewDecoder(strings.NewReader(string(raw)))
+	dec.UseNumber()
+	open := []nest{{}}
+	for len(l.list) < l.most {
+		tok, err := dec.Token()
+		if err != nil {
+			return
+		}
+		at := &open[len(open)-1]
+		isKey := at.object && !at.value
+		at.value = isKey
+		switch tok := tok.(type) {
+		case json.Delim:
+			if tok == '{' || tok == '[' {
+				open = append(open, nest{object: tok == '{'})
+			} else {
+				open = open[:len(open)-1]
 			}
-			at := &levels[len(levels)-1]
-			isKey := at.object && !at.value
-			at.value = isKey
-			switch tok := tok.(type) {
-			case json.Delim:
-				if tok == '{' || tok == '[' {
-					levels = append(levels, level{object: tok == '{'})
-				} else {
-					levels = levels[:len(levels)-1]
-				}
-			case json.Number:
-				list = append(list, NewText(tok.String()))
-			case string:
-				if isKey {
-					continue
-				}
-				if len(levels) > 1 || depth > 0 { // or it is the value itself
-					list = append(list, NewText(tok))
-				}
-				if t := strings.TrimSpace(tok); depth < 2 && (strings.HasPrefix(t, "{") || strings.HasPrefix(t, "[")) && json.Valid([]byte(t)) {
-					nested([]byte(t), depth+1)
-				}
+		case json.Number:
+			l.list = append(l.list, NewText(tok.String()))
+		case string:
+			if !isKey {
+				l.text(tok, len(open) == 1 && depth == 0, depth)
 			}
 		}
 	}
-	nested(v.raw(), 0)
-	return list
+}
+
+// text takes a text, unless it is the whole value itself, and what is in it when it holds JSON.
+func (l *leaves) text(s string, whole bool, depth int) {
+	if !whole {
+		l.list = append(l.list, NewText(s))
+	}
+	if t := strings.TrimSpace(s); depth < 2 && (strings.HasPrefix(t, "{") || strings.HasPrefix(t, "[")) && json.Valid([]byte(t)) {
+		l.collect([]byte(t), depth+1)
+	}
 }

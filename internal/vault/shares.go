@@ -78,14 +78,7 @@ func jsonShares(text string) ([]Share, *fault.Error) {
 	var shares []Share
 	recovery := false
 	for _, name := range slices.Sorted(maps.Keys(object)) {
-		var list []string
-		var one string
-		if json.Unmarshal(object[name], &list) != nil {
-			if json.Unmarshal(object[name], &one) != nil {
-				continue
-			}
-			list = []string{one}
-		}
+		list := textsOf(object[name])
 		switch lower := strings.ToLower(name); {
 		case strings.Contains(lower, "recovery"):
 			recovery = recovery || len(list) > 0
@@ -107,6 +100,19 @@ func jsonShares(text string) ([]Share, *fault.Error) {
 	return shares, nil
 }
 
+// textsOf is a JSON list of texts, or a single one; empty for anything else.
+func textsOf(raw json.RawMessage) []string {
+	var list []string
+	if json.Unmarshal(raw, &list) == nil {
+		return list
+	}
+	var one string
+	if json.Unmarshal(raw, &one) == nil {
+		return []string{one}
+	}
+	return nil
+}
+
 var (
 	initLine = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^\s*(Unseal|Recovery) Key \d+[^:]*:\s*(\S+)\s*$`) })
 	pairLine = sync.OnceValue(func() *regexp.Regexp {
@@ -116,46 +122,77 @@ var (
 
 func textShares(text string) ([]Share, *fault.Error) {
 	lines := strings.Split(strings.ReplaceAll(text, "\r\n", "\n"), "\n")
-	// The text of `vault operator init` has prose below the keys.
-	fromInit := slices.ContainsFunc(lines, initLine().MatchString)
+	read := lineShare
+	if slices.ContainsFunc(lines, initLine().MatchString) { // the text of `vault operator init` has prose below the keys
+		read = initShare
+	}
 	var shares []Share
 	recovery := false
 	for i, line := range lines {
-		label := fmt.Sprintf("share %d (line %d)", len(shares)+1, i+1)
-		value := strings.TrimSpace(line)
-		if fromInit {
-			m := initLine().FindStringSubmatch(line)
-			switch {
-			case m == nil:
-				continue
-			case m[1] == "Recovery":
-				recovery = true
-				continue
-			}
-			value = m[2]
-		}
-		if value == "" || strings.HasPrefix(value, "#") {
-			continue
-		}
-		s, ok := ParseShare(value, label)
-		if m := pairLine().FindStringSubmatch(line); !ok && !fromInit && m != nil {
-			name := strings.ToLower(m[1])
-			if strings.Contains(name, "recovery") {
-				recovery = true
-				continue
-			}
-			if strings.Contains(name, "token") || !strings.Contains(name, "key") && !strings.Contains(name, "share") {
-				continue
-			}
-			s, ok = ParseShare(m[2], label)
-		}
-		if !ok {
+		switch s, is := read(line, fmt.Sprintf("share %d (line %d)", len(shares)+1, i+1)); is {
+		case aShare:
+			shares = addShare(shares, s)
+		case recoveryKey:
+			recovery = true
+		case noShare:
 			return nil, &fault.Error{Why: fmt.Sprintf("line %d is no key share", i+1), Hint: "shares are Base64 or hexadecimal; one that was encrypted by PGP has to be decrypted first"}
 		}
-		shares = addShare(shares, s)
 	}
 	if len(shares) == 0 && recovery {
 		return nil, &fault.Error{Why: "it holds recovery keys only", Hint: recoveryHint}
 	}
 	return shares, nil
+}
+
+// lineKind is what stands in a line of a text with shares.
+type lineKind uint8
+
+const (
+	nothing lineKind = iota // prose, a comment, a token
+	aShare
+	recoveryKey
+	noShare // where one should be
+)
+
+// initShare reads a line of what `vault operator init` printed.
+func initShare(line, label string) (Share, lineKind) {
+	m := initLine().FindStringSubmatch(line)
+	switch {
+	case m == nil:
+		return Share{}, nothing
+	case m[1] == "Recovery":
+		return Share{}, recoveryKey
+	case strings.HasPrefix(m[2], "#"):
+		return Share{}, nothing
+	}
+	return shareOf(m[2], label)
+}
+
+// lineShare reads a line that is a share, or NAME=share.
+func lineShare(line, label string) (Share, lineKind) {
+	value := strings.TrimSpace(line)
+	if value == "" || strings.HasPrefix(value, "#") {
+		return Share{}, nothing
+	}
+	if s, ok := ParseShare(value, label); ok {
+		return s, aShare
+	}
+	m := pairLine().FindStringSubmatch(line)
+	if m == nil {
+		return Share{}, noShare
+	}
+	switch name := strings.ToLower(m[1]); {
+	case strings.Contains(name, "recovery"):
+		return Share{}, recoveryKey
+	case strings.Contains(name, "token"), !strings.Contains(name, "key") && !strings.Contains(name, "share"):
+		return Share{}, nothing
+	}
+	return shareOf(m[2], label)
+}
+
+func shareOf(value, label string) (Share, lineKind) {
+	if s, ok := ParseShare(value, label); ok {
+		return s, aShare
+	}
+	return Share{}, noShare
 }

@@ -40,7 +40,7 @@ type tlsFiles struct {
 func newTLSFiles(cfg Config) (*tlsFiles, *tls.Config, error) {
 	f := &tlsFiles{cfg: cfg}
 	conf := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: cfg.SkipVerify, ServerName: cfg.TLSServerName}
-	if u, err := url.Parse(cfg.Address); err == nil && cfg.looksUp(u) && conf.ServerName == "" {
+	if u, err := url.Parse(cfg.Address); err == nil && cfg.usesSRV(u) && conf.ServerName == "" {
 		conf.ServerName = u.Hostname() // what the user wrote, and not what DNS makes of it
 	}
 	if (cfg.ClientCert == "") != (cfg.ClientKey == "") {

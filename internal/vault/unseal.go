@@ -180,11 +180,7 @@ func (u *Unsealing) feed(ctx context.Context, i int) (refused bool, err error) {
 func (u *Unsealing) combine(ctx context.Context) (bool, error) {
 	tried := 0
 	for {
-		usable := slices.DeleteFunc(indices(len(u.Shares)), func(i int) bool { return slices.Contains(u.short, i) })
-		for set := range combinations(usable, u.status.Threshold) {
-			if slices.ContainsFunc(u.failed, func(f []int) bool { return slices.Equal(f, set) }) {
-				continue
-			}
+		for set := range u.untried() {
 			if tried++; tried > maxCombinations {
 				return false, u.allWrong()
 			}
@@ -193,11 +189,7 @@ func (u *Unsealing) combine(ctx context.Context) (bool, error) {
 				return false, err
 			}
 			if ok {
-				u.good = set
-				if wrong := u.Wrong(); len(wrong) > 0 {
-					u.Note(strings.Join(wrong, ", ") + " is wrong, the others are right")
-				}
-				return true, u.wait(ctx)
+				return true, u.unsealedBy(ctx, set)
 			}
 		}
 		more, err := u.more()
@@ -208,6 +200,28 @@ func (u *Unsealing) combine(ctx context.Context) (bool, error) {
 			return false, u.allWrong()
 		}
 	}
+}
+
+// untried yields the combinations of shares that Vault has not refused, neither together nor one of them at once.
+func (u *Unsealing) untried() func(yield func([]int) bool) {
+	usable := slices.DeleteFunc(indices(len(u.Shares)), func(i int) bool { return slices.Contains(u.short, i) })
+	return func(yield func([]int) bool) {
+		for set := range combinations(usable, u.status.Threshold) {
+			refused := slices.ContainsFunc(u.failed, func(f []int) bool { return slices.Equal(f, set) })
+			if !refused && !yield(set) {
+				return
+			}
+		}
+	}
+}
+
+// unsealedBy keeps the combination that Vault took, and names the shares that are wrong by that.
+func (u *Unsealing) unsealedBy(ctx context.Context, set []int) error {
+	u.good = set
+	if wrong := u.Wrong(); len(wrong) > 0 {
+		u.Note(strings.Join(wrong, ", ") + " is wrong, the others are right")
+	}
+	return u.wait(ctx)
 }
 
 // try feeds one combination from the start.

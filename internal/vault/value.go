@@ -157,51 +157,71 @@ func respell(buf *bytes.Buffer, raw []byte) error {
 	dec.UseNumber()
 	enc := json.NewEncoder(buf)
 	enc.SetEscapeHTML(false)
+	w := respeller{buf: buf, enc: enc, levels: []level{{}}}
 	if len(raw) < largeTree {
 		var x any
 		if err := dec.Decode(&x); err != nil {
 			return err
 		}
-		if err := enc.Encode(x); err != nil {
-			return err
-		}
-		buf.Truncate(buf.Len() - 1) // the encoder's line break
-		return nil
+		return w.encode(x)
 	}
-	type level struct {
-		object bool
-		count  int // tokens so far; those of an object are keys and values in turns
-	}
-	levels := []level{{}}
 	for {
 		tok, err := dec.Token()
-		if err == io.EOF && len(levels) == 1 && levels[0].count == 1 {
+		if err == io.EOF && w.complete() {
 			return nil
+		}
+		if err == nil {
+			err = w.token(tok)
 		}
 		if err != nil {
 			return err
 		}
-		if tok == json.Delim('}') || tok == json.Delim(']') {
-			buf.WriteString(tok.(json.Delim).String())
-			levels = levels[:len(levels)-1]
-			continue
-		}
-		at := &levels[len(levels)-1]
-		switch {
-		case at.object && at.count%2 == 1:
-			buf.WriteByte(':')
-		case at.count > 0:
-			buf.WriteByte(',')
-		}
-		at.count++
-		if d, ok := tok.(json.Delim); ok {
-			buf.WriteString(d.String())
-			levels = append(levels, level{object: d == '{'})
-			continue
-		}
-		if err := enc.Encode(tok); err != nil {
-			return err
-		}
-		buf.Truncate(buf.Len() - 1)
 	}
+}
+
+// respeller writes JSON token by token.
+type respeller struct {
+	buf    *bytes.Buffer
+	enc    *json.Encoder
+	levels []level
+}
+
+// level is an object or a list that is open.
+type level struct {
+	object bool
+	count  int // tokens so far; those of an object are keys and values in turns
+}
+
+// complete reports whether one value was written, whole.
+func (w *respeller) complete() bool { return len(w.levels) == 1 && w.levels[0].count == 1 }
+
+func (w *respeller) token(tok json.Token) error {
+	d, delim := tok.(json.Delim)
+	if d == '}' || d == ']' {
+		w.buf.WriteString(d.String())
+		w.levels = w.levels[:len(w.levels)-1]
+		return nil
+	}
+	switch at := &w.levels[len(w.levels)-1]; {
+	case at.object && at.count%2 == 1:
+		w.buf.WriteByte(':')
+	case at.count > 0:
+		w.buf.WriteByte(',')
+	}
+	w.levels[len(w.levels)-1].count++
+	if delim {
+		w.buf.WriteString(d.String())
+		w.levels = append(w.levels, level{object: d == '{'})
+		return nil
+	}
+	return w.encode(tok)
+}
+
+// encode writes a value without the encoder's line break.
+func (w *respeller) encode(x any) error {
+	if err := w.enc.Encode(x); err != nil {
+		return err
+	}
+	w.buf.Truncate(w.buf.Len() - 1)
+	return nil
 }

@@ -1,6 +1,7 @@
 package vault
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"time"
@@ -25,33 +26,12 @@ func (c *Client) Versions(ctx context.Context, p Path) ([]VersionInfo, error) {
 	if err != nil {
 		return nil, err
 	}
-	type actor struct {
-		Actor    string `json:"actor"`
-		ClientID string `json:"client_id"`
-		EntityID string `json:"entity_id"`
-	}
 	var m struct {
-		Current  int `json:"current_version"`
-		Versions map[int]struct {
-			Created   string          `json:"created_time"`
-			Deletion  string          `json:"deletion_time"`
-			Destroyed bool            `json:"destroyed"`
-			CreatedBy json.RawMessage `json:"created_by"`
-			DeletedBy json.RawMessage `json:"deleted_by"`
-		} `json:"versions"`
+		Current  int                 `json:"current_version"`
+		Versions map[int]versionWire `json:"versions"`
 	}
 	if a.Data.into(&m) != nil {
 		return nil, notVaults(r.what, "")
-	}
-	who := func(raw json.RawMessage) string {
-		var w actor
-		if len(raw) == 0 || json.Unmarshal(raw, &w) != nil {
-			return ""
-		}
-		if w.Actor != "" {
-			return w.Actor
-		}
-		return w.EntityID
 	}
 	now := a.Date
 	if !now.IsZero() { // the header is cut to whole seconds; a proxy may have taken it out
@@ -59,22 +39,51 @@ func (c *Client) Versions(ctx context.Context, p Path) ([]VersionInfo, error) {
 	}
 	var list []VersionInfo
 	for n := m.Current; n > 0 && len(list) < len(m.Versions); n-- {
-		v, ok := m.Versions[n]
-		if !ok {
-			continue
+		if v, ok := m.Versions[n]; ok {
+			list = append(list, v.info(n, n == m.Current, now))
 		}
-		info := VersionInfo{Version: n, Created: v.Created, CreatedBy: who(v.CreatedBy), Deleted: v.Deletion, DeletedBy: who(v.DeletedBy), Destroyed: v.Destroyed}
-		switch {
-		case v.Destroyed:
-			info.State = "destroyed"
-		case past(v.Deletion, now):
-			info.State = "deleted"
-		case n == m.Current:
-			info.State = "current"
-		default:
-			info.State = "live"
-		}
-		list = append(list, info)
 	}
 	return list, nil
+}
+
+// versionWire is one version in the metadata of a secret.
+type versionWire struct {
+	Created   string `json:"created_time"`
+	Deletion  string `json:"deletion_time"`
+	Destroyed bool   `json:"destroyed"`
+	CreatedBy actor  `json:"created_by"`
+	DeletedBy actor  `json:"deleted_by"`
+}
+
+func (v versionWire) info(n int, current bool, now time.Time) VersionInfo {
+	info := VersionInfo{
+		Version: n, Created: v.Created, CreatedBy: string(v.CreatedBy), Deleted: v.Deletion, DeletedBy: string(v.DeletedBy), Destroyed: v.Destroyed,
+	}
+	switch {
+	case v.Destroyed:
+		info.State = "destroyed"
+	case past(v.Deletion, now):
+		info.State = "deleted"
+	case current:
+		info.State = "current"
+	default:
+		info.State = "live"
+	}
+	return info
+}
+
+// actor is who made or deleted a version: by name, or by the ID of the entity.
+type actor string
+
+// UnmarshalJSON takes whatever else may stand there as nobody: only people read it.
+func (a *actor) UnmarshalJSON(b []byte) error {
+	var w struct {
+		Actor    string `json:"actor"`
+		ClientID string `json:"client_id"`
+		EntityID string `json:"entity_id"`
+	}
+	if json.Unmarshal(b, &w) == nil {
+		*a = actor(cmp.Or(w.Actor, w.EntityID))
+	}
+	return nil
 }

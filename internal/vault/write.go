@@ -232,21 +232,9 @@ func (w *writer) attempt(ctx context.Context) error {
 		return err
 	}
 	if w.engine.KV == 2 && (st.Exists || st.Blind) && !w.edit.Alone && !w.edit.Whole && !w.noPatch {
-		w.out.Method = ByPatch
-		w.out.Version, err = w.patch(ctx, st)
-		unsupported := fault.Has(err, fault.Unsupported)
-		if fault.Is(err, fault.Missing) && !unsupported && st.Blind && w.edit.Create {
-			w.out.Method = ByCAS
-			w.out.Version, err = w.put(ctx, st) // on condition that there is no version at all
-			return w.note(err)
-		}
-		if !fault.Is(err, fault.Denied) && !unsupported {
-			return w.note(err)
-		}
-		if !st.Readable() {
+		if done, err := w.attemptPatch(ctx, st); done {
 			return err
 		}
-		w.noPatch = true
 	}
 	w.out.Method = ByCAS
 	if w.engine.KV == 1 {
@@ -254,6 +242,26 @@ func (w *writer) attempt(ctx context.Context) error {
 	}
 	w.out.Version, err = w.put(ctx, st)
 	return w.note(err)
+}
+
+// attemptPatch is an attempt by PATCH. It is not done when the policy, or an old server, does not allow that and a write of the
+// whole secret may be.
+func (w *writer) attemptPatch(ctx context.Context, st State) (done bool, err error) {
+	w.out.Method = ByPatch
+	w.out.Version, err = w.patch(ctx, st)
+	unsupported := fault.Has(err, fault.Unsupported)
+	switch {
+	case fault.Is(err, fault.Missing) && !unsupported && st.Blind && w.edit.Create:
+		w.out.Method = ByCAS
+		w.out.Version, err = w.put(ctx, st) // on condition that there is no version at all
+		return true, w.note(err)
+	case !fault.Is(err, fault.Denied) && !unsupported:
+		return true, w.note(err)
+	case !st.Readable():
+		return true, err
+	}
+	w.noPatch = true
+	return false, nil
 }
 
 // note remembers that the answer to a write was lost.
