@@ -135,7 +135,7 @@ func (a *app) warn(text string, attrs ...any) {
 // option. What they said is in the copy.
 func unsetVaultVariables(environ []string) {
 	for _, kv := range environ {
-		if name, _, _ := strings.Cut(kv, "="); strings.HasPrefix(name, "VAULT_") || strings.HasPrefix(name, "BAO_") {
+		if name, _, _ := strings.Cut(kv, "="); vault.IsClientVariable(name) {
 			os.Unsetenv(name)
 		}
 	}

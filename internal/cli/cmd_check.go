@@ -3,6 +3,7 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -113,68 +114,46 @@ func pathState(p launcher.PathReport) string {
 	return "ok"
 }
 
+// row prints one line of check: a word in front, and what it is about.
+func (u *ui) row(head, format string, args ...any) {
+	u.printf("%-9s %s\n", head, oneLine(fmt.Sprintf(format, args...)))
+}
+
+// failure prints one that belongs to text, with its hint.
+func (u *ui) failure(text string, f *fault.Error) {
+	u.row("FAILED", "%s", text)
+	if f.Hint != "" {
+		u.row("", "  hint: %s", f.Hint)
+	}
+}
+
 // checkText prints the report for a person.
 func (u *ui) checkText(c *checked, variables bool) {
-	line := func(head, format string, args ...any) {
-		u.printf("%-9s %s\n", head, oneLine(fmt.Sprintf(format, args...)))
-	}
 	server := c.where
 	if c.Server.Version != "" {
 		server += " (version " + c.Server.Version + ")"
 	}
-	line("vault", "%s", server)
-	line("login", "%s", loginText(c.Token))
+	u.row("vault", "%s", server)
+	u.row("login", "%s", loginText(c.Token))
 	if c.Token.Method != vault.AuthAgent {
-		line("token", "%s", tokenText(c))
+		u.row("token", "%s", tokenText(c))
 	}
 	for _, w := range c.warnings {
-		line("warning", "%s", w)
+		u.row("warning", "%s", w)
 	}
 	for _, p := range c.Paths {
-		name := vault.Path{Mount: p.Path.Mount, Name: p.Path.Name}.String()
-		switch {
-		case p.Fault != nil:
-			line("FAILED", "%s: %s", p.Path, p.Fault.Why)
-			if p.Fault.Hint != "" {
-				line("", "  hint: %s", p.Fault.Hint)
-			}
-		case p.Absent != nil && p.Member:
-			line("absent", "%s: %s (it is left out of the folder)", p.Path, p.Absent.Why)
-		case p.Absent != nil:
-			line("absent", "%s: %s (it is optional)", p.Path, p.Absent.Why)
-		case p.Folder != nil:
-			line("ok", "%s: %s", p.Path, p.Folder.Engine)
-			line("", "  secrets: %s", strings.Join(p.Folder.Names, ", "))
-			if n := p.Folder.Folders; n > 0 {
-				line("", "  folders in it, which are not entered: %d", n)
-			}
-		case p.Leased:
-			line("leased", "%s: %s, not read, because reading %s", name, p.Secret.Engine, p.Secret.Engine.Creates(p.Path))
-		default:
-			line("ok", "%s: %s", name, secretText(p.Secret))
-			line("", "  keys: %s", keysText(p.Secret))
-		}
-		if p.Leased && p.Fault == nil && p.Caps == nil {
-			line("", "  whether the token may read it is not known: it may not ask for its capabilities (sys/capabilities-self)")
-		}
-		if p.Caps != nil && p.Fault == nil {
-			line("", "  may: %s on %s", strings.Join(p.Caps, ", "), p.API)
-		}
-		if p.MetaCaps != nil && p.Fault == nil && !vault.Allows(p.MetaCaps, "read") {
-			line("", "  may not read the metadata, so that --watch reads the data each time; rule: path %q { capabilities = [\"read\"] }", p.Metadata)
+		u.pathText(p)
+		if p.Fault == nil {
+			u.capabilitiesText(p)
 		}
 	}
 	for _, f := range c.Faults {
-		if slices.ContainsFunc(c.Paths, func(p launcher.PathReport) bool { return p.Fault == f }) {
-			continue
-		}
-		line("FAILED", "%s", f.Error())
-		if f.Hint != "" {
-			line("", "  hint: %s", f.Hint)
+		if !slices.ContainsFunc(c.Paths, func(p launcher.PathReport) bool { return p.Fault == f }) {
+			u.failure(f.Error(), f)
 		}
 	}
 	if names := givenNames(c); len(names) > 0 && !variables {
-		line("names", "--names %s takes these from --path, and nothing that somebody adds later", strings.Join(names, ","))
+		u.row("names", "--names %s takes these from --path, and nothing that somebody adds later", strings.Join(names, ","))
 	}
 	if variables && c.Env != nil {
 		u.printf("\n")
@@ -182,6 +161,43 @@ func (u *ui) checkText(c *checked, variables bool) {
 		for _, s := range c.Unread {
 			u.printf("%s\n", oneLine(unreadText(s)))
 		}
+	}
+}
+
+// pathText prints what is at a path.
+func (u *ui) pathText(p launcher.PathReport) {
+	name := vault.Path{Mount: p.Path.Mount, Name: p.Path.Name}.String()
+	switch {
+	case p.Fault != nil:
+		u.failure(fmt.Sprintf("%s: %s", p.Path, p.Fault.Why), p.Fault)
+	case p.Absent != nil && p.Member:
+		u.row("absent", "%s: %s (it is left out of the folder)", p.Path, p.Absent.Why)
+	case p.Absent != nil:
+		u.row("absent", "%s: %s (it is optional)", p.Path, p.Absent.Why)
+	case p.Folder != nil:
+		u.row("ok", "%s: %s", p.Path, p.Folder.Engine)
+		u.row("", "  secrets: %s", strings.Join(p.Folder.Names, ", "))
+		if n := p.Folder.Folders; n > 0 {
+			u.row("", "  folders in it, which are not entered: %d", n)
+		}
+	case p.Leased:
+		u.row("leased", "%s: %s, not read, because reading %s", name, p.Secret.Engine, p.Secret.Engine.Creates(p.Path))
+	default:
+		u.row("ok", "%s: %s", name, secretText(p.Secret))
+		u.row("", "  keys: %s", keysText(p.Secret))
+	}
+}
+
+// capabilitiesText prints what the token may do at a path, as far as that says more than the read itself.
+func (u *ui) capabilitiesText(p launcher.PathReport) {
+	if p.Leased && p.Caps == nil {
+		u.row("", "  whether the token may read it is not known: it may not ask for its capabilities (sys/capabilities-self)")
+	}
+	if p.Caps != nil {
+		u.row("", "  may: %s on %s", strings.Join(p.Caps, ", "), p.API)
+	}
+	if p.MetaCaps != nil && !vault.Allows(p.MetaCaps, "read") {
+		u.row("", "  may not read the metadata, so that --watch reads the data each time; rule: path %q { capabilities = [\"read\"] }", p.Metadata)
 	}
 }
 
@@ -259,14 +275,5 @@ func keysText(s *vault.Secret) string {
 	if len(s.Values) == 0 {
 		return "none"
 	}
-	return strings.Join(keysOf(s), ", ")
-}
-
-func keysOf(s *vault.Secret) []string {
-	keys := make([]string, 0, len(s.Values))
-	for k := range s.Values {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	return keys
+	return strings.Join(slices.Sorted(maps.Keys(s.Values)), ", ")
 }

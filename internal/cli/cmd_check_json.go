@@ -1,12 +1,14 @@
 package cli
 
 import (
-	"encoding/json"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/agenticverz/vaultexec/internal/fault"
 	"github.com/agenticverz/vaultexec/internal/vault"
+	"github.com/agenticverz/vaultexec/launcher"
 )
 
 // The JSON of check. A field that is left out is not known.
@@ -67,64 +69,78 @@ func faultOf(f *fault.Error) *faultJSON {
 // checkJSON prints the report for a machine, as one line.
 func (u *ui) checkJSON(c *checked, variables bool) {
 	out := checkJSON{OK: len(c.Faults) == 0, Vault: c.where, Version: c.Server.Version, Paths: []pathJSON{}, Warnings: append([]string{}, c.warnings...), Faults: []faultJSON{}}
-	if !variables {
-		out.Names = givenNames(c)
-	}
 	if c.Token.Method != "" {
 		out.Token = &tokenJSON{Info: c.Token}
 		if c.Token.Known {
-			s := int64(c.Token.Life / time.Second)
-			out.Token.EndsIn = &s
+			out.Token.EndsIn = seconds(c.Token.Life)
 		}
 	}
 	for _, p := range c.Paths {
-		j := pathJSON{Path: p.Path.String(), State: strings.ToLower(pathState(p)), Optional: p.Optional, Fault: faultOf(p.Fault)}
-		if p.Absent != nil {
-			j.Fault = faultOf(p.Absent)
-		}
-		if s := p.Secret; s != nil {
-			j.Engine, j.KV, j.Version, j.Created = s.Engine.Type, s.Engine.KV, s.Version, s.CreatedTime
-			if !p.Leased {
-				j.Keys = keysOf(s)
-			}
-			if d, ok := age(s); ok {
-				n := int64(d / time.Second)
-				j.Age = &n
-			}
-		}
-		if f := p.Folder; f != nil {
-			j.Engine, j.KV, j.Secrets = f.Engine.Type, f.Engine.KV, f.Names
-		}
-		for path, caps := range map[string][]string{p.API: p.Caps, p.Metadata: p.MetaCaps} {
-			if caps != nil {
-				if j.Capabilities == nil {
-					j.Capabilities = map[string][]string{}
-				}
-				j.Capabilities[path] = caps
-			}
-		}
-		out.Paths = append(out.Paths, j)
+		out.Paths = append(out.Paths, pathOf(p))
 	}
-	for i, f := range c.Faults {
-		if i == 0 {
-			out.Exit = f.Code()
-		}
+	for _, f := range c.Faults {
 		out.Faults = append(out.Faults, *faultOf(f))
 	}
-	if variables && c.Env != nil {
-		for _, v := range c.Env.Vars {
-			out.Variables = append(out.Variables, variableJSON{Name: v.Name, Source: v.Origin, Beat: v.Beat, Kept: v.Kept, File: fileText(v, "memory")})
-		}
-		for _, s := range c.Unread {
-			source := s.Path.String()
-			if s.Key != "" {
-				source += "#" + s.Key
-			}
-			out.Variables = append(out.Variables, variableJSON{Name: s.Name, Source: source, Unread: true})
-		}
-		out.Stripped = c.Env.Stripped
+	if !out.OK {
+		out.Exit = c.Faults[0].Code()
 	}
-	enc := json.NewEncoder(u.stdout)
-	enc.SetEscapeHTML(false)
-	_ = enc.Encode(out)
+	if variables {
+		out.addVariables(c)
+	} else {
+		out.Names = givenNames(c)
+	}
+	u.reportJSON(out)
+}
+
+func seconds(d time.Duration) *int64 {
+	n := int64(d / time.Second)
+	return &n
+}
+
+// pathOf is the JSON of one path.
+func pathOf(p launcher.PathReport) pathJSON {
+	j := pathJSON{Path: p.Path.String(), State: strings.ToLower(pathState(p)), Optional: p.Optional, Fault: faultOf(p.Fault)}
+	if p.Absent != nil {
+		j.Fault = faultOf(p.Absent)
+	}
+	if s := p.Secret; s != nil {
+		j.Engine, j.KV, j.Version, j.Created = s.Engine.Type, s.Engine.KV, s.Version, s.CreatedTime
+		if !p.Leased {
+			j.Keys = slices.Sorted(maps.Keys(s.Values))
+		}
+		if d, ok := age(s); ok {
+			j.Age = seconds(d)
+		}
+	}
+	if f := p.Folder; f != nil {
+		j.Engine, j.KV, j.Secrets = f.Engine.Type, f.Engine.KV, f.Names
+	}
+	for path, caps := range map[string][]string{p.API: p.Caps, p.Metadata: p.MetaCaps} {
+		if caps == nil {
+			continue
+		}
+		if j.Capabilities == nil {
+			j.Capabilities = map[string][]string{}
+		}
+		j.Capabilities[path] = caps
+	}
+	return j
+}
+
+// addVariables adds what --dry-run shows.
+func (out *checkJSON) addVariables(c *checked) {
+	if c.Env == nil {
+		return
+	}
+	for _, v := range c.Env.Vars {
+		out.Variables = append(out.Variables, variableJSON{Name: v.Name, Source: v.Origin, Beat: v.Beat, Kept: v.Kept, File: fileText(v, "memory")})
+	}
+	for _, s := range c.Unread {
+		source := s.Path.String()
+		if s.Key != "" {
+			source += "#" + s.Key
+		}
+		out.Variables = append(out.Variables, variableJSON{Name: s.Name, Source: source, Unread: true})
+	}
+	out.Stripped = c.Env.Stripped
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -56,60 +57,64 @@ type effective struct {
 func (a *app) config(_ context.Context, s *settings, _ []string) error {
 	var rows []effective
 	for _, o := range s.opts {
-		if len(o.env) == 0 {
-			continue
-		}
-		if name, from := a.inPlaceOf(s, o.name); from != "" {
-			text := "set"
-			if name == "agent-address" {
-				text = shown(option{}, a.getenv(from))
-			}
-			rows = append(rows, effective{name, []string{text}, []string{from}})
-			continue
-		}
-		row := effective{Name: o.name}
-		list := s.all(o.name)
-		if !o.list {
-			list = []setting{s.one(o.name)}
-		}
-		for _, v := range list {
-			if why := o.mismatch(v.text); why != "" {
-				s.bad(v, why, "")
-			}
-			if v.text == "" && v.source == fromDefault {
-				continue
-			}
-			row.Values, row.From = append(row.Values, shown(o, v.text)), append(row.From, v.origin())
-		}
-		if len(row.Values) > 0 {
-			rows = append(rows, row)
+		if len(o.env) > 0 {
+			rows = append(rows, a.optionRow(s, o))
 		}
 	}
 	for _, v := range []struct {
 		name string
 		vars []string
-	}{
-		{"headers", vaultVar("HEADERS")}, {"ca-cert-bytes", vaultVar("CACERT_BYTES")},
-		{"srv-lookup", vaultVar("SRV_LOOKUP")}, {"proxy", append(vaultVar("PROXY_ADDR"), vaultVar("HTTP_PROXY")...)},
-	} {
-		if from := firstSet(a.getenv, v.vars); from != "" {
+	}{{"headers", vaultVar("HEADERS")}, {"ca-cert-bytes", vaultVar("CACERT_BYTES")}, {"srv-lookup", vaultVar("SRV_LOOKUP")}, {"proxy", proxyVars}} {
+		if from, _ := a.first(v.vars); from != "" {
 			rows = append(rows, effective{v.name, []string{"set"}, []string{from}})
 		}
 	}
-	command := effective{Name: commandKey}
+	rows = append(rows, a.commandRow(s))
+	a.showConfig(s, slices.DeleteFunc(rows, func(r effective) bool { return len(r.Values) == 0 }))
+	return fault.Join(s.faults)
+}
+
+// optionRow is what counts for an option. It has no values when nothing does.
+func (a *app) optionRow(s *settings, o option) effective {
+	if name, from := a.inPlaceOf(s, o.name); from != "" {
+		text := "set"
+		if name == "agent-address" {
+			text = shown(option{}, a.getenv(from))
+		}
+		return effective{name, []string{text}, []string{from}}
+	}
+	list := s.all(o.name)
+	if !o.list {
+		list = []setting{s.one(o.name)}
+	}
+	row := effective{Name: o.name}
+	for _, v := range list {
+		if why := o.mismatch(v.text); why != "" {
+			s.bad(v, why, "")
+		}
+		if v.text != "" || v.source != fromDefault {
+			row.add(shown(o, v.text), v.origin())
+		}
+	}
+	return row
+}
+
+// commandRow is the command, from behind -- or from the file.
+func (a *app) commandRow(s *settings) effective {
+	row := effective{Name: commandKey}
 	for _, w := range a.command {
-		command.Values, command.From = append(command.Values, shown(option{}, w)), append(command.From, "--")
+		row.add(shown(option{}, w), "--")
 	}
 	if a.command == nil {
 		for _, v := range s.file[commandKey] {
-			command.Values, command.From = append(command.Values, shown(option{}, v.text)), append(command.From, v.origin())
+			row.add(shown(option{}, v.text), v.origin())
 		}
 	}
-	if len(command.Values) > 0 {
-		rows = append(rows, command)
-	}
-	a.showConfig(s, rows)
-	return fault.Join(s.faults)
+	return row
+}
+
+func (r *effective) add(value, from string) {
+	r.Values, r.From = append(r.Values, value), append(r.From, from)
 }
 
 // inPlaceOf finds the variable that counts in place of an option: one that holds a credential itself, as VAULT_TOKEN does, or
@@ -121,7 +126,8 @@ func (a *app) inPlaceOf(s *settings, name string) (instead, from string) {
 		if s.one(name).source == fromOption {
 			return "", ""
 		}
-		return "agent-address", firstSet(a.getenv, vaultVar("AGENT_ADDR"))
+		from, _ = a.first(vaultVar("AGENT_ADDR"))
+		return "agent-address", from
 	case "token-file":
 		vars = tokenVars
 	case "wrapped-token-file":
@@ -141,16 +147,6 @@ func (a *app) inPlaceOf(s *settings, name string) (instead, from string) {
 		return strings.TrimSuffix(name, "-file"), c.from
 	}
 	return "", ""
-}
-
-// firstSet is the variable whose value firstOf gives.
-func firstSet(getenv func(string) string, names []string) string {
-	for _, n := range names {
-		if getenv(n) != "" {
-			return n
-		}
-	}
-	return ""
 }
 
 // origin is where a value stands.

@@ -97,12 +97,7 @@ func (a *app) launchOptions(s *settings) launcher.Options {
 	if v := s.one("prefix"); v.text != "" && !launcher.IsName(v.text) {
 		s.bad(v, "no variable name can begin with it", "use letters, digits and _, no digit first")
 	}
-	switch s.choice("kv-version") {
-	case "1":
-		o.KVVersion = 1
-	case "2":
-		o.KVVersion = 2
-	}
+	o.KVVersion = s.kvVersion()
 	o.Wait, o.PassNotify = waitTime(s), s.bool("pass-notify")
 	o.Rules.Files, o.AllowDisk, o.AllowOwner = files(s), s.bool("allow-disk"), s.owners()
 	o.Rules.Require, o.Rules.Names = required(s), names(s)

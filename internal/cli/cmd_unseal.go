@@ -165,7 +165,7 @@ func (a *app) unsealClients(s *settings) []*vault.Client {
 
 // readKeysFile refuses a file that others can read: whoever has the shares has everything. So it does one that others can change.
 func readKeysFile(option, path string, allow []int) ([]vault.Share, error) {
-	e := &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot read %s %q", option, path), Hint: fileHint}
+	e := &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot read %s %q", option, path), Hint: vault.FileHint}
 	f, err := trust.Open(path, allow)
 	if err != nil {
 		e.Why, e.Hint = vault.Errno(err), trust.Cure(err, e.Hint)

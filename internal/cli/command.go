@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"os"
 	"os/signal"
@@ -270,13 +269,6 @@ func (a *app) resolve(ctx context.Context, c *vault.Client, s *settings, p vault
 		return p, e, &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot use %s", p), Why: fmt.Sprintf("the mount %s is %s and no KV engine", e.Mount, e.Type), Hint: "`vaultexec list /` shows the mounts that the token can see"}
 	}
 	return p, e, nil
-}
-
-// reportJSON prints the report of a command for a script.
-func (u *ui) reportJSON(report any) {
-	enc := json.NewEncoder(u.stdout)
-	enc.SetEscapeHTML(false)
-	_ = enc.Encode(report)
 }
 
 // usage is the command's line.

@@ -3,9 +3,9 @@ package cli
 import (
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"slices"
-	"sort"
 	"strings"
 	"syscall"
 
@@ -65,7 +65,7 @@ func (s *settings) configure() (warnings []string, err error) {
 	}
 	chosen, ok := c.profiles[profile.text]
 	if !ok {
-		names := sortedNames(c.profiles)
+		names := slices.Sorted(maps.Keys(c.profiles))
 		e := &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot use %s %q", profile.from, profile.text), Why: fmt.Sprintf("there is no such profile in %s", oneLine(file.text)), Hint: "there is: " + strings.Join(names, ", ")}
 		if len(names) == 0 {
 			e.Hint = "there are none; they stand below profiles:"
@@ -80,15 +80,6 @@ func (s *settings) configure() (warnings []string, err error) {
 		s.file[name] = v
 	}
 	return warnings, nil
-}
-
-func sortedNames[V any](m map[string]V) []string {
-	names := make([]string, 0, len(m))
-	for n := range m {
-		names = append(names, n)
-	}
-	sort.Strings(names)
-	return names
 }
 
 // readConfig reads the file, unless somebody else could have written it: who can has the token sent to a server of theirs.

@@ -8,22 +8,20 @@ import (
 	"github.com/agenticverz/vaultexec/launcher"
 )
 
+// proxyVars name the proxy for Vault alone.
+var proxyVars = append(vaultVar("PROXY_ADDR"), vaultVar("HTTP_PROXY")...)
+
 // connection is how to reach an address, by the options for it.
 func (a *app) connection(s *settings, address string) vault.Config {
-	proxy, from := "", ""
-	for _, name := range append(vaultVar("PROXY_ADDR"), vaultVar("HTTP_PROXY")...) {
-		if v := a.getenv(name); v != "" {
-			proxy, from = v, name
-			break
-		}
-	}
+	from, proxy := a.first(proxyVars)
+	srv := a.firstOf(vaultVar("SRV_LOOKUP"))
 	a.noteSecrets()
 	return vault.Config{
 		Secrets: a.secrets, Address: address, Namespace: s.str("namespace"),
-		CACert: s.str("ca-cert"), CACertBytes: firstOf(a.getenv, vaultVar("CACERT_BYTES")), CAPath: s.str("ca-path"),
+		CACert: s.str("ca-cert"), CACertBytes: a.firstOf(vaultVar("CACERT_BYTES")), CAPath: s.str("ca-path"),
 		ClientCert: s.str("client-cert"), ClientKey: s.str("client-key"), TLSServerName: s.str("tls-server-name"),
-		AllowOwner: s.owners(), SkipVerify: s.bool("tls-skip-verify"), Headers: vault.NewText(firstOf(a.getenv, vaultVar("HEADERS"))),
-		SRVLookup:    firstOf(a.getenv, vaultVar("SRV_LOOKUP")) == "true" || firstOf(a.getenv, vaultVar("SRV_LOOKUP")) == "1",
+		AllowOwner: s.owners(), SkipVerify: s.bool("tls-skip-verify"), Headers: vault.NewText(a.firstOf(vaultVar("HEADERS"))),
+		SRVLookup:    srv == "true" || srv == "1",
 		ProxyAddress: vault.NewText(proxy), ProxyFrom: from,
 		Skipped: func(files []string) {
 			a.warn("--ca-path: files that hold no certificate are skipped", "first", files[0], "files", len(files))
@@ -36,7 +34,7 @@ func (a *app) connection(s *settings, address string) vault.Config {
 func (a *app) session(s *settings) *vault.Session {
 	agent := ""
 	if s.one("address").source != fromOption {
-		agent = firstOf(a.getenv, vaultVar("AGENT_ADDR"))
+		agent = a.firstOf(vaultVar("AGENT_ADDR"))
 	}
 	cfg := a.connection(s, s.str("address"))
 	if ns := s.str("auth-namespace"); ns != "" {
@@ -92,11 +90,18 @@ func (a *app) noteSecrets() {
 	}
 }
 
-func firstOf(getenv func(string) string, names []string) string {
+// first is the first of the variables that is set and not empty, and its value.
+func (a *app) first(names []string) (name, value string) {
 	for _, n := range names {
-		if v := getenv(n); v != "" {
-			return v
+		if v := a.getenv(n); v != "" {
+			return n, v
 		}
 	}
-	return ""
+	return "", ""
+}
+
+// firstOf is the value of first.
+func (a *app) firstOf(names []string) string {
+	_, value := a.first(names)
+	return value
 }

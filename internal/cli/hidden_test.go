@@ -21,5 +21,5 @@ func TestNoStructShows(t *testing.T) {
 			return false
 		}
 		return true
-	}, app{}, checked{}, completer{}, credential{}, inputs{}, target{}, typed{})
+	}, app{}, checked{}, completer{}, credential{}, inputs{}, target{}, typed{}, variables{})
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/agenticverz/vaultexec/internal/fault"
+	"github.com/agenticverz/vaultexec/internal/vault"
 	"github.com/agenticverz/vaultexec/launcher"
 )
 
@@ -19,71 +20,89 @@ func (a *app) variables(s *settings, o *launcher.Options, mount string) {
 	if !resolve && len(files) == 0 {
 		return
 	}
-	environ := make([]string, 0, len(a.environ))
-	set := map[string]bool{}
-	gone := map[string]bool{}
-	for _, kv := range a.environ {
+	v := &variables{s: s, o: o, mount: mount, set: map[string]bool{}}
+	v.inherit(a.environ, resolve)
+	v.addFiles(files)
+	o.Environ = v.environ
+}
+
+// variables is the environment before the secrets of --path and --env, with the references in it taken out.
+type variables struct {
+	s       *settings
+	o       *launcher.Options
+	mount   string
+	environ []string
+	set     map[string]bool // inherited
+}
+
+// inherit takes over the environment that vaultexec was started with.
+func (v *variables) inherit(environ []string, resolve bool) {
+	v.environ = make([]string, 0, len(environ))
+	resolved := map[string]bool{}
+	for _, kv := range environ {
 		name, value, ok := strings.Cut(kv, "=")
 		switch {
-		case ok && gone[name]:
+		case ok && resolved[name]:
 			continue
-		case ok && !set[name] && o.Rules.Inherits(name): // of a name that stands there twice the first counts
-			set[name] = true
+		case ok && !v.set[name] && v.o.Rules.Inherits(name): // of a name that stands there twice the first counts
+			v.set[name] = true
 			if !resolve || forVaultexec(name) {
 				break
 			}
-			sources, text, err := resolveVariable(name, value, mount, o.Rules.AllowNames)
-			if err != nil {
-				s.faults = append(s.faults, fault.Of(err))
-			}
-			if o.Sources = append(o.Sources, sources...); len(sources) > 0 {
-				gone[name] = true
+			text, isReference := v.resolve(name, value, "")
+			if isReference {
+				resolved[name] = true
 				continue
 			}
 			kv = name + "=" + text
 		}
-		environ = append(environ, kv)
+		v.environ = append(v.environ, kv)
 	}
+}
+
+// addFiles adds what the files say of variables that are not set.
+func (v *variables) addFiles(files []setting) {
 	added := map[string]string{}
 	from := map[string]setting{}
 	for _, f := range files {
-		vars, err := readEnvFile(f, s.owners())
+		vars, err := readEnvFile(f, v.s.owners())
 		if err != nil {
-			s.faults = append(s.faults, fault.Of(err))
+			v.s.faults = append(v.s.faults, fault.Of(err))
 		}
 		for name, value := range vars { // of two files the later wins
 			added[name], from[name] = value, f
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(added)) {
-		if set[name] {
+		if v.set[name] {
 			continue
 		}
-		sources, text, err := resolveVariable(name, added[name], mount, o.Rules.AllowNames)
-		if err != nil {
-			e := *fault.Of(err)
-			e.What += fmt.Sprintf(" of %q", from[name].text)
-			s.faults = append(s.faults, &e)
-		}
-		if o.Sources = append(o.Sources, sources...); len(sources) > 0 {
+		text, isReference := v.resolve(name, added[name], fmt.Sprintf(" of %q", from[name].text))
+		if isReference {
 			continue
 		}
-		environ = slices.DeleteFunc(environ, func(kv string) bool { return strings.HasPrefix(kv, name+"=") }) // not inherited
-		environ = append(environ, name+"="+text)
-		o.Rules.Pass = append(o.Rules.Pass, name) // also with --clean-env: it was asked for
+		v.environ = slices.DeleteFunc(v.environ, func(kv string) bool { return strings.HasPrefix(kv, name+"=") }) // not inherited
+		v.environ = append(v.environ, name+"="+text)
+		v.o.Rules.Pass = append(v.o.Rules.Pass, name) // also with --clean-env: it was asked for
 	}
-	o.Environ = environ
 }
 
-func resolveVariable(name, value, mount string, allowed []string) ([]launcher.Source, string, error) {
-	sources, text, err := launcher.ParseVariable(name, value, mount)
+// resolve takes the references out of a value, or returns its text. of says in a failure which file it is from.
+func (v *variables) resolve(name, value, of string) (text string, isReference bool) {
+	sources, text, err := launcher.ParseVariable(name, value, v.mount)
 	if err == nil {
-		err = dangerous(sources, allowed)
+		err = dangerous(sources, v.o.Rules.AllowNames)
 	}
-	return sources, text, err
+	if err != nil {
+		f := *fault.Of(err)
+		f.What += of
+		v.s.faults = append(v.s.faults, &f)
+	}
+	v.o.Sources = append(v.o.Sources, sources...)
+	return text, len(sources) > 0
 }
 
 // forVaultexec reports whether a variable is a setting of vaultexec or of Vault's client, and no business of the command's.
 func forVaultexec(name string) bool {
-	return strings.HasPrefix(name, "VAULT_") || strings.HasPrefix(name, "BAO_") || strings.HasPrefix(name, "VAULTEXEC_")
+	return vault.IsClientVariable(name) || strings.HasPrefix(name, "VAULTEXEC_")
 }

@@ -34,12 +34,13 @@ func files(s *settings) []launcher.FileSpec {
 	allowed := s.strs("allow-name")
 	for _, v := range s.all("file") {
 		f, err := launcher.ParseFile(v.text)
-		switch {
-		case err != nil:
+		if err != nil {
 			s.fail(v, err)
 			continue
-		case launcher.IsDangerous(f.Name, allowed):
-			s.bad(v, fmt.Sprintf("%s changes which code runs, and whoever may write the secret would own the process", f.Name), "allow it with --allow-name "+f.Name)
+		}
+		switch why, hint := choosesCode(f.Name, f.Name, allowed); {
+		case why != "":
+			s.bad(v, why, hint)
 		case slices.ContainsFunc(list, func(o launcher.FileSpec) bool { return o.Name == f.Name }):
 			s.bad(v, f.Name+" has a --file already", "give it one")
 		case f.Path != "" && slices.ContainsFunc(list, func(o launcher.FileSpec) bool { return o.Path == f.Path }):

@@ -6,6 +6,7 @@ import (
 	"io"
 	"strings"
 
+	"github.com/agenticverz/vaultexec/internal/fault"
 	"github.com/agenticverz/vaultexec/internal/trust"
 	"github.com/agenticverz/vaultexec/internal/vault"
 	"github.com/agenticverz/vaultexec/launcher"
@@ -74,4 +75,27 @@ func namesOf(file string, allow []int) ([]string, error) {
 		list = append(list, line)
 	}
 	return list, nil
+}
+
+// dangerous refuses a reference under a name that changes which code runs.
+func dangerous(sources []launcher.Source, allowed []string) error {
+	for _, src := range sources {
+		what := fmt.Sprintf("cannot set %s", src.Name)
+		if launcher.Steers(src.Name) {
+			return &fault.Error{Kind: fault.Usage, What: what, Why: "it steers vaultexec and Vault's own tools, which no secret may", Hint: "give it another name; what vaultexec itself is to have is set where it is started"}
+		}
+		if why, hint := choosesCode(src.Name, "it", allowed); why != "" {
+			return &fault.Error{Kind: fault.Usage, What: what, Why: why, Hint: hint}
+		}
+	}
+	return nil
+}
+
+// choosesCode says why no secret may have a name that changes which code runs; "" for any other name, and for one that is
+// allowed. The text calls it what called says.
+func choosesCode(name, called string, allowed []string) (why, hint string) {
+	if !launcher.IsDangerous(name, allowed) {
+		return "", ""
+	}
+	return called + " changes which code runs, and whoever may write the secret would own the process", "allow it with --allow-name " + name
 }

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 
@@ -13,10 +12,7 @@ import (
 // sources reads --path, --optional-path and --env into one list, in the order of the command line, after the references in
 // variables, which were there before.
 func (a *app) sources(s *settings, o *launcher.Options) {
-	mount, err := vault.ParseMount(s.str("mount"))
-	if err != nil {
-		s.fail(s.one("mount"), err)
-	}
+	mount := s.mount()
 	a.variables(s, o, mount)
 	type ordered struct {
 		sources []launcher.Source
@@ -51,17 +47,4 @@ func (a *app) sources(s *settings, o *launcher.Options) {
 	for _, l := range list {
 		o.Sources = append(o.Sources, l.sources...)
 	}
-}
-
-// dangerous refuses a reference under a name that changes which code runs.
-func dangerous(sources []launcher.Source, allowed []string) error {
-	for _, src := range sources {
-		if launcher.Steers(src.Name) {
-			return &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot set %s", src.Name), Why: "it steers vaultexec and Vault's own tools, which no secret may", Hint: "give it another name; what vaultexec itself is to have is set where it is started"}
-		}
-		if launcher.IsDangerous(src.Name, allowed) {
-			return &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot set %s", src.Name), Why: "it changes which code runs, and whoever may write the secret would own the process", Hint: "allow it with --allow-name " + src.Name}
-		}
-	}
-	return nil
 }

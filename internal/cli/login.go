@@ -42,10 +42,8 @@ func (a *app) credential(s *settings, fileOption string, vars []string) credenti
 	if file.source == fromOption {
 		return credential{from: file.from, source: file.source, file: file.text, allow: s.owners()}
 	}
-	for _, name := range vars {
-		if v := a.getenv(name); v != "" {
-			return credential{from: name, source: fromVariable, text: vault.NewText(v)}
-		}
+	if name, v := a.first(vars); name != "" {
+		return credential{from: name, source: fromVariable, text: vault.NewText(v)}
 	}
 	if file.from != "" {
 		return credential{from: file.from, source: file.source, file: file.text, allow: s.owners()}

@@ -32,7 +32,7 @@ func (a *app) newValue(s *settings, words []string) (vault.Text, error) {
 	case file != "":
 		b, err := readUpTo(file, maxValue+2) // more than a value and its line break
 		if err != nil {
-			return vault.Text{}, &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot read --from-file %q", file), Why: vault.Errno(err), Hint: fileHint}
+			return vault.Text{}, &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot read --from-file %q", file), Why: vault.Errno(err), Hint: vault.FileHint}
 		}
 		return checkValue(string(b), !s.bool("raw"), fmt.Sprintf("the value in %q", file))
 	case words[0] == "-" && !a.literalDash():
@@ -83,8 +83,6 @@ func checkValue(v string, trim bool, what string) (vault.Text, error) {
 	}
 	return vault.Text{}, e
 }
-
-const fileHint = "name a file that is there and that this user may read"
 
 const letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 

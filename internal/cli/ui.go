@@ -3,10 +3,12 @@ package cli
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -63,12 +65,19 @@ func (u *ui) fail(err error) int {
 			continue
 		}
 		u.errorf("vaultexec: %s\n", oneLine(withoutPasswords(f.Error())))
-		if cure := f.Cure(); cure != "" && !contains(hints, cure) {
+		if cure := f.Cure(); cure != "" && !slices.Contains(hints, cure) {
 			hints = append(hints, cure)
 			u.errorf("vaultexec: hint: %s\n", oneLine(withoutPasswords(cure)))
 		}
 	}
 	return code
+}
+
+// reportJSON prints the report of a command for a script, as one line.
+func (u *ui) reportJSON(report any) {
+	enc := json.NewEncoder(u.stdout)
+	enc.SetEscapeHTML(false)
+	_ = enc.Encode(report)
 }
 
 // lost says how many messages of a run nobody read in time, in the form of the log.
@@ -80,15 +89,6 @@ func (u *ui) lost(n int) string {
 	}
 	slog.New(h).Warn("messages were lost, because nobody read standard error", "count", n)
 	return b.String()
-}
-
-func contains(list []string, s string) bool {
-	for _, x := range list {
-		if x == s {
-			return true
-		}
-	}
-	return false
 }
 
 // showEnv prints the names and where each comes from, never a value nor anything made of one.

@@ -95,7 +95,7 @@ func (f *tlsFiles) rootsOf(dir string) (*x509.CertPool, error) {
 	case errors.As(err, &own):
 		return nil, own
 	case err != nil:
-		return nil, tlsFault(fmt.Sprintf("cannot read --ca-path %q: %s", dir, Errno(err)), fileHint, err)
+		return nil, tlsFault(fmt.Sprintf("cannot read --ca-path %q: %s", dir, Errno(err)), FileHint, err)
 	case !found && len(skipped) > 0:
 		return nil, tlsFault(fmt.Sprintf("no certificate in --ca-path %q (looked at %s)", dir, fewNames(skipped)), pemHint, nil)
 	case !found:

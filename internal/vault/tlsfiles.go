@@ -166,7 +166,7 @@ func readPEM(option, path string, files *trust.Checker) ([]byte, error) {
 		f.Close()
 	}
 	if err != nil {
-		return nil, tlsFault(fmt.Sprintf("cannot read %s %q: %s", option, path, Errno(err)), trust.Cure(err, fileHint), err)
+		return nil, tlsFault(fmt.Sprintf("cannot read %s %q: %s", option, path, Errno(err)), trust.Cure(err, FileHint), err)
 	}
 	return withoutBOM(b), nil
 }

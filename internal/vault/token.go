@@ -35,14 +35,15 @@ func ReadCredential(option, path string, allow ...int) (Text, error) {
 	return CheckCredential(fmt.Sprintf("%s %q", option, path), s)
 }
 
-const fileHint = "name a file that is there and that this user may read"
+// FileHint is for a file that cannot be read.
+const FileHint = "name a file that is there and that this user may read"
 
 // readSmall reads a file that holds a credential.
 func readSmall(option, path string, allow []int) (string, error) {
-	e := &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot read %s %q", option, path), Hint: fileHint}
+	e := &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot read %s %q", option, path), Hint: FileHint}
 	f, err := trust.Open(path, allow)
 	if err != nil {
-		e.Why, e.Hint, e.Err = Errno(err), trust.Cure(err, fileHint), err
+		e.Why, e.Hint, e.Err = Errno(err), trust.Cure(err, FileHint), err
 		return "", e
 	}
 	defer f.Close()
