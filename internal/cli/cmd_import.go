@@ -68,58 +68,72 @@ type importReport struct {
 }
 
 func (a *app) importFile(ctx context.Context, s *settings, words []string) error {
-	mount := s.mount()
 	file := words[len(words)-1]
-	rules, err := mapRules(s, words[:len(words)-1], mount)
-	if err := fault.Join(append(s.faults, fault.All(err)...)); err != nil {
+	targets, err := a.importTargets(s, words[:len(words)-1], file)
+	if err != nil {
 		return err
+	}
+	return a.withVault(ctx, s, func(ctx context.Context, c *vault.Client) error {
+		// Everything is compared before anything is written.
+		for _, t := range targets {
+			if err := a.compareTarget(ctx, c, s, t); err != nil {
+				return err
+			}
+		}
+		if err := refuseTwice(targets); err != nil {
+			return err
+		}
+		if err := refuseChanges(targets, s); err != nil {
+			return err
+		}
+		failed := a.importAll(ctx, c, s, targets)
+		a.reportImport(s, file, targets, failed)
+		return failed
+	})
+}
+
+// importTargets reads the options and the file, and finds what goes where.
+func (a *app) importTargets(s *settings, paths []string, file string) ([]*target, error) {
+	rules, err := mapRules(s, paths, s.mount())
+	if err := fault.Join(append(s.faults, fault.All(err)...)); err != nil {
+		return nil, err
 	}
 	o := dotenv.Options{Expand: s.bool("expand"), Dialect: s.choice("dialect")}
 	if o.Expand && o.Dialect != "" && o.Dialect != "compose" {
 		s.bad(s.one("expand"), "only Docker Compose's dialect is expanded", "leave --dialect "+o.Dialect+" out, or --expand")
 	}
 	if err := fault.Join(s.faults); err != nil {
-		return err
+		return nil, err
 	}
 	vars, err := a.readDotenv(file, o)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	targets, err := assign(vars, rules)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	refs := s.str("write-references")
 	if _, err := os.Lstat(refs); refs != "" && err == nil { // found out before anything is written
-		return &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot write --write-references %q", refs), Why: "it is there already", Hint: "name a new file"}
+		return nil, &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot write --write-references %q", refs), Why: "it is there already", Hint: "name a new file"}
 	}
-	return a.withVault(ctx, s, func(ctx context.Context, c *vault.Client) error {
-		// Everything is looked at before anything is written.
-		for _, t := range targets {
-			if err := a.lookAt(ctx, c, s, t); err != nil {
-				return err
-			}
-		}
-		if targets, err = merged(targets); err != nil {
+	return targets, nil
+}
+
+// importAll writes the secrets up to the first that fails, and then the file of references.
+func (a *app) importAll(ctx context.Context, c *vault.Client, s *settings, targets []*target) error {
+	if s.bool("dry-run") {
+		return nil
+	}
+	for _, t := range targets {
+		if err := a.importInto(ctx, c, s, t); err != nil {
 			return err
 		}
-		if err := refuseChanges(targets, s); err != nil {
-			return err
-		}
-		var failed error
-		if !s.bool("dry-run") {
-			for _, t := range targets {
-				if failed = a.importInto(ctx, c, s, t); failed != nil {
-					break
-				}
-			}
-		}
-		if failed == nil && refs != "" && !s.bool("dry-run") {
-			failed = writeReferences(refs, targets)
-		}
-		a.reportImport(ctx, s, file, targets, failed)
-		return failed
-	})
+	}
+	if refs := s.str("write-references"); refs != "" {
+		return writeReferences(refs, targets)
+	}
+	return nil
 }
 
 // mapRule sends names that fit a pattern to a path.
@@ -162,8 +176,8 @@ func mapRules(s *settings, words []string, mount string) ([]mapRule, error) {
 // assign sends each variable to the path of the first rule that fits.
 func assign(vars map[string]vault.Text, rules []mapRule) ([]*target, error) {
 	var (
-		targets []*target
-		left    []string
+		targets   []*target
+		unmatched []string
 	)
 	for _, name := range slices.Sorted(maps.Keys(vars)) {
 		i := slices.IndexFunc(rules, func(r mapRule) bool {
@@ -171,7 +185,7 @@ func assign(vars map[string]vault.Text, rules []mapRule) ([]*target, error) {
 			return ok
 		})
 		if i < 0 {
-			left = append(left, name)
+			unmatched = append(unmatched, name)
 			continue
 		}
 		j := slices.IndexFunc(targets, func(t *target) bool { return t.path == rules[i].path })
@@ -180,28 +194,24 @@ func assign(vars map[string]vault.Text, rules []mapRule) ([]*target, error) {
 		}
 		targets[j].set[name] = vars[name]
 	}
-	if len(left) > 0 {
-		return nil, &fault.Error{Kind: fault.Usage, What: "cannot import " + strings.Join(left, ", "), Why: "no --map fits", Hint: "add --map '*=PATH', or give PATH before FILE"}
+	if len(unmatched) > 0 {
+		return nil, &fault.Error{Kind: fault.Usage, What: "cannot import " + strings.Join(unmatched, ", "), Why: "no --map fits", Hint: "add --map '*=PATH', or give PATH before FILE"}
 	}
 	return targets, nil
 }
 
-// merged puts targets together that turn out to be the same secret, one named with its mount and one without.
-func merged(targets []*target) ([]*target, error) {
-	var out []*target
-	for _, t := range targets {
-		i := slices.IndexFunc(out, func(o *target) bool { return o.path == t.path })
-		if i < 0 {
-			out = append(out, t)
-			continue
+// refuseTwice refuses targets that turn out to be the same secret, one named with its mount and one without.
+func refuseTwice(targets []*target) error {
+	for i, t := range targets {
+		if slices.ContainsFunc(targets[:i], func(o *target) bool { return o.path == t.path }) {
+			return &fault.Error{Kind: fault.Usage, What: "cannot import", Why: fmt.Sprintf("%s is named in two ways", t.path), Hint: "write it alike in each --map"}
 		}
-		return nil, &fault.Error{Kind: fault.Usage, What: "cannot import", Why: fmt.Sprintf("%s is named in two ways", t.path), Hint: "write it alike in each --map"}
 	}
-	return out, nil
+	return nil
 }
 
-// lookAt finds out what is there and what would change.
-func (a *app) lookAt(ctx context.Context, c *vault.Client, s *settings, t *target) error {
+// compareTarget finds out what is there and what would change.
+func (a *app) compareTarget(ctx context.Context, c *vault.Client, s *settings, t *target) error {
 	var err error
 	if t.path, t.engine, err = a.resolve(ctx, c, s, t.path); err != nil {
 		return err
@@ -309,7 +319,7 @@ func (a *app) importInto(ctx context.Context, c *vault.Client, s *settings, t *t
 }
 
 // reportImport says what was done, and what is to be done with the file.
-func (a *app) reportImport(ctx context.Context, s *settings, file string, targets []*target, failed error) {
+func (a *app) reportImport(s *settings, file string, targets []*target, failed error) {
 	dry := s.bool("dry-run")
 	tracked := file != "-" && gitTracks(file)
 	if s.bool("json") {
@@ -325,31 +335,40 @@ func (a *app) reportImport(ctx context.Context, s *settings, file string, target
 		}{file, tracked, dry, reports})
 	} else {
 		for _, t := range targets {
-			a.ui.printf("%s\n", oneLine(t.report.line(dry)))
-			for _, list := range []struct {
-				sign  string
-				names []string
-			}{{"+", t.report.Added}, {"~", t.report.Changed}, {"=", t.report.Unchanged}, {"-", t.report.Dropped}} {
-				for _, name := range list.names {
-					a.ui.printf("  %s %s\n", list.sign, oneLine(name))
-				}
-			}
+			a.ui.importText(t.report, dry)
 		}
 	}
 	if tracked {
 		a.ui.log.Warn(fmt.Sprintf("git tracks %q: whoever has the repository has these values, also from its history; run `git rm --cached` on it, ignore it, and rotate what was in it", file))
 	}
 	if failed == nil && !dry && !s.bool("json") && file != "-" {
-		var paths strings.Builder
-		for _, t := range targets {
-			fmt.Fprintf(&paths, " --path %s", shellQuote("/"+t.report.Path))
-		}
-		options := paths.String()
-		if refs := s.str("write-references"); refs != "" {
-			options = " --env-file " + shellQuote(refs)
-		}
-		a.ui.printf("%q still holds the values in clear text. Start the program with\n  vaultexec%s -- COMMAND\nand delete the file when nothing reads it any more.\n", file, options)
+		a.ui.printf("%q still holds the values in clear text. Start the program with\n  vaultexec%s -- COMMAND\nand delete the file when nothing reads it any more.\n", file, runOptions(s, targets))
 	}
+}
+
+// importText prints what happened to one secret, and to each key.
+func (u *ui) importText(r importReport, dry bool) {
+	u.printf("%s\n", oneLine(r.line(dry)))
+	for _, list := range []struct {
+		sign  string
+		names []string
+	}{{"+", r.Added}, {"~", r.Changed}, {"=", r.Unchanged}, {"-", r.Dropped}} {
+		for _, name := range list.names {
+			u.printf("  %s %s\n", list.sign, oneLine(name))
+		}
+	}
+}
+
+// runOptions are those of a run that has what was imported, each with a blank before it.
+func runOptions(s *settings, targets []*target) string {
+	if refs := s.str("write-references"); refs != "" {
+		return " --env-file " + shellQuote(refs)
+	}
+	var paths strings.Builder
+	for _, t := range targets {
+		fmt.Fprintf(&paths, " --path %s", shellQuote("/"+t.report.Path))
+	}
+	return paths.String()
 }
 
 func (r importReport) line(dry bool) string {

@@ -70,28 +70,31 @@ func (a *app) listMounts(ctx context.Context, s *settings) error {
 			mounts, err = c.VisibleMounts(ctx)
 			return err
 		})
-		if err != nil {
-			return err
+		if err == nil {
+			a.showMounts(s, mounts)
 		}
-		type mount struct {
-			Mount string `json:"mount"`
-			Type  string `json:"type"`
-			KV    int    `json:"kv_version,omitempty"`
-		}
-		list, width := []mount{}, 0
-		for _, m := range mounts {
-			list = append(list, mount{m.Mount, m.Type, m.KV})
-			width = max(width, len(m.Mount))
-		}
-		if s.bool("json") {
-			a.ui.reportJSON(struct {
-				Mounts []mount `json:"mounts"`
-			}{list})
-			return nil
-		}
-		for _, m := range mounts {
-			a.ui.printf("%s\n", oneLine(fmt.Sprintf("%-*s  %s", width+1, m.Mount+"/", m)))
-		}
-		return nil
+		return err
 	})
+}
+
+func (a *app) showMounts(s *settings, mounts []vault.Engine) {
+	type mount struct {
+		Mount string `json:"mount"`
+		Type  string `json:"type"`
+		KV    int    `json:"kv_version,omitempty"`
+	}
+	list, width := []mount{}, 0
+	for _, m := range mounts {
+		list = append(list, mount{m.Mount, m.Type, m.KV})
+		width = max(width, len(m.Mount))
+	}
+	if s.bool("json") {
+		a.ui.reportJSON(struct {
+			Mounts []mount `json:"mounts"`
+		}{list})
+		return
+	}
+	for _, m := range mounts {
+		a.ui.printf("%s\n", oneLine(fmt.Sprintf("%-*s  %s", width+1, m.Mount+"/", m)))
+	}
 }

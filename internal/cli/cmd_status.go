@@ -89,30 +89,40 @@ func (a *app) status(ctx context.Context, s *settings, _ []string) error {
 	if s.bool("tls-skip-verify") && seal.TLS {
 		r.warn("the certificate is not verified (--tls-skip-verify)")
 	}
-	switch {
-	case !seal.Initialized:
-		err = &fault.Error{Kind: fault.Away, Exit: exitSealed, What: c.Where() + " is not initialized", Hint: "`vault operator init` makes its keys (deploy/bootstrap does it)"}
-	case seal.Sealed:
-		err = &fault.Error{Kind: fault.Away, Exit: exitSealed, What: c.Where() + " is sealed", Hint: "run `vaultexec unseal`"}
-		if seal.Type != "shamir" {
-			err.(*fault.Error).Hint = fmt.Sprintf("its seal is %q, it should unseal itself: see Vault's log", seal.Type)
-		}
-	default:
-		if l, err := c.Leader(ctx); err == nil {
-			r.HA, r.Leader = role(l), l.Address
-			if l.HA && l.Address == "" {
-				r.warn("the cluster has no leader")
-			}
-		}
-		if ns := s.str("namespace"); ns != "" {
-			if enterprise, known := c.Enterprise(ctx); known && !enterprise {
-				r.warn(fmt.Sprintf("this Vault has no namespaces and ignores %q: paths are those of the root", ns))
-			}
-		}
+	if err = unusable(c, seal); err == nil {
+		a.statusOfCluster(ctx, c, s, r)
 		err = a.statusOfToken(ctx, session, r)
 	}
 	a.showStatus(s, r)
 	return err
+}
+
+// unusable is the failure of a Vault that answers and cannot be used.
+func unusable(c *vault.Client, seal vault.SealStatus) error {
+	switch {
+	case !seal.Initialized:
+		return &fault.Error{Kind: fault.Away, Exit: exitSealed, What: c.Where() + " is not initialized", Hint: "`vault operator init` makes its keys (deploy/bootstrap does it)"}
+	case seal.Sealed && seal.Type != "shamir":
+		return &fault.Error{Kind: fault.Away, Exit: exitSealed, What: c.Where() + " is sealed", Hint: fmt.Sprintf("its seal is %q, it should unseal itself: see Vault's log", seal.Type)}
+	case seal.Sealed:
+		return &fault.Error{Kind: fault.Away, Exit: exitSealed, What: c.Where() + " is sealed", Hint: "run `vaultexec unseal`"}
+	}
+	return nil
+}
+
+// statusOfCluster asks what only a server in use knows.
+func (a *app) statusOfCluster(ctx context.Context, c *vault.Client, s *settings, r *statusReport) {
+	if l, err := c.Leader(ctx); err == nil {
+		r.HA, r.Leader = role(l), l.Address
+		if l.HA && l.Address == "" {
+			r.warn("the cluster has no leader")
+		}
+	}
+	if ns := s.str("namespace"); ns != "" {
+		if enterprise, known := c.Enterprise(ctx); known && !enterprise {
+			r.warn(fmt.Sprintf("this Vault has no namespaces and ignores %q: paths are those of the root", ns))
+		}
+	}
 }
 
 func role(l vault.Leader) string {
@@ -226,74 +236,78 @@ func (a *app) colours() bool {
 
 func (r *statusReport) lines(now time.Time) []line {
 	list := []line{{"address", r.Address, plainTone}}
-	row := func(label, text string, t tone) {
-		if text != "" {
-			list = append(list, line{label, text, t})
-		}
-	}
 	if !r.Reachable {
-		row("reachable", "no: "+r.Error, badTone)
-		return list
+		return append(list, line{"reachable", "no: " + r.Error, badTone})
 	}
-	row("reachable", fmt.Sprintf("yes, in %d ms", r.Millis), goodTone)
-	if *r.Initialized {
-		row("initialized", "yes", goodTone)
-	} else {
-		row("initialized", "no", badTone)
-	}
-	switch {
-	case !*r.Sealed:
-		row("sealed", "no", goodTone)
-	case r.Progress > 0:
-		row("sealed", fmt.Sprintf("yes, unseal progress %d/%d", r.Progress, r.Threshold), badTone)
-	default:
-		row("sealed", "yes", badTone)
-	}
-	seal := r.Seal
-	if r.Shares > 0 {
-		seal += fmt.Sprintf(", %d of %d shares", r.Threshold, r.Shares)
-	}
-	row("seal", seal, plainTone)
-	row("version", r.Version, plainTone)
-	row("storage", r.Storage, plainTone)
-	row("cluster", r.Cluster, plainTone)
-	switch {
-	case r.HA == "standby" && r.Leader == "":
-		row("HA", "standby without a leader", badTone)
-	case r.HA == "standby":
-		row("HA", "standby, the leader is "+r.Leader, plainTone)
-	default:
-		row("HA", r.HA, plainTone)
-	}
-	switch {
-	case r.Expires != nil:
-		row("TLS", fmt.Sprintf("%s, certificate until %s (%s)", r.TLS, r.Expires.UTC().Format(time.DateOnly), spell(r.Expires.Sub(now))), plainTone)
-	case r.TLS != "":
-		row("TLS", r.TLS, plainTone)
-	default:
-		row("TLS", "none", plainTone)
-	}
-	if r.ClockOff != nil {
-		switch off := time.Duration(*r.ClockOff) * time.Second; {
-		case off == 0:
-			row("clock", "the same as here", plainTone)
-		case off > 0:
-			row("clock", spell(off)+" ahead of here", plainTone)
-		default:
-			row("clock", spell(-off)+" behind here", plainTone)
-		}
-	}
+	list = append(list, line{"reachable", fmt.Sprintf("yes, in %d ms", r.Millis), goodTone})
+	list = append(list, r.sealLines()...)
+	list = append(list, line{"version", r.Version, plainTone}, line{"storage", r.Storage, plainTone}, line{"cluster", r.Cluster, plainTone})
+	list = append(list, r.haLine(), r.tlsLine(now), r.clockLine())
 	if r.Token != nil {
 		t := plainTone
 		if r.Token.State == "refused" {
 			t = badTone
 		}
-		row("token", r.Token.text(), t)
+		list = append(list, line{"token", r.Token.text(), t})
 	}
 	for _, w := range r.Warnings {
-		row("warning", w, badTone)
+		list = append(list, line{"warning", w, badTone})
 	}
-	return list
+	return slices.DeleteFunc(list, func(l line) bool { return l.text == "" })
+}
+
+func (r *statusReport) sealLines() []line {
+	initialized := line{"initialized", "no", badTone}
+	if *r.Initialized {
+		initialized = line{"initialized", "yes", goodTone}
+	}
+	sealed := line{"sealed", "yes", badTone}
+	switch {
+	case !*r.Sealed:
+		sealed = line{"sealed", "no", goodTone}
+	case r.Progress > 0:
+		sealed.text = fmt.Sprintf("yes, unseal progress %d/%d", r.Progress, r.Threshold)
+	}
+	seal := r.Seal
+	if r.Shares > 0 {
+		seal += fmt.Sprintf(", %d of %d shares", r.Threshold, r.Shares)
+	}
+	return []line{initialized, sealed, {"seal", seal, plainTone}}
+}
+
+func (r *statusReport) haLine() line {
+	switch {
+	case r.HA == "standby" && r.Leader == "":
+		return line{"HA", "standby without a leader", badTone}
+	case r.HA == "standby":
+		return line{"HA", "standby, the leader is " + r.Leader, plainTone}
+	}
+	return line{"HA", r.HA, plainTone}
+}
+
+func (r *statusReport) tlsLine(now time.Time) line {
+	switch {
+	case r.Expires != nil:
+		return line{"TLS", fmt.Sprintf("%s, certificate until %s (%s)", r.TLS, r.Expires.UTC().Format(time.DateOnly), spell(r.Expires.Sub(now))), plainTone}
+	case r.TLS != "":
+		return line{"TLS", r.TLS, plainTone}
+	}
+	return line{"TLS", "none", plainTone}
+}
+
+// clockLine is empty where the server does not tell its time.
+func (r *statusReport) clockLine() line {
+	if r.ClockOff == nil {
+		return line{}
+	}
+	switch off := time.Duration(*r.ClockOff) * time.Second; {
+	case off == 0:
+		return line{"clock", "the same as here", plainTone}
+	case off > 0:
+		return line{"clock", spell(off) + " ahead of here", plainTone}
+	default:
+		return line{"clock", spell(-off) + " behind here", plainTone}
+	}
 }
 
 func (t *statusToken) text() string {

@@ -51,44 +51,19 @@ func (a *app) unseal(ctx context.Context, s *settings, _ []string) error {
 	if err := fault.Join(s.faults); err != nil {
 		return err
 	}
-	var shares []vault.Share
-	var more func(vault.SealStatus) ([]vault.Share, error) // a Vault that is unsealed already asks for none
-	asked := 0
-	switch file := s.one("keys-file"); {
-	case file.text != "":
-		var err error
-		if shares, err = readKeysFile(file.from, file.text, s.owners()); err != nil {
-			return err
-		}
-	case isTerminal(a.terminal.in):
-		more = func(st vault.SealStatus) ([]vault.Share, error) { return a.askForShare(st, &asked) }
-	default:
-		more = func(vault.SealStatus) ([]vault.Share, error) {
-			if asked++; asked > 1 {
-				return nil, nil
-			}
-			text, err := io.ReadAll(io.LimitReader(a.terminal.in, maxValue))
-			if err != nil {
-				return nil, &fault.Error{Kind: fault.Usage, What: "cannot read the shares from standard input", Why: vault.Errno(err), Hint: "name a file with --keys-file"}
-			}
-			return vault.ParseShares(string(text), "standard input")
-		}
+	shares, more, err := a.unsealShares(s)
+	if err != nil {
+		return err
 	}
 	var failed []*fault.Error
 	reports := []unsealReport{}
 	for _, c := range answeringFirst(ctx, clients) {
 		u := &vault.Unsealing{Client: c, Shares: shares, More: more, Note: func(text string) { a.unsealNote(s, c, text) }}
 		done, err := u.Run(ctx, a.patience(s))
-		st := u.Status()
-		r := unsealReport{Address: c.Where(), Already: err == nil && !done, Progress: st.Progress, Threshold: st.Threshold, Wrong: u.Wrong()}
-		if st.Version != "" {
-			r.Sealed = &st.Sealed
-		}
+		r := reportOn(c, u, done, err)
 		switch {
 		case err != nil:
-			f := fault.Of(err)
-			r.Error = f.Why
-			failed = append(failed, f)
+			failed = append(failed, fault.Of(err))
 		case done:
 			a.unsealNote(s, c, "unsealed")
 		default:
@@ -103,6 +78,40 @@ func (a *app) unseal(ctx context.Context, s *settings, _ []string) error {
 		}{reports})
 	}
 	return fault.Join(failed)
+}
+
+// unsealShares are the shares of a file, or a way to get them when one is needed: a Vault that is unsealed already asks for none.
+func (a *app) unsealShares(s *settings) (shares []vault.Share, more func(vault.SealStatus) ([]vault.Share, error), err error) {
+	if file := s.one("keys-file"); file.text != "" {
+		shares, err = readKeysFile(file.from, file.text, s.owners())
+		return shares, nil, err
+	}
+	asked := 0
+	if isTerminal(a.terminal.in) {
+		return nil, func(st vault.SealStatus) ([]vault.Share, error) { return a.askForShare(st, &asked) }, nil
+	}
+	return nil, func(vault.SealStatus) ([]vault.Share, error) {
+		if asked++; asked > 1 {
+			return nil, nil
+		}
+		text, err := io.ReadAll(io.LimitReader(a.terminal.in, maxValue))
+		if err != nil {
+			return nil, &fault.Error{Kind: fault.Usage, What: "cannot read the shares from standard input", Why: vault.Errno(err), Hint: "name a file with --keys-file"}
+		}
+		return vault.ParseShares(string(text), "standard input")
+	}, nil
+}
+
+func reportOn(c *vault.Client, u *vault.Unsealing, done bool, err error) unsealReport {
+	st := u.Status()
+	r := unsealReport{Address: c.Where(), Already: err == nil && !done, Progress: st.Progress, Threshold: st.Threshold, Wrong: u.Wrong()}
+	if st.Version != "" {
+		r.Sealed = &st.Sealed
+	}
+	if err != nil {
+		r.Error = fault.Of(err).Why
+	}
+	return r
 }
 
 // answeringFirst puts the nodes that do not answer at the end: they are waited for when the others are unsealed already.

@@ -148,9 +148,7 @@ So is identity/oidc/token/ROLE, whose tokens differ at every read and are not
 looked at.
 `
 
-func references() string {
-	var b strings.Builder
-	b.WriteString(`How secrets are named, and which names variables may have.
+const referencesHelp = `How secrets are named, and which names variables may have.
 
   --path app-prod              all keys of that secret, in the mount of --mount
   --path /agenticverz/app-prod the leading slash names the mount itself
@@ -197,7 +195,12 @@ func references() string {
   --allow-name allows them. Those that steer vaultexec and its supervisor are
   always refused. No such list is complete:
 
-`)
+`
+
+// references is the page with the names that change which code runs.
+func references() string {
+	var b strings.Builder
+	b.WriteString(referencesHelp)
 	for _, group := range launcher.DangerousNames() {
 		b.WriteString("  " + group[0] + ":\n")
 		line := "   "

@@ -29,12 +29,7 @@ func (a *app) sources(s *settings, o *launcher.Options) {
 		}
 	}
 	for _, v := range s.all("env") {
-		sources, err := launcher.ParseEnv(v.text, mount)
-		if err != nil && v.source == fromVariable && !strings.Contains(a.getenv(v.from), "\n") && strings.Contains(a.getenv(v.from), ",") {
-			f := *fault.Of(err)
-			f.AddHint("a comma parts the items of " + v.from + ": where one holds a comma itself, put a line break between them, or after the only one")
-			err = &f
-		}
+		sources, err := a.parseEnv(v, mount)
 		if err == nil {
 			err = dangerous(sources, o.Rules.AllowNames)
 		}
@@ -47,4 +42,17 @@ func (a *app) sources(s *settings, o *launcher.Options) {
 	for _, l := range list {
 		o.Sources = append(o.Sources, l.sources...)
 	}
+}
+
+// parseEnv reads one --env, or one item of the variable.
+func (a *app) parseEnv(v setting, mount string) ([]launcher.Source, error) {
+	sources, err := launcher.ParseEnv(v.text, mount)
+	if err == nil || v.source != fromVariable {
+		return sources, err
+	}
+	f := *fault.Of(err)
+	if all := a.getenv(v.from); strings.Contains(all, ",") && !strings.Contains(all, "\n") {
+		f.AddHint("a comma parts the items of " + v.from + ": where one holds a comma itself, put a line break between them, or after the only one")
+	}
+	return sources, &f
 }

@@ -65,45 +65,72 @@ func inIndex(r io.Reader, hash int, want string) (bool, error) {
 	if string(head[:4]) != "DIRC" || version < 2 || version > 4 {
 		return false, errIndex
 	}
-	const stat, extended, length = 40, 1 << 14, 1<<12 - 1
-	fixed := make([]byte, stat+hash+2)
-	var name []byte
+	index := &indexReader{in: in, version: version, fixed: make([]byte, statBytes+hash+2)}
 	for range entries {
-		if _, err := io.ReadFull(in, fixed); err != nil {
+		if err := index.next(); err != nil {
 			return false, err
 		}
-		size, flags := len(fixed), binary.BigEndian.Uint16(fixed[stat+hash:])
-		if flags&extended != 0 {
-			if _, err := in.Discard(2); err != nil {
-				return false, err
-			}
-			size += 2
-		}
-		kept := 0
-		if version == 4 { // the name begins like the one before
-			var err error
-			if kept, err = kept4(in, len(name)); err != nil {
-				return false, err
-			}
-		}
-		rest, err := in.ReadSlice(0) // longer than any path that Linux opens: an error
-		if err != nil {
-			return false, err
-		}
-		name = append(name[:kept], rest[:len(rest)-1]...)
-		if min(len(name), length) != int(flags&length) { // the object names are of the other kind
-			return false, errIndex
-		}
-		if string(name) == want {
+		if string(index.name) == want {
 			return true, nil
-		}
-		if version < 4 { // padded to eight bytes, of which the 0 at the end was one
-			if _, err := in.Discard((8 - (size+len(name)+1)%8) % 8); err != nil {
-				return false, err
-			}
 		}
 	}
 	return false, nil
+}
+
+// statBytes is the length of what an entry says of the file's times, owner and size.
+const statBytes = 40
+
+// indexReader reads the entries of an index.
+type indexReader struct {
+	in      *bufio.Reader
+	version uint32
+	fixed   []byte // what stands before each name
+	name    []byte // of the last entry
+	padding int    // behind it
+}
+
+// next reads an entry.
+func (x *indexReader) next() error {
+	const extended, length = 1 << 14, 1<<12 - 1
+	if _, err := x.in.Discard(x.padding); err != nil {
+		return err
+	}
+	if _, err := io.ReadFull(x.in, x.fixed); err != nil {
+		return err
+	}
+	size, flags := len(x.fixed), binary.BigEndian.Uint16(x.fixed[len(x.fixed)-2:])
+	if flags&extended != 0 {
+		if _, err := x.in.Discard(2); err != nil {
+			return err
+		}
+		size += 2
+	}
+	if err := x.readName(); err != nil {
+		return err
+	}
+	if min(len(x.name), length) != int(flags&length) { // the object names are of the other kind
+		return errIndex
+	}
+	if x.version < 4 { // padded to eight bytes, of which the 0 at the end was one
+		x.padding = (8 - (size+len(x.name)+1)%8) % 8
+	}
+	return nil
+}
+
+func (x *indexReader) readName() error {
+	kept := 0
+	if x.version == 4 { // the name begins like the one before
+		var err error
+		if kept, err = kept4(x.in, len(x.name)); err != nil {
+			return err
+		}
+	}
+	rest, err := x.in.ReadSlice(0) // longer than any path that Linux opens: an error
+	if err != nil {
+		return err
+	}
+	x.name = append(x.name[:kept], rest[:len(rest)-1]...)
+	return nil
 }
 
 // kept4 reads how much of a name of n bytes the next one has in common with it: all but so many bytes at its end.
