@@ -92,8 +92,8 @@ func (a *app) optionRow(s *settings, o option) effective {
 		if why := o.mismatch(v.text); why != "" {
 			s.bad(v, why, "")
 		}
-		if v.text != "" || v.source != fromDefault {
-			row.add(shown(o, v.text), v.origin())
+		if v.text != "" || v.origin != fromDefault {
+			row.add(shown(o, v.text), v.where())
 		}
 	}
 	return row
@@ -107,7 +107,7 @@ func (a *app) commandRow(s *settings) effective {
 	}
 	if a.command == nil {
 		for _, v := range s.file[commandKey] {
-			row.add(shown(option{}, v.text), v.origin())
+			row.add(shown(option{}, v.text), v.where())
 		}
 	}
 	return row
@@ -123,7 +123,7 @@ func (a *app) inPlaceOf(s *settings, name string) (instead, from string) {
 	var vars []string
 	switch name {
 	case "address":
-		if s.one(name).source == fromOption {
+		if s.one(name).origin == fromOption {
 			return "", ""
 		}
 		from, _ = a.first(vaultVar("AGENT_ADDR"))
@@ -149,9 +149,9 @@ func (a *app) inPlaceOf(s *settings, name string) (instead, from string) {
 	return "", ""
 }
 
-// origin is where a value stands.
-func (v setting) origin() string {
-	switch v.source {
+// where names the place that a value stands at.
+func (v setting) where() string {
+	switch v.origin {
 	case fromDefault:
 		return "default"
 	case fromFile:

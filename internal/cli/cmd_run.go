@@ -62,7 +62,7 @@ func (a *app) wordHint(s *settings, word string) string {
 	}
 	for _, name := range []string{"path", "optional-path", "only", "exclude", "pass", "allow-name"} {
 		for _, v := range s.all(name) {
-			if v.source == fromOption && filepath.Dir(v.text) == filepath.Dir(word) && isFile(v.text) && isFile(word) {
+			if v.origin == fromOption && filepath.Dir(v.text) == filepath.Dir(word) && isFile(v.text) && isFile(word) {
 				return fmt.Sprintf("the shell has replaced a pattern by names of files: quote it, as in --%s '%s'", name, filepath.Join(filepath.Dir(word), "*"))
 			}
 		}

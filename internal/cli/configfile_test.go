@@ -102,15 +102,15 @@ func TestConfigKnowsEveryOption(t *testing.T) {
 		if o.arg == "FILE" || o.arg == "DIR" {
 			value = "1" // in the folder of the file, which is this one
 		}
-		if got.text != value || got.place != "f.yaml:2" || got.source != fromFile {
+		if got.text != value || got.place != "f.yaml:2" || got.origin != fromFile {
 			t.Errorf("%s: %+v", o.name, got)
 		}
 		s.environ = func(string) string { return "variable" }
-		if got := s.one(o.name); got.source != fromVariable || got.text != "variable" {
+		if got := s.one(o.name); got.origin != fromVariable || got.text != "variable" {
 			t.Errorf("%s: a variable does not win: %+v", o.name, got)
 		}
 		_ = flagValue{s.given, o}.Set("option")
-		if got := s.one(o.name); got.source != fromOption || got.text != "option" {
+		if got := s.one(o.name); got.origin != fromOption || got.text != "option" {
 			t.Errorf("%s: an option does not win: %+v", o.name, got)
 		}
 	}

@@ -275,7 +275,7 @@ func (r *configReader) values(p pair, o option) []setting {
 			r.order++
 			text = prefix + text
 			place := r.at(n.Line)
-			list = append(list, setting{text: r.fromHere(o, text), from: fmt.Sprintf("%s (%s)", p.key.Value, place), source: fromFile, order: r.order, place: place})
+			list = append(list, setting{text: r.fromHere(o, text), from: fmt.Sprintf("%s (%s)", p.key.Value, place), origin: fromFile, order: r.order, place: place})
 		}
 	}
 	switch {

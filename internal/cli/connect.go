@@ -33,7 +33,7 @@ func (a *app) connection(s *settings, address string) vault.Config {
 // session sets the connection and the login up, without a request.
 func (a *app) session(s *settings) *vault.Session {
 	agent := ""
-	if s.one("address").source != fromOption {
+	if s.one("address").origin != fromOption {
 		agent = a.firstOf(vaultVar("AGENT_ADDR"))
 	}
 	cfg := a.connection(s, s.str("address"))
@@ -47,7 +47,7 @@ func (a *app) session(s *settings) *vault.Session {
 		cfg.Address = agent
 	}
 	// A file would win over the certificate itself, and that over the folder, wherever they come from.
-	file, folder := s.one("ca-cert").source, s.one("ca-path").source
+	file, folder := s.one("ca-cert").origin, s.one("ca-path").origin
 	if folder > file || cfg.CACertBytes != "" && file < fromVariable {
 		cfg.CACert = ""
 	}

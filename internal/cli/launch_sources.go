@@ -21,7 +21,7 @@ func (a *app) sources(s *settings, o *launcher.Options) {
 	var list []ordered
 	for _, name := range []string{"path", "optional-path"} {
 		for _, v := range s.all(name) {
-			p, err := vault.ParseSource(v.text, mount)
+			p, err := vault.ParsePathOrFolder(v.text, mount)
 			if err != nil {
 				s.fail(v, err)
 			}
@@ -47,7 +47,7 @@ func (a *app) sources(s *settings, o *launcher.Options) {
 // parseEnv reads one --env, or one item of the variable.
 func (a *app) parseEnv(v setting, mount string) ([]launcher.Source, error) {
 	sources, err := launcher.ParseEnv(v.text, mount)
-	if err == nil || v.source != fromVariable {
+	if err == nil || v.origin != fromVariable {
 		return sources, err
 	}
 	f := *fault.Of(err)

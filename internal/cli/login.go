@@ -27,7 +27,7 @@ var (
 // credential is one credential as it was given: in a file, or itself in a variable.
 type credential struct {
 	from   string // "--jwt-file", "VAULTEXEC_JWT_FILE", "VAULTEXEC_JWT"; "" when it was not given
-	source source
+	origin origin
 	file   string
 	allow  []int      // whose files count as one's own
 	text   vault.Text // from a variable
@@ -39,14 +39,14 @@ func (c credential) given() bool { return c.from != "" }
 // file. An option wins; of the two variables the value does, as VAULT_TOKEN does over a token file.
 func (a *app) credential(s *settings, fileOption string, vars []string) credential {
 	file := s.one(fileOption)
-	if file.source == fromOption {
-		return credential{from: file.from, source: file.source, file: file.text, allow: s.owners()}
+	if file.origin == fromOption {
+		return credential{from: file.from, origin: file.origin, file: file.text, allow: s.owners()}
 	}
 	if name, v := a.first(vars); name != "" {
-		return credential{from: name, source: fromVariable, text: vault.NewText(v)}
+		return credential{from: name, origin: fromVariable, text: vault.NewText(v)}
 	}
 	if file.from != "" {
-		return credential{from: file.from, source: file.source, file: file.text, allow: s.owners()}
+		return credential{from: file.from, origin: file.origin, file: file.text, allow: s.owners()}
 	}
 	return credential{}
 }
@@ -91,15 +91,15 @@ func (a *app) inputs(s *settings) inputs {
 	}
 }
 
-// without leaves out what came from the source.
-func (in inputs) without(from source) inputs {
+// without leaves out what came from there.
+func (in inputs) without(from origin) inputs {
 	for _, c := range []*credential{&in.token, &in.wrappedToken, &in.secretID, &in.wrappedSecretID, &in.jwt, &in.password} {
-		if c.source == from {
+		if c.origin == from {
 			*c = credential{}
 		}
 	}
 	for _, v := range []*setting{&in.roleID, &in.roleIDFile, &in.username} {
-		if v.source == from {
+		if v.origin == from {
 			*v = setting{}
 		}
 	}
@@ -210,7 +210,7 @@ func (a *app) method(s *settings, in inputs, throughAgent bool) vault.Method {
 	case throughAgent:
 		return vault.AuthAgent
 	}
-	if role := s.one("role"); role.source == fromOption {
+	if role := s.one("role"); role.origin == fromOption {
 		e := &fault.Error{Kind: fault.Usage, What: "cannot tell how to log in", Why: "--role alone fits several methods",
 			Hint: "choose with --auth: " + strings.Join(methodNames(), ", ")}
 		for _, name := range jwtVars {
@@ -241,7 +241,7 @@ func methodNames() []string {
 // tokenLogin takes a token that was handed in, or the one that the Vault CLI keeps.
 func (a *app) tokenLogin(s *settings, in inputs, conf *vault.LoginConfig) {
 	switch {
-	case in.token.source > fromFile, in.token.given() && in.wrappedToken.source <= fromFile:
+	case in.token.origin > fromFile, in.token.given() && in.wrappedToken.origin <= fromFile:
 		conf.Token = in.token.read()
 	case in.wrappedToken.given():
 		conf.WrappedToken = in.wrappedToken.readWrapped()
@@ -261,14 +261,14 @@ func helperEnviron(environ []string) []string {
 
 func (a *app) approleLogin(s *settings, in inputs, conf *vault.LoginConfig) {
 	switch {
-	case in.roleIDFile.source == fromOption, in.roleIDFile.source > in.roleID.source:
+	case in.roleIDFile.origin == fromOption, in.roleIDFile.origin > in.roleID.origin:
 		conf.RoleID = vault.FileSource(in.roleIDFile.from, in.roleIDFile.text, s.owners()...)
 	case in.roleID.from != "":
 		conf.RoleID = vault.TextSource(in.roleID.from, in.roleID.text)
 	default:
 		s.lacks(conf.Method, "a role id", "give it with --role-id or VAULTEXEC_ROLE_ID, or name its file with --role-id-file; "+vault.StrippedHint)
 	}
-	switch of, wrapped := in.secretID.source, in.wrappedSecretID.source; {
+	switch of, wrapped := in.secretID.origin, in.wrappedSecretID.origin; {
 	case of > fromFile && wrapped == fromFile:
 		in.wrappedSecretID = credential{}
 	case of == fromFile && wrapped > fromFile:

@@ -15,7 +15,7 @@ import (
 	"github.com/agenticverz/vaultexec/launcher"
 )
 
-// option is one option of the command line, the one source for the parser, the variables and every help text.
+// option is one option of the command line, the one place for the parser, the variables and every help text.
 type option struct {
 	name  string
 	arg   string   // placeholder of the value; "" for a switch
@@ -216,11 +216,11 @@ func (s *settings) option(name string) option {
 	return s.opts[i]
 }
 
-// source is where a setting came from; the greater one wins.
-type source uint8
+// origin is where a setting came from; the greater one wins.
+type origin uint8
 
 const (
-	fromDefault source = iota
+	fromDefault origin = iota
 	fromFile
 	fromVariable
 	fromOption
@@ -230,7 +230,7 @@ const (
 type setting struct {
 	text   string
 	from   string // "--wait", "VAULTEXEC_WAIT", "wait (vaultexec.yaml:3)" or "" for the default
-	source source
+	origin origin
 	order  int    // position on the command line; 0 in a variable; below that in a file
 	place  string // FILE:LINE in a file
 }
@@ -240,7 +240,7 @@ func (s *settings) all(name string) []setting {
 	o := s.option(name)
 	var out []setting
 	for _, v := range s.given.values[name] {
-		out = append(out, setting{text: v.text, from: "--" + name, source: fromOption, order: v.order})
+		out = append(out, setting{text: v.text, from: "--" + name, origin: fromOption, order: v.order})
 	}
 	if len(out) > 0 {
 		return out
@@ -248,7 +248,7 @@ func (s *settings) all(name string) []setting {
 	for _, env := range o.env {
 		if v := s.environ(env); v != "" {
 			for _, item := range wholeItems(o, splitList(v)) {
-				out = append(out, setting{text: item, from: env, source: fromVariable})
+				out = append(out, setting{text: item, from: env, origin: fromVariable})
 			}
 			return out
 		}
@@ -301,11 +301,11 @@ func (s *settings) one(name string) setting {
 	o := s.option(name)
 	if vs := s.given.values[name]; len(vs) > 0 {
 		last := vs[len(vs)-1]
-		return setting{text: last.text, from: "--" + name, source: fromOption, order: last.order}
+		return setting{text: last.text, from: "--" + name, origin: fromOption, order: last.order}
 	}
 	for _, env := range o.env {
 		if v := s.environ(env); v != "" {
-			return setting{text: v, from: env, source: fromVariable}
+			return setting{text: v, from: env, origin: fromVariable}
 		}
 	}
 	if vs := s.inFile(o); len(vs) > 0 {

@@ -25,7 +25,7 @@ type terminal struct {
 	question string        // while it is being asked
 	answer   chan typed    // for it
 	saved    *unix.Termios // while the echo is off
-	over     bool          // restored for good
+	restored bool          // for good
 }
 
 // typed is an answer.
@@ -46,7 +46,7 @@ func (t *terminal) ask() error {
 	if t.question == "" { // answered meanwhile
 		return nil
 	}
-	if t.over {
+	if t.restored {
 		return errNoTerminal
 	}
 	old, err := unix.IoctlGetTermios(int(t.in.Fd()), getTermios)
@@ -89,7 +89,7 @@ func (t *terminal) aside(stop func()) {
 		defer t.mu.Unlock()
 		select {
 		case t.answer <- typed{err: err}:
-		default: // it has been told
+		default: // it has its answer
 		}
 	}
 }
@@ -107,7 +107,7 @@ func (t *terminal) show() {
 // restore is show for good: nothing is hidden afterwards.
 func (t *terminal) restore() {
 	t.mu.Lock()
-	t.over = true
+	t.restored = true
 	t.mu.Unlock()
 	t.show()
 }

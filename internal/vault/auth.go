@@ -96,9 +96,9 @@ func PasswordFileSource(option, path string, allow ...int) Source {
 }
 
 // CheckPassword refuses what could not be a password: Vault answers an empty one with an internal error.
-func CheckPassword(source, s string) (Text, error) {
+func CheckPassword(name, s string) (Text, error) {
 	if s == "" {
-		return Text{}, &fault.Error{Kind: fault.Usage, Cause: fault.Empty, What: "cannot use " + source, Why: "it is empty", Hint: "put the password there, on one line"}
+		return Text{}, &fault.Error{Kind: fault.Usage, Cause: fault.Empty, What: "cannot use " + name, Why: "it is empty", Hint: "put the password there, on one line"}
 	}
 	return NewText(s), nil
 }
@@ -115,7 +115,7 @@ type grant struct {
 	renewable bool
 	uses      int  // how many requests it is good for; 0 for any number
 	stuck     int  // renewals in a row that did not move the end
-	looked    bool // known by lookup-self, or it was tried in vain
+	asked     bool // Vault was asked about it (lookup-self), perhaps in vain
 }
 
 // granted makes a grant of the auth part of an answer.

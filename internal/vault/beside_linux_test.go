@@ -51,7 +51,7 @@ func TestHungCAFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = w.Close()
-	f.looks.do(t.Context(), time.Minute, func() {}) // after what is under way
+	f.reads.do(t.Context(), time.Minute, func() {}) // after what is under way
 	if err := os.Remove(ca); err != nil {
 		t.Fatal(err)
 	}
@@ -89,7 +89,7 @@ func TestHungClientCert(t *testing.T) {
 			t.Errorf("got %p, want %p; %v", got, before, request.Err())
 		}
 	}
-	if lookPatience > defaultTimeout/2 {
-		t.Errorf("a handshake waits %v, and a request lasts %v", lookPatience, defaultTimeout)
+	if filePatience > defaultTimeout/2 {
+		t.Errorf("a handshake waits %v, and a request lasts %v", filePatience, defaultTimeout)
 	}
 }

@@ -33,31 +33,31 @@ type limitKey struct{}
 // bounded is the body of an answer.
 type bounded struct {
 	io.ReadCloser
-	left int64
-	over error // at the bound
+	rest  int64 // may still be read
+	atEnd error // what comes at the bound
 }
 
 // bound bounds what can be read of an answer. vault/api itself reads error answers, and to their end.
 func bound(resp *http.Response) {
-	b := &bounded{ReadCloser: resp.Body, left: maxAnswer, over: errTooLong}
+	b := &bounded{ReadCloser: resp.Body, rest: maxAnswer, atEnd: errTooLong}
 	if n, ok := resp.Request.Context().Value(limitKey{}).(int64); ok {
-		b.left = n
+		b.rest = n
 	}
 	if resp.StatusCode >= http.StatusBadRequest {
-		b.left, b.over = maxFailure, io.EOF
+		b.rest, b.atEnd = maxFailure, io.EOF
 	}
 	resp.Body = b
 }
 
 func (b *bounded) Read(p []byte) (int, error) {
-	if b.left == 0 {
+	if b.rest == 0 {
 		if n, err := b.ReadCloser.Read(make([]byte, 1)); n == 0 {
 			return 0, err
 		}
-		return 0, b.over
+		return 0, b.atEnd
 	}
-	n, err := b.ReadCloser.Read(p[:min(int64(len(p)), b.left)])
-	b.left -= int64(n)
+	n, err := b.ReadCloser.Read(p[:min(int64(len(p)), b.rest)])
+	b.rest -= int64(n)
 	return n, err
 }
 
@@ -103,26 +103,26 @@ func wide(b []byte) bool {
 	const outer = 3 // data, data.data of a secret or data.keys of a list, and one more
 	dec := json.NewDecoder(bytes.NewReader(b))
 	dec.UseNumber()
-	var left []int // tokens of each object or list that is open
+	var room []int // for tokens in each object or list that is open
 	for {
 		tok, err := dec.Token()
 		if err != nil {
 			return false // its end
 		}
 		if tok == json.Delim('}') || tok == json.Delim(']') {
-			left = left[:len(left)-1]
+			room = room[:len(room)-1]
 			continue
 		}
-		if n := len(left); n > 0 && n <= outer {
-			if left[n-1]--; left[n-1] < 0 {
+		if n := len(room); n > 0 && n <= outer {
+			if room[n-1]--; room[n-1] < 0 {
 				return true
 			}
 		}
 		switch tok {
 		case json.Delim('{'):
-			left = append(left, 2*maxEntries) // keys and values
+			room = append(room, 2*maxEntries) // keys and values
 		case json.Delim('['):
-			left = append(left, maxEntries)
+			room = append(room, maxEntries)
 		}
 	}
 }

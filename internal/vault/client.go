@@ -43,7 +43,7 @@ type Config struct {
 	Timeout       time.Duration // of one request, connecting included; 0 means 10 s
 	UserAgent     string
 	Secrets       *Secrets             // what is secret in this run; it is added to
-	Skipped       func(files []string) // told of files in CAPath that hold no certificate; may be nil
+	Skipped       func(files []string) // called with the files in CAPath that hold no certificate; may be nil
 
 	// TestOnlyDial connects in place of the network.
 	TestOnlyDial func(ctx context.Context, network, address string) (net.Conn, error)

@@ -19,9 +19,9 @@ type Folder struct {
 	Folders int      // how many folders are in it, which nobody enters
 }
 
-// ParseSource reads what --path takes: a secret, as ParsePath does, or all secrets directly in a folder, written as its path
+// ParsePathOrFolder reads what --path takes: a secret, as ParsePath does, or all secrets directly in a folder, written as its path
 // and "/*", or "*" for the top of the mount. %2A is an asterisk that stands for itself.
-func ParseSource(s, mount string) (Path, error) {
+func ParsePathOrFolder(s, mount string) (Path, error) {
 	head, version := s, ""
 	if i := strings.LastIndexByte(s, '@'); i >= 0 && isVersion(s[i+1:]) {
 		head, version = s[:i], s[i:]

@@ -99,7 +99,7 @@ func (s *Session) lookup(ctx context.Context, t Text) (grant, error) {
 	}
 	g := grant{
 		token: t, policies: d.policies(), kind: d.Type, at: at, life: d.life(), known: true,
-		renewable: d.Renewable && d.Type != "batch", uses: d.Uses, looked: true,
+		renewable: d.Renewable && d.Type != "batch", uses: d.Uses, asked: true,
 	}
 	if d.Expires != nil && g.life == 0 {
 		g.life = time.Second // less than one is left

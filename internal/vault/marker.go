@@ -91,7 +91,7 @@ func MarkerOf(err error) (Marker, bool) {
 	return Marker{Absent: true}, fault.Is(err, fault.Missing)
 }
 
-// past reports whether a deletion_time has come, by the server's clock where it told it.
+// past reports whether a deletion_time has come, by the server's clock where that is known.
 func past(deletion string, now time.Time) bool {
 	if deletion == "" {
 		return false

@@ -47,11 +47,11 @@ func (c *Client) otherMount(p Path, mounts []Engine) string {
 
 // startsWith says how p is written if its name begins with this mount by mistake.
 func (c *Client) startsWith(p Path, mount string) string {
-	looked := fmt.Sprintf("%q was looked for in the mount %q: ", strings.TrimSuffix(p.Name, "/"), p.Mount)
+	searched := fmt.Sprintf("%q was looked for in the mount %q: ", strings.TrimSuffix(p.Name, "/"), p.Mount)
 	rest, ok := strings.CutPrefix(p.Name, mount+"/")
 	switch {
 	case p.Name == mount:
-		return looked + fmt.Sprintf("it is a mount itself, and `vaultexec list /%s` shows what is in it", mount)
+		return searched + fmt.Sprintf("it is a mount itself, and `vaultexec list /%s` shows what is in it", mount)
 	case !ok, rest == "" && !p.Folder:
 		return ""
 	}
@@ -66,9 +66,9 @@ func (c *Client) startsWith(p Path, mount string) string {
 	version := Path{Version: p.Version}.String()
 	whole := fmt.Sprintf("%q", "/"+mount+"/"+writtenAs(rest)+version)
 	if mount != p.Mount {
-		return looked + fmt.Sprintf("write %s, with a slash in front, for that of the mount %q", whole, mount)
+		return searched + fmt.Sprintf("write %s, with a slash in front, for that of the mount %q", whole, mount)
 	}
-	return looked + fmt.Sprintf("write %q, or %s with its mount", writtenAs(rest)+version, whole)
+	return searched + fmt.Sprintf("write %q, or %s with its mount", writtenAs(rest)+version, whole)
 }
 
 // writtenAs is EscapePath for what may end in the asterisk of a folder.

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// Of the reserved mount identity one path is a source: identity/oidc/token/ROLE, a JWT about the token's entity, signed anew at
+// Of the reserved mount identity one path can be read: identity/oidc/token/ROLE, a JWT about the token's entity, signed anew at
 // every read. It has no lease and nothing to renew: its data says how long it lives.
 
 const (

@@ -182,7 +182,7 @@ func TestLooksSecret(t *testing.T) {
 	}
 }
 
-func TestParseSource(t *testing.T) {
+func TestParsePathOrFolder(t *testing.T) {
 	for text, want := range map[string]Path{
 		"app":        {Mount: "m", Name: "app"},
 		"app@3":      {Mount: "m", Name: "app", Version: 3},
@@ -201,17 +201,17 @@ func TestParseSource(t *testing.T) {
 		"/n/app/%2A": {Name: "n/app/*"},
 		"app/%2A@12": {Mount: "m", Name: "app/*", Version: 12},
 	} {
-		got, err := ParseSource(text, "m")
+		got, err := ParsePathOrFolder(text, "m")
 		if err != nil || got != want {
 			t.Errorf("%q: %+v, %v; want %+v", text, got, err, want)
 			continue
 		}
-		if again, err := ParseSource("/"+EscapePath(got.String()), "other"); !got.Folder && got.Version == 0 && (err != nil || again.String() != got.String()) {
+		if again, err := ParsePathOrFolder("/"+EscapePath(got.String()), "other"); !got.Folder && got.Version == 0 && (err != nil || again.String() != got.String()) {
 			t.Errorf("%q is written as %q, which is %v, %v", text, got, again, err)
 		}
 	}
 	for _, text := range []string{"/*", "app/*@3", "*@1", "//*", "a//*", "../*", "/", "app/*#KEY", "app/"} {
-		if p, err := ParseSource(text, "m"); err == nil {
+		if p, err := ParsePathOrFolder(text, "m"); err == nil {
 			t.Errorf("%q is taken as %+v", text, p)
 		}
 	}

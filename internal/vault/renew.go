@@ -35,7 +35,7 @@ const soonest = time.Second
 // next says what the token needs and when. spread in [0,1) moves the time. It is a pure function; time.Now is not asked.
 func (g *grant) next(spread float64) (need, time.Time) {
 	switch {
-	case !g.known && !g.looked:
+	case !g.known && !g.asked:
 		return needLookup, g.at
 	case !g.known || g.life <= 0:
 		return needNothing, time.Time{}
@@ -126,11 +126,11 @@ func sleepUnless(ctx context.Context, changed, jumped <-chan struct{}, d time.Du
 
 // keeper is the state of one Keep.
 type keeper struct {
-	session *Session
-	log     *slog.Logger
-	fails   int    // in a row
-	told    string // the trouble that was announced; "" when there is none
-	ending  Text   // the token whose end was announced
+	session   *Session
+	log       *slog.Logger
+	fails     int    // in a row
+	announced string // the trouble that was; "" when there is none
+	ending    Text   // the token whose end was announced
 }
 
 // announce says once that a handed-in token will end.
@@ -155,7 +155,7 @@ func (k *keeper) tend(ctx context.Context, n need, g *grant) time.Duration {
 			s.update(g.token, func(g *grant) { *g = found })
 		} else if !fault.Is(err, fault.Away, fault.Address, fault.BadToken) {
 			// Not allowed to ask (the default policy is missing): it shows when it ends.
-			s.update(g.token, func(g *grant) { g.looked = true })
+			s.update(g.token, func(g *grant) { g.asked = true })
 			k.log.Debug("the life of the token cannot be found out", "cause", fault.Of(err).Error())
 			err = nil
 		}
@@ -177,19 +177,19 @@ func (k *keeper) tend(ctx context.Context, n need, g *grant) time.Duration {
 // outcome keeps the books of trouble and says how long to wait.
 func (k *keeper) outcome(ctx context.Context, err error, g *grant) time.Duration {
 	if err == nil {
-		if k.told != "" {
-			k.log.Info("the token is in order again", "after", k.told)
+		if k.announced != "" {
+			k.log.Info("the token is in order again", "after", k.announced)
 		}
-		k.fails, k.told = 0, ""
+		k.fails, k.announced = 0, ""
 		return 0
 	}
-	if ctx.Err() != nil || k.session.over() {
+	if ctx.Err() != nil || k.session.hasEnded() {
 		return 0
 	}
 	f := fault.Of(err)
 	k.fails++
-	if k.told == "" && (f.Kind != fault.BadToken || g.known && k.session.Client.Clock.Left(g.at.Add(g.life)) < 0) {
-		k.told = f.Why
+	if k.announced == "" && (f.Kind != fault.BadToken || g.known && k.session.Client.Clock.Left(g.at.Add(g.life)) < 0) {
+		k.announced = f.Why
 		attrs := []any{}
 		if f.Hint != "" {
 			attrs = append(attrs, "hint", f.Hint)
@@ -200,13 +200,13 @@ func (k *keeper) outcome(ctx context.Context, err error, g *grant) time.Duration
 	case fault.Away:
 		return max(backoff(k.fails+3), f.RetryAfter)
 	case fault.Refused:
-		return min(max(f.RetryAfter, time.Second), lookAgain) // a changed credential is tried at once
+		return min(max(f.RetryAfter, time.Second), rereadEvery) // a changed credential is tried at once
 	}
-	return lookAgain/2 + rand.N(lookAgain/2)
+	return rereadEvery/2 + rand.N(rereadEvery/2)
 }
 
-// lookAgain is how often files are looked at while the credentials in them do not work.
-const lookAgain = 30 * time.Second
+// rereadEvery is how often files are read again while the credentials in them do not work.
+const rereadEvery = 30 * time.Second
 
 // renew asks for more life. What cannot be renewed is noted, so that a login comes before its end.
 func (s *Session) renew(ctx context.Context, g *grant, log *slog.Logger) error {

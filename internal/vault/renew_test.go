@@ -28,7 +28,7 @@ func TestNextNeed(t *testing.T) {
 		{"batch", with(func(g *grant) { g.life, g.kind = time.Hour, "batch" }), needLogin, 45 * time.Minute, 50 * time.Minute},
 		{"very short", with(func(g *grant) { g.life, g.renewable = time.Second, true }), needRenewal, 600 * time.Millisecond, 666667 * time.Microsecond},
 		{"handed in", with(func(g *grant) { g.own, g.known = false, false }), needLookup, 0, 0},
-		{"handed in, not to be looked up", with(func(g *grant) { g.own, g.known, g.looked = false, false, true }), needNothing, 0, 0},
+		{"handed in, not to be looked up", with(func(g *grant) { g.own, g.known, g.asked = false, false, true }), needNothing, 0, 0},
 		{"handed in, renewable", with(func(g *grant) { g.own, g.life, g.renewable = false, 90*time.Second, true }), needRenewal, 54 * time.Second, time.Minute},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -36,7 +36,7 @@ func (p Patience) Do(ctx context.Context, attempt func(context.Context) error) e
 		ctx, cancel = context.WithDeadline(ctx, start.Add(p.Wait))
 		defer cancel()
 	}
-	var announced *fault.Error // the cause that was told
+	var announced *fault.Error // the last one that Notice got
 	for n := 1; ; n++ {
 		err := attempt(ctx)
 		f := p.awayIn(err)

@@ -86,7 +86,7 @@ func (s *Session) LeaveWrapped() { s.conf.noUnwrap = true }
 func (s *Session) lock(ctx context.Context) error {
 	select {
 	case s.logins <- struct{}{}:
-		if s.over() {
+		if s.hasEnded() {
 			s.unlock()
 			return &fault.Error{Kind: fault.BadToken, What: "cannot log in", Why: "the session is over"}
 		}
@@ -98,7 +98,7 @@ func (s *Session) lock(ctx context.Context) error {
 
 func (s *Session) unlock() { <-s.logins }
 
-func (s *Session) over() bool {
+func (s *Session) hasEnded() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.ended
@@ -237,11 +237,11 @@ func (s *Session) obtain(ctx context.Context) (grant, error) {
 
 // check fails while the distance to the last refused login is too small.
 func (r *refusals) check(a *attempt, what string, now time.Time) error {
-	left := r.next.Sub(now)
-	if r.count == 0 || left <= 0 || !a.same(r.tried) {
+	wait := r.next.Sub(now)
+	if r.count == 0 || wait <= 0 || !a.same(r.tried) {
 		return nil
 	}
-	return &fault.Error{Kind: fault.Refused, What: what, RetryAfter: left,
+	return &fault.Error{Kind: fault.Refused, What: what, RetryAfter: wait,
 		Why:  fmt.Sprintf("it was refused (%s) and is tried again at %s", r.why, r.next.Format(time.TimeOnly)),
 		Hint: "other credentials are tried at once"}
 }
@@ -314,7 +314,7 @@ const revokeLimit = time.Second
 
 // Revoke ends the token, as a best effort within a second or until ctx ends, if vaultexec itself obtained it. A token that
 // was handed in, an Agent's, and a batch token are left alone. A login that is under way is waited for, so that its token
-// does not stay behind. Afterwards the session is over.
+// does not stay behind. Afterwards the session has ended.
 func (s *Session) Revoke(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, revokeLimit)
 	defer cancel()

@@ -41,7 +41,7 @@ func ParseShare(text, label string) (s Share, ok bool) {
 
 // ParseShares finds the shares in what `vault operator init` printed, as text or JSON, in KEY=value lines, or in lines of
 // which each is a share. Tokens and comments beside them are passed over.
-func ParseShares(text, source string) ([]Share, error) {
+func ParseShares(text, name string) ([]Share, error) {
 	var shares []Share
 	var err *fault.Error
 	if strings.HasPrefix(strings.TrimSpace(text), "{") {
@@ -53,7 +53,7 @@ func ParseShares(text, source string) ([]Share, error) {
 		err = &fault.Error{Why: "there is no key share in it", Hint: "it may be the output of `vault operator init`, as text or JSON, KEY=value lines, or a share a line"}
 	}
 	if err != nil {
-		err.Kind, err.What = fault.Usage, "cannot use "+source
+		err.Kind, err.What = fault.Usage, "cannot use "+name
 		return nil, err
 	}
 	return shares, nil

@@ -19,9 +19,9 @@ import (
 	"github.com/agenticverz/vaultexec/internal/trust"
 )
 
-// lookPatience is how long a request waits for files that may have changed. It has to be short of the time of the request, which
+// filePatience is how long a request waits for files that may have changed. It has to be short of the time of the request, which
 // then goes on with what was read before.
-const lookPatience = time.Second
+const filePatience = time.Second
 
 // tlsFiles are the files that TLS with Vault is made of. They change on disk while a command runs: certificates are short-lived
 // and CAs are replaced. A client certificate is looked at before every handshake. The CAs are looked at when TLS has failed, or
@@ -29,7 +29,7 @@ const lookPatience = time.Second
 type tlsFiles struct {
 	cfg Config
 
-	looks  beside // what touches the next two
+	reads  beside // what touches the next two
 	stamps string // of the files when they were last read
 	of     string // stamps of the files of pair
 
@@ -74,7 +74,7 @@ func tlsFault(why, hint string, err error) *fault.Error {
 // clientCert is the certificate as it is on disk, or as it was when what is there now is no pair: somebody may just be
 // replacing the one file after the other, and a disk that does not answer has nothing new.
 func (f *tlsFiles) clientCert(ctx context.Context) *tls.Certificate {
-	f.looks.do(ctx, lookPatience, func() {
+	f.reads.do(ctx, filePatience, func() {
 		if now := stamps(f.cfg.ClientCert, f.cfg.ClientKey); now != f.of {
 			if pair, err := f.readPair(); err == nil {
 				f.of = now
@@ -89,7 +89,7 @@ func (f *tlsFiles) clientCert(ctx context.Context) *tls.Certificate {
 // for those of the system as they were read at the start. What cannot be read is as if it had not changed.
 func (f *tlsFiles) changed(ctx context.Context) (apply func(*http.Transport), yes bool) {
 	var found atomic.Pointer[func(*http.Transport)]
-	f.looks.do(ctx, lookPatience, func() {
+	f.reads.do(ctx, filePatience, func() {
 		now := f.stampsNow()
 		if now == f.stamps {
 			return

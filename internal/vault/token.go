@@ -59,15 +59,15 @@ func readSmall(option, path string, allow []int) (string, error) {
 	return "", e
 }
 
-// CheckCredential drops white space around a credential and refuses what could not be one. source names it in the error.
-func CheckCredential(source, s string) (Text, error) {
+// CheckCredential drops white space around a credential and refuses what could not be one. name names it in the error.
+func CheckCredential(name, s string) (Text, error) {
 	s = strings.TrimSpace(s)
-	e := &fault.Error{Kind: fault.Usage, What: "cannot use " + source}
+	e := &fault.Error{Kind: fault.Usage, What: "cannot use " + name}
 	switch {
 	case s == "":
 		e.Cause, e.Why, e.Hint = fault.Empty, "it is empty", "put the credential there, and nothing else"
 	case strings.HasPrefix(s, "{") && json.Valid([]byte(s)):
-		return inJSON(source, s)
+		return inJSON(name, s)
 	case quoted(s):
 		e.Why, e.Hint = "it stands in quotes", "leave them out: only a shell takes them away"
 	case strings.IndexFunc(s, func(r rune) bool { return r <= ' ' || r >= 0x7f }) >= 0:

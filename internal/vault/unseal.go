@@ -27,7 +27,7 @@ type Unsealing struct {
 	// More asks for more shares when those at hand do not suffice, and returns none when there are none; nil when nobody can
 	// be asked.
 	More func(SealStatus) ([]Share, error)
-	// Note is told of each step: a line of text without the server's address.
+	// Note gets each step: a line of text without the server's address.
 	Note func(text string)
 
 	status  SealStatus

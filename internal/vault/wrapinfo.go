@@ -30,9 +30,9 @@ func wrapInfoIn(err error) *wrapInfo {
 	return nil
 }
 
-// inJSON reads a credential that is valid JSON. source names it in the error.
-func inJSON(source, s string) (Text, error) {
-	e := &fault.Error{Kind: fault.Usage, What: "cannot use " + source}
+// inJSON reads a credential that is valid JSON. name names it in the error.
+func inJSON(name, s string) (Text, error) {
+	e := &fault.Error{Kind: fault.Usage, What: "cannot use " + name}
 	type wrap struct {
 		Token    string `json:"token"`
 		TTL      any    `json:"ttl"`
@@ -56,15 +56,15 @@ func inJSON(source, s string) (Text, error) {
 	switch {
 	case w.Token != "" && (w.TTL != nil || w.Accessor != "" || w.Path != ""):
 		e.Why, e.Hint = "it is the JSON of a wrapping token", "an option for wrapped credentials takes it: --wrapped-token-file, --wrapped-secret-id-file"
-		t, err := CheckCredential(source, w.Token)
+		t, err := CheckCredential(name, w.Token)
 		if err != nil {
 			return t, err
 		}
 		e.Err = &wrapInfo{t}
 	case w.Token != "":
-		return CheckCredential(source, w.Token)
+		return CheckCredential(name, w.Token)
 	case d.Auth != nil && d.Auth.Token != "":
-		return CheckCredential(source, d.Auth.Token)
+		return CheckCredential(name, d.Auth.Token)
 	case d.Payload != "":
 		e.Why, e.Hint = "it is encrypted for somebody else: the Agent's sink has a dh_type", "have the Agent write a sink without dh_type for vaultexec"
 	default:
