@@ -197,8 +197,8 @@ const (
 	wrapped    = `{"request_id":"r","lease_id":"","lease_duration":0,"data":null,"wrap_info":{"token":"hvs.x","ttl":60,"creation_path":"x"}}`
 )
 
-// TestAnswers is vault-facts section 4, row by row (D1, D2, D45). What may pass by itself is waited for and then gone on
-// from; everything else ends at once although there is all the time in the world.
+// TestAnswers goes through the answers that Vault gives, and those of whatever stands in front of it. vaultexec waits for what
+// may pass by itself and then goes on; everything else ends at once, although there is all the time in the world.
 func TestAnswers(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -309,7 +309,7 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
-// TestSecretWithoutKeys: data.data null or {} is a secret, not an absence (vault-facts 4).
+// TestSecretWithoutKeys: data.data null or {} is a secret, not an absence.
 func TestSecretWithoutKeys(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -322,7 +322,7 @@ func TestSecretWithoutKeys(t *testing.T) {
 	}
 }
 
-// TestRedirectKeepsToken: the token goes to the address that was given and nowhere else (D45, spec 7).
+// TestRedirectKeepsToken: the token goes to the address that was given and nowhere else.
 func TestRedirectKeepsToken(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -342,7 +342,7 @@ func TestRedirectKeepsToken(t *testing.T) {
 	r.touch("--wait", "0").finish("120").says(`^vaultexec: hint: write the address as https://127.0.0.1:8200$`)
 }
 
-// TestRetryAfter: a server that asks for a pause gets it (D2).
+// TestRetryAfter: a server that asks for a pause gets it.
 func TestRetryAfter(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -358,7 +358,7 @@ func TestRetryAfter(t *testing.T) {
 }
 
 // TestHintIsNoWait: what a hint is asked for takes two requests and one second together, also where Vault does not answer them;
-// without that limit it would be --timeout (spec 4).
+// without that limit it would be --timeout.
 func TestHintIsNoWait(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -384,7 +384,7 @@ func TestHintIsNoWait(t *testing.T) {
 	}
 }
 
-// TestRetriesSpread: many paths ask one at a time until Vault is back, so that it is not run down when it comes (D9).
+// TestRetriesSpread: many paths ask one at a time until Vault is back, so that it is not run down when it comes.
 func TestRetriesSpread(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -395,7 +395,7 @@ func TestRetriesSpread(t *testing.T) {
 	}
 }
 
-// TestRefused: nothing listens, then Vault comes up (D2).
+// TestRefused: nothing listens, then Vault comes up.
 func TestRefused(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -476,7 +476,7 @@ func TestUnixSocket(t *testing.T) {
 	r.touch("--wait", "0").finish("120").says(`no such file or directory \(unix://`)
 }
 
-// TestSealed: a real Vault that is sealed while vaultexec waits, and unsealed in the end (D2).
+// TestSealed: a real Vault that is sealed while vaultexec waits, and unsealed in the end.
 func TestSealed(t *testing.T) {
 	t.Parallel()
 	srv := vaulttest.Raft(t, vaulttest.RaftOpts{TLS: true})
@@ -513,7 +513,7 @@ func TestSealed(t *testing.T) {
 	}
 }
 
-// TestStandby: three nodes; the leader dies, and the standby that is asked goes through its failover (D45).
+// TestStandby: three nodes; the leader dies, and the standby that is asked goes through its failover.
 func TestStandby(t *testing.T) {
 	t.Parallel()
 	nodes := vaulttest.Cluster(t, 3)
@@ -549,7 +549,7 @@ func TestStandby(t *testing.T) {
 	}
 }
 
-// TestTLS is the matrix of certificates: none of these waits, and each hint names the option (spec 4).
+// TestTLS is the matrix of certificates: none of these waits, and each hint names the option.
 func TestTLS(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -632,7 +632,7 @@ func TestClientCertificate(t *testing.T) {
 }
 
 // TestSignalsBeforeTheCommand: in every phase in which there is no command yet, TERM, INT, HUP and QUIT end vaultexec by
-// that signal within 200 ms, start nothing, and print no stack (D3, D12).
+// that signal within 200 ms, start nothing, and print no stack.
 func TestSignalsBeforeTheCommand(t *testing.T) {
 	t.Parallel()
 	signals := []syscall.Signal{unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGQUIT}
@@ -702,7 +702,7 @@ func TestIgnoredHangup(t *testing.T) {
 	}
 }
 
-// TestStopWhileWaiting: Ctrl-Z stops a vaultexec that waits, and it goes on afterwards (spec 4).
+// TestStopWhileWaiting: Ctrl-Z stops a vaultexec that waits, and it goes on afterwards.
 func TestStopWhileWaiting(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)

@@ -32,7 +32,7 @@ func memoryDir(t *testing.T) string {
 }
 
 // TestSignalReloadsNginx: a rotated key and certificate reach a running nginx by --file NAME=PATH and a SIGHUP: the same
-// process serves the new certificate. Without the signal it has the new files and serves the old one (C7).
+// process serves the new certificate. Without the signal it has the new files and serves the old one.
 func TestSignalReloadsNginx(t *testing.T) {
 	t.Parallel()
 	nginx := needs.Program(t, "nginx")
@@ -109,7 +109,7 @@ http { access_log off; client_body_temp_path %[1]s/a; proxy_temp_path %[1]s/b; f
 }
 
 // TestLargeFile: a value of a million bytes, for which no variable has room, arrives byte for byte by --file, sealed in
-// memory or at a path, as text or decoded, and nowhere else (C7).
+// memory or at a path, as text or decoded, and nowhere else.
 func TestLargeFile(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)

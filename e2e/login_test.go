@@ -30,7 +30,7 @@ import (
 	"github.com/agenticverz/vaultexec/internal/wait"
 )
 
-// Every variable that carries a credential is taken out of the command's environment (C9).
+// Every variable that carries a credential is taken out of the command's environment.
 func TestCredentialVariablesAreStripped(t *testing.T) {
 	r := newRig(t)
 	for _, owner := range []string{"VAULTEXEC_", "VAULT_", "BAO_"} {
@@ -105,7 +105,7 @@ func tokensOf(t *testing.T, srv *vaulttest.Server, path string) int {
 	return n
 }
 
-// C9: nothing of ours is left behind: neither after a good start, nor after a failure, nor after a signal, nor by check.
+// Nothing of ours is left behind: neither after a good start, nor after a failure, nor after a signal, nor by check.
 func TestNoTokenIsLeft(t *testing.T) {
 	t.Run("started", func(t *testing.T) {
 		r := newAppRoleRig(t)
@@ -181,7 +181,7 @@ func TestNoTokenIsLeft(t *testing.T) {
 	})
 }
 
-// C9: with a lease the token stays, or the lease would end with it; check and --dry-run never make one (C10).
+// With a lease the token stays, or the lease would end with it; check and --dry-run never make one.
 func TestLeaseKeepsItsToken(t *testing.T) {
 	r := newAppRoleRig(t)
 	lease := vaulttest.Answer(200, `{"lease_id":"database/creds/app/1","lease_duration":60,"renewable":true,"data":{"username":"u","password":"p"}}`)
@@ -209,7 +209,7 @@ func TestLeaseKeepsItsToken(t *testing.T) {
 	}
 }
 
-// A lease makes vaultexec stay (C9): from then on the signals that would have ended it are the command's.
+// A lease makes vaultexec stay: from then on the signals that would have ended it are the command's.
 func TestLeaseMakesItStay(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)

@@ -264,8 +264,8 @@ func (o *observer) judge(line []byte) {
 
 // TestNothingCanBeObserved: over every mode, every command and every kind of failure, at the highest log level and with every
 // GODEBUG that makes Go talk, nobody but the command sees a value, a token, a secret id, a password or a key share, in any
-// form: not in what vaultexec prints, not in arguments or the environment of any process, not in a file, not in syslog
-// (D30, D31, D32, spec 7). Nor is any file of the current folder opened that no option names. Core files are TestNoCore's.
+// form: not in what vaultexec prints, not in arguments or the environment of any process, not in a file, not in
+// syslog. Nor is any file of the current folder opened that no option names. Core files are TestNoCore's.
 func TestNothingCanBeObserved(t *testing.T) {
 	o := newObserver(t)
 	bin := vaulttest.BuildStatic(t, ".")

@@ -39,7 +39,7 @@ func (w *watched) onlyChild(before started) {
 	}
 }
 
-// D6, D7, D9, C2: whatever stands between vaultexec and Vault does, there is one warning, the command runs on, and a rotation
+// Whatever stands between vaultexec and Vault does, there is one warning, the command runs on, and a rotation
 // made meanwhile arrives when it is over.
 func TestOutageInBetween(t *testing.T) {
 	t.Parallel()
@@ -137,7 +137,7 @@ func (r *relay) point(to string) {
 	r.conns = nil
 }
 
-// D6: a server that shows a certificate of another authority for a while, as after a botched renewal: TLS trouble is tried again
+// A server that shows a certificate of another authority for a while, as after a botched renewal: TLS trouble is tried again
 // beside a command, though not before it.
 func TestOutageOfTheCertificate(t *testing.T) {
 	t.Parallel()
@@ -165,7 +165,7 @@ func TestOutageOfTheCertificate(t *testing.T) {
 	w.stop()
 }
 
-// D9: while Vault is away it is asked less often, not more.
+// While Vault is away it is asked less often, not more.
 func TestOutageCost(t *testing.T) {
 	t.Parallel()
 	w := newWatched(t, 2)
@@ -183,7 +183,7 @@ func TestOutageCost(t *testing.T) {
 	w.stop()
 }
 
-// D6: Vault itself: killed with SIGKILL and started again on its data, sealed and unsealed.
+// Vault itself: killed with SIGKILL and started again on its data, sealed and unsealed.
 func TestOutageOfVault(t *testing.T) {
 	t.Parallel()
 	srv := vaulttest.Raft(t, vaulttest.RaftOpts{})
@@ -261,7 +261,7 @@ func TestOutageOfTheToken(t *testing.T) {
 	w.stop()
 }
 
-// D8: a token helper that hangs when it is asked again keeps vaultexec neither from ending with its command nor from anything
+// A token helper that hangs when it is asked again keeps vaultexec neither from ending with its command nor from anything
 // else.
 func TestHangingTokenHelper(t *testing.T) {
 	t.Parallel()
@@ -293,7 +293,7 @@ func TestHangingTokenHelper(t *testing.T) {
 	}
 }
 
-// C4: a value that makes the command fail at once leaves the service running on the old one, and is not tried again; a good
+// A value that makes the command fail at once leaves the service running on the old one, and is not tried again; a good
 // one afterwards is taken.
 func TestRollback(t *testing.T) {
 	t.Parallel()
@@ -325,7 +325,7 @@ func TestRollback(t *testing.T) {
 // failing is a command that notes its start and fails when A is broken.
 var failing = shell(strings.Replace(noter, "exec sleep", `[ "$A" != broken ] || exit 3; exec sleep`, 1))
 
-// C4: --no-rollback ends with the command.
+// --no-rollback ends with the command.
 func TestNoRollback(t *testing.T) {
 	t.Parallel()
 	w := newWatched(t, 2)
@@ -372,7 +372,7 @@ func TestUnusableChange(t *testing.T) {
 	}
 }
 
-// D24, D28: ten rotations of three paths at random moments. The last environment is Vault's last state, there are ten
+// Ten rotations of three paths at random moments. The last environment is Vault's last state, there are ten
 // restarts at most, and never two within --min-uptime.
 func TestTenRotations(t *testing.T) {
 	t.Parallel()
@@ -710,7 +710,7 @@ func resident(t *testing.T, pid int) int {
 	return 0
 }
 
-// D29: two hundred watchers that start at the same time do not look at the same time.
+// Two hundred watchers that start at the same time do not look at the same time.
 func TestWatchersSpread(t *testing.T) {
 	if testing.Short() {
 		t.Skip("two hundred processes")
@@ -759,7 +759,7 @@ func TestWatchersSpread(t *testing.T) {
 	t.Logf("looks in tenths of the interval: %v", parts)
 }
 
-// D40, C9: a login whose tokens live 5 s, and 20 s at most: they are renewed and replaced while the command runs undisturbed, a
+// A login whose tokens live 5 s, and 20 s at most: they are renewed and replaced while the command runs undisturbed, a
 // rotation in between arrives, and at the end no token of ours is left. VAULTEXEC_SOAK makes it last as long as it says.
 func TestTokensEndWhileWatching(t *testing.T) {
 	t.Parallel()

@@ -85,7 +85,7 @@ func descriptors(t *testing.T, from, out *os.File, numbers ...int) []uintptr {
 }
 
 // TestReplaceInherits: the command is the same process as vaultexec was, and finds everything as it would without it: status,
-// limits, descriptors with their numbers and flags, umask, nice value, directory, signals (D17, process-facts 1).
+// limits, descriptors with their numbers and flags, umask, nice value, directory, signals.
 func TestReplaceInherits(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -132,7 +132,7 @@ func TestReplaceInherits(t *testing.T) {
 	}
 }
 
-// TestReplaceArguments: argv byte for byte, argv[0] as typed, and no byte of the environment changed (D39, D33).
+// TestReplaceArguments: argv byte for byte, argv[0] as typed, and no byte of the environment changed.
 func TestReplaceArguments(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -187,7 +187,7 @@ func TestReplaceArguments(t *testing.T) {
 	}
 }
 
-// TestReplaceLeavesNothing: no descriptor of vaultexec's own is left to the command (D17).
+// TestReplaceLeavesNothing: no descriptor of vaultexec's own is left to the command.
 func TestReplaceLeavesNothing(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -198,8 +198,8 @@ func TestReplaceLeavesNothing(t *testing.T) {
 	}
 }
 
-// TestSIGTERMAroundExec: a SIGTERM at any moment around the exec ends vaultexec or the command, and is never lost between
-// (D3, D12, process-facts 2). The naive order loses one of seven.
+// TestSIGTERMAroundExec: a SIGTERM at any moment around the exec ends vaultexec or the command, and is never lost
+// between the two. The naive order loses one of seven.
 func TestSIGTERMAroundExec(t *testing.T) {
 	n := 2000
 	if testing.Short() {
@@ -293,7 +293,7 @@ func TestSIGTERMAroundExec(t *testing.T) {
 }
 
 // TestNotDumpable: from its first statement on vaultexec cannot be read by its own user; the command has its own state, and
-// --dumpable leaves it open (spec 7).
+// --dumpable leaves it open.
 func TestNotDumpable(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)

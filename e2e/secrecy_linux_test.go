@@ -23,7 +23,7 @@ import (
 
 // TestEnvironmentBlockIsCleaned: /proc/PID/environ of vaultexec, which root may always read, shows no credential from its
 // first request on, not even one that was given twice, and everything else as it was. What the command gets of it with
-// --keep-token is whole, also by way of the stub that socket activation needs (D30, spec 7).
+// --keep-token is whole, also by way of the stub that socket activation needs.
 func TestEnvironmentBlockIsCleaned(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -125,7 +125,7 @@ func scan(t *testing.T, pid int, secrets []string) map[string]int {
 
 // TestMemoryIsCleared: a supervising vaultexec that has nothing more to do with Vault has no value, no token and no other
 // credential in its memory a few seconds after the start. With --watch it has to compare and to roll back, and keeps them:
-// that is the negative control, too (C7).
+// that is the negative control, too.
 func TestMemoryIsCleared(t *testing.T) {
 	t.Parallel()
 	long := vaulttest.Canary("long") + strings.Repeat("0123456789abcdef", 1200) // larger than the classes that MemStats knows
@@ -206,7 +206,7 @@ func asNobody(t *testing.T, bin string) (*syscall.Credential, string) {
 }
 
 // TestSameUserCannotLook: a process of the same user cannot read vaultexec's environment, memory or descriptors, nor attach
-// to it, in any mode; with --dumpable it can (C7, spec 7).
+// to it, in any mode; with --dumpable it can.
 func TestSameUserCannotLook(t *testing.T) {
 	t.Parallel()
 	strace := needs.Program(t, "strace")
@@ -279,7 +279,7 @@ func TestSameUserCannotLook(t *testing.T) {
 }
 
 // TestNoCore: a vaultexec that crashes, from whatever signal and with GOTRACEBACK=crash, leaves no core file although the
-// limit allows one, and its stacks show no secret; the limit is not touched. With --dumpable there is a core (D31, spec 7).
+// limit allows one, and its stacks show no secret; the limit is not touched. With --dumpable there is a core.
 func TestNoCore(t *testing.T) {
 	t.Parallel()
 	limits := unix.Rlimit{}

@@ -13,7 +13,7 @@ import (
 )
 
 // TestNothingSecretIsPrinted: over success and every kind of failure, at the highest log level, in both formats and with
-// every GODEBUG that makes Go talk, neither a value nor a token nor a body is printed in any shape (D31, spec 7). finish
+// every GODEBUG that makes Go talk, neither a value nor a token nor a body is printed in any shape. finish
 // checks each run by itself.
 func TestNothingSecretIsPrinted(t *testing.T) {
 	t.Parallel()

@@ -345,7 +345,7 @@ const (
 	logUsable  = "the secrets can be used again"
 )
 
-// D26: a rotation arrives, on both versions of the engine, and the log says from where to where and which names, in text and
+// A rotation arrives, on both versions of the engine, and the log says from where to where and which names, in text and
 // in JSON, without a value.
 func TestWatchRotation(t *testing.T) {
 	t.Parallel()
@@ -380,7 +380,7 @@ func TestWatchRotation(t *testing.T) {
 	}
 }
 
-// D24: a rotation of three paths, spread over several looks, is one restart with the final values.
+// A rotation of three paths, spread over several looks, is one restart with the final values.
 func TestWatchSettles(t *testing.T) {
 	t.Parallel()
 	w := newWatched(t, 2)
@@ -406,7 +406,7 @@ func TestWatchSettles(t *testing.T) {
 	w.stop()
 }
 
-// D25: equal values, metadata, custom metadata, an unselected key and a restored version restart nothing.
+// Equal values, metadata, custom metadata, an unselected key and a restored version restart nothing.
 func TestWatchOnlyTheEnvironmentCounts(t *testing.T) {
 	t.Parallel()
 	w := newWatched(t, 2)
@@ -582,7 +582,7 @@ func TestWatchWithoutMetadata(t *testing.T) {
 	w.stop()
 }
 
-// D26, D9: the cost of watching is one request for each path and interval, on kept connections, and all looks go to the
+// The cost of watching is one request for each path and interval, on kept connections, and all looks go to the
 // metadata.
 func TestWatchCost(t *testing.T) {
 	t.Parallel()
@@ -619,7 +619,7 @@ func TestWatchCost(t *testing.T) {
 	w.stop()
 }
 
-// D26: --refresh-signal looks at once and is not forwarded.
+// --refresh-signal looks at once and is not forwarded.
 func TestWatchRefreshSignal(t *testing.T) {
 	t.Parallel()
 	w := newWatched(t, 2)
@@ -635,7 +635,7 @@ func TestWatchRefreshSignal(t *testing.T) {
 	w.stop()
 }
 
-// D29: the random delay is visible in the log, and SIGTERM cancels it.
+// The random delay is visible in the log, and SIGTERM cancels it.
 func TestWatchSplay(t *testing.T) {
 	t.Parallel()
 	w := newWatched(t, 2)
@@ -692,7 +692,7 @@ func TestWatchOnChangeNone(t *testing.T) {
 	w.stop()
 }
 
-// D27, D8: a child that ends by itself ends vaultexec with its code, whatever Vault does meanwhile: here it takes every
+// A child that ends by itself ends vaultexec with its code, whatever Vault does meanwhile: here it takes every
 // request and answers none.
 func TestWatchChildEnds(t *testing.T) {
 	t.Parallel()

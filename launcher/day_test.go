@@ -154,7 +154,7 @@ func look() footprint {
 
 // TestADay watches a real Vault for 24 hours of a bubble's clock, with the watcher, the keeper of the token and the state machine,
 // and without a process: a rotation an hour, and Vault away for two hours. Every rotation arrives within interval and settle time,
-// the outage costs less than peace does and is two lines (D7, D9, C2), and neither memory, goroutines nor descriptors grow.
+// the outage costs less than peace does and is two lines, and neither memory, goroutines nor descriptors grow.
 func TestADay(t *testing.T) {
 	srv := vaulttest.Dev(t)
 	sc := srv.Scope(t)

@@ -182,7 +182,7 @@ func TestPublishedNames(t *testing.T) {
 	}
 }
 
-// TestCheckSize: what passes is taken by the kernel, and what is refused is close to what the kernel refuses (D38).
+// TestCheckSize: what passes is taken by the kernel, and what is refused is close to what the kernel refuses.
 func TestCheckSize(t *testing.T) {
 	const stack = 1 << 20 // a quarter is 256 KiB
 	argv := []string{"/bin/true", strings.Repeat("a", 1000)}

@@ -8,7 +8,7 @@ import (
 	"github.com/agenticverz/vaultexec/internal/fault"
 )
 
-// TestFindProgram: execvp(3)'s search, element by element (process-facts 12).
+// TestFindProgram: execvp(3)'s search, element by element.
 func TestFindProgram(t *testing.T) {
 	dir := t.TempDir()
 	t.Chdir(dir)

@@ -23,7 +23,7 @@ import (
 
 // TestFilesInMemoryReachTheCommandOnly: what this process starts beside the command, as the Vault CLI's token helper while
 // another goroutine logs in again, does not inherit the files in memory; the command does, with what vaultexec was given
-// under its number (C7).
+// under its number.
 func TestFilesInMemoryReachTheCommandOnly(t *testing.T) {
 	given, err := os.Open("/etc/passwd")
 	if err != nil {
@@ -75,7 +75,7 @@ func TestFilesInMemoryReachTheCommandOnly(t *testing.T) {
 }
 
 // TestFilesFollowNoLink: a link that somebody puts where a file belongs is refused, and one that comes between the look and the
-// step is replaced itself. What it points to is never written (C7).
+// step is replaced itself. What it points to is never written.
 func TestFilesFollowNoLink(t *testing.T) {
 	dir := t.TempDir()
 	path, victim := filepath.Join(dir, "key"), filepath.Join(dir, "victim")

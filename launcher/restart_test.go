@@ -202,7 +202,7 @@ func (a action) String() string {
 		"log settle", "log wait", "log same", "log none", "log tried before", "log revert", "log late", "drop"}[a]
 }
 
-// D24: several changes within the settle time, over several looks, are one restart, and postpone it by 30 s at most.
+// Several changes within the settle time, over several looks, are one restart, and postpone it by 30 s at most.
 func TestSettle(t *testing.T) {
 	w := in(testPolicy, running)
 	start := w.now
@@ -241,7 +241,7 @@ func TestSettle(t *testing.T) {
 	w.want(t, reading)
 }
 
-// D24: a change that comes while another waits for its turn has its own settle time.
+// A change that comes while another waits for its turn has its own settle time.
 func TestSettleWhileWaiting(t *testing.T) {
 	w := newWalk(testPolicy)
 	w.do(evChanged{})
@@ -295,7 +295,7 @@ func TestChangeIsKept(t *testing.T) {
 	w.want(t, hooking)
 }
 
-// C4: a child that fails within the probation is replaced by the last good environment, once, and its versions are not
+// A child that fails within the probation is replaced by the last good environment, once, and its versions are not
 // tried again.
 func TestRollback(t *testing.T) {
 	w := in(testPolicy, running)
@@ -305,7 +305,7 @@ func TestRollback(t *testing.T) {
 	wantActions(t, acts, actLogRevert, actTermGroup)
 	wantActions(t, w.do(evGroupGone{}), actRevert)
 	w.want(t, starting)
-	wantActions(t, w.pass(3*time.Second)) // D28: --min-uptime counts here, too
+	wantActions(t, w.pass(3*time.Second)) // --min-uptime counts here, too
 	wantActions(t, w.pass(time.Second), actStart)
 	wantActions(t, w.do(evStarted{}), actAccept)
 	w.want(t, running)
@@ -321,7 +321,7 @@ func TestRollback(t *testing.T) {
 	if keep := w.pass(10 * time.Second); !slices.Contains(keep, actKeepGood) {
 		t.Errorf("the probation's end does nothing: %v", keep)
 	}
-	// After it, a failure is the command's own: D27.
+	// After it, a failure is the command's own.
 	w.do(evExited{status: exitStatus(1)})
 	w.do(evGroupGone{})
 	w.want(t, ended)
@@ -376,7 +376,7 @@ func TestKeyWhileStopping(t *testing.T) {
 	}
 }
 
-// C4: the failure of the reverted child ends vaultexec; there is no third try.
+// The failure of the reverted child ends vaultexec; there is no third try.
 func TestRollbackOnce(t *testing.T) {
 	w := in(testPolicy, running)
 	w.restart("2")
@@ -392,7 +392,7 @@ func TestRollbackOnce(t *testing.T) {
 	}
 }
 
-// C4: what is rejected is what the failed child was started with, and a change that was under way then is not lost.
+// What is rejected is what the failed child was started with, and a change that was under way then is not lost.
 func TestRollbackDuringTheNextChange(t *testing.T) {
 	for _, s := range []state{settling, waiting, reading, hooking} {
 		w := in(testPolicy, running)
@@ -463,7 +463,7 @@ func TestNoRollback(t *testing.T) {
 	w.want(t, ended)
 }
 
-// A SIGTERM cancels whatever vaultexec had in mind, in every state: D27, D29.
+// A SIGTERM cancels whatever vaultexec had in mind, in every state.
 func TestTermEverywhere(t *testing.T) {
 	for _, s := range allStates {
 		w := in(testPolicy, s)
@@ -528,7 +528,7 @@ func TestHookFails(t *testing.T) {
 	}
 }
 
-// D29: the random delay is up to --splay and follows the settle time.
+// The random delay is up to --splay and follows the settle time.
 func TestSplay(t *testing.T) {
 	p := testPolicy
 	p.splay = 37 * time.Second
@@ -542,7 +542,7 @@ func TestSplay(t *testing.T) {
 }
 
 // The stop of a restart ends in SIGKILL after --stop-timeout; what is left of the group after two seconds, and what
-// survives that is not waited for: D20.
+// survives that is not waited for.
 func TestStopTakesLong(t *testing.T) {
 	w := in(testPolicy, stopping)
 	wantActions(t, w.pass(9*time.Second))
@@ -699,7 +699,7 @@ func (f *fate) happen(t *testing.T) {
 	}
 }
 
-// TestRandomWalks: no order of events breaks a promise (D24, D27, D28, C4), and the ways between states are exactly those
+// TestRandomWalks: no order of events breaks a promise, and the ways between states are exactly those
 // that doc.go names.
 func TestRandomWalks(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())

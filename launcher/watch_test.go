@@ -27,7 +27,7 @@ func evenly(t *testing.T, what string, moments []time.Duration, interval time.Du
 	}
 }
 
-// D29: a thousand watchers that start in the same second spread their looks over the interval, and stay spread.
+// A thousand watchers that start in the same second spread their looks over the interval, and stay spread.
 func TestLooksAreSpread(t *testing.T) {
 	const interval = 30 * time.Second
 	random := rand.New(rand.NewPCG(1, 2))
@@ -55,7 +55,7 @@ func TestLooksAreSpread(t *testing.T) {
 	evenly(t, "after a day", at, interval)
 }
 
-// D7, D9: while Vault is away the pauses grow to eight intervals or five minutes, and are never shorter than an interval.
+// While Vault is away the pauses grow to eight intervals or five minutes, and are never shorter than an interval.
 func TestPausesGrow(t *testing.T) {
 	n := func(d time.Duration) time.Duration { return time.Duration(rand.Int64N(int64(d))) }
 	for _, c := range []struct {

@@ -22,7 +22,7 @@ import (
 	"github.com/agenticverz/vaultexec/internal/wait"
 )
 
-// The entry point of a container, with secrets from the real Vault: D18, C1. The same checks run in an image made from
+// The entry point of a container, with secrets from the real Vault. The same checks run in an image made from
 // scratch under podman and runc, and in a bare PID namespace.
 
 // container is one way of having vaultexec as PID 1.

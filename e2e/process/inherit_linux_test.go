@@ -19,7 +19,7 @@ import (
 	"github.com/agenticverz/vaultexec/internal/wait"
 )
 
-// report prints all that a process inherits, as far as it is promised to pass on unchanged (spec 5), in lines to compare.
+// report prints all that a process inherits, as far as it is promised to pass on unchanged, in lines to compare.
 const report = `
 echo "argv $(tr '\0' ' ' </proc/$$/cmdline | cut -c 1-20)"
 echo "folder $(pwd -P)"
@@ -48,7 +48,7 @@ exec "$@"
 
 var pipeName = regexp.MustCompile(`pipe:\[\d+\]`)
 
-// All that a process inherits passes on unchanged, in both modes: the report is that of a run without vaultexec. D17, D11.
+// All that a process inherits passes on unchanged, in both modes: the report is that of a run without vaultexec.
 func TestInherited(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -104,7 +104,7 @@ func TestInherited(t *testing.T) {
 	})
 }
 
-// Standard descriptors are the caller's own, not copies through a pipe, and no other is added. D17.
+// Standard descriptors are the caller's own, not copies through a pipe, and no other is added.
 func TestStandardDescriptors(t *testing.T) {
 	t.Parallel()
 	check := func(t T, v launcher) {

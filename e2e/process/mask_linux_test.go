@@ -43,7 +43,7 @@ func (m masked) shown(text string) bool {
 	return slices.ContainsFunc(m.values, func(v string) bool { return strings.Contains(text, v) })
 }
 
-// C6, D17: on a terminal, alone, in a script, in a pipeline whose standard error it is, and with another standard input.
+// On a terminal, alone, in a script, in a pipeline whose standard error it is, and with another standard input.
 func TestMaskOnTerminal(t *testing.T) {
 	t.Parallel()
 	m := newMasked(t)
@@ -91,7 +91,7 @@ func TestMaskReferences(t *testing.T) {
 	}
 }
 
-// D17: programs find with --mask what they find without: terminals of the same size and modes, no descriptor more, and they show
+// Programs find with --mask what they find without: terminals of the same size and modes, no descriptor more, and they show
 // the same.
 func TestMaskIsNotSeen(t *testing.T) {
 	t.Parallel()
@@ -158,7 +158,7 @@ func TestMaskIsNotSeen(t *testing.T) {
 	}
 }
 
-// D17: programs that take the whole screen, change its size, stop and go on.
+// Programs that take the whole screen, change its size, stop and go on.
 func TestMaskFullScreen(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct{ run, draws, leave string }{
@@ -246,7 +246,7 @@ func TestMaskInBackground(t *testing.T) {
 	p.ExpectStatus(42)
 }
 
-// D21: whoever of the two vaultexecs is killed, the command is told, and nothing is left, whether it runs or is stopped.
+// Whoever of the two vaultexecs is killed, the command is told, and nothing is left, whether it runs or is stopped.
 func TestMaskKilled(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"vaultexec", "masking"} {
@@ -367,7 +367,7 @@ func TestMaskBeforeTheCommand(t *testing.T) {
 	}
 }
 
-// C6: through a pipe a prompt appears while the command waits for the answer, also when it ends like the beginning of a value,
+// Through a pipe a prompt appears while the command waits for the answer, also when it ends like the beginning of a value,
 // and the value that follows is masked all the same.
 func TestMaskPrompt(t *testing.T) {
 	t.Parallel()
@@ -413,7 +413,7 @@ func TestMaskLastByte(t *testing.T) {
 	}
 }
 
-// D19: whoever has left the group and keeps the output open, or writes without end, does not keep vaultexec.
+// Whoever has left the group and keeps the output open, or writes without end, does not keep vaultexec.
 func TestMaskOutputKeptOpen(t *testing.T) {
 	t.Parallel()
 	for _, c := range []string{"setsid sleep 3600 & echo $!; exit 3", "setsid yes & echo $! >&2; exit 3"} {

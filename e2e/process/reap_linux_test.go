@@ -19,7 +19,7 @@ import (
 	"github.com/agenticverz/vaultexec/internal/wait"
 )
 
-// D18: of 400 orphans, half of which end later, no zombie is left after a second, and the status of the command is not lost.
+// Of 400 orphans, half of which end later, no zombie is left after a second, and the status of the command is not lost.
 func TestOrphans(t *testing.T) {
 	t.Parallel()
 	check := func(t T, argv []string) {
@@ -97,7 +97,7 @@ func TestSubreaper(t *testing.T) {
 	mustFail(t, "naive", func(t T) { check(t, naive(t)) })
 }
 
-// D18: a thousand orphans that end at once while the command ends: its status is not mixed up.
+// A thousand orphans that end at once while the command ends: its status is not mixed up.
 func TestStatusAmongOrphans(t *testing.T) {
 	t.Parallel()
 	needsNamespaces(t)
@@ -167,7 +167,7 @@ func childAny(t T, pid int) int {
 	return 0
 }
 
-// D19: vaultexec ends with the command even if somebody in another session keeps its output open.
+// vaultexec ends with the command even if somebody in another session keeps its output open.
 func TestOutputKeptOpen(t *testing.T) {
 	t.Parallel()
 	check := func(t T, v launcher) {
@@ -192,7 +192,7 @@ func TestOutputKeptOpen(t *testing.T) {
 	check(actual{t}, supervise(t))
 }
 
-// Costs of the waiting parent, of the release's build: issue 3. Memory, and no wake-up of its own; without a Vault and with one
+// Costs of the waiting parent, of the release's build. Memory, and no wake-up of its own; without a Vault and with one
 // that is looked at, in the clear, over TLS with a CA of one's own, and with all the CAs of the system.
 func TestCost(t *testing.T) {
 	t.Parallel()

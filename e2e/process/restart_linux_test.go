@@ -53,7 +53,7 @@ func (w *watched) refresh(t *testing.T, pid int) {
 	}
 }
 
-// D20: the new command is started when nothing of the old one's group is left: a port that it shared with a helper can be bound
+// The new command is started when nothing of the old one's group is left: a port that it shared with a helper can be bound
 // again, a hundred times.
 func TestPortIsFreeAfterRestart(t *testing.T) {
 	t.Parallel()
@@ -80,7 +80,7 @@ func TestPortIsFreeAfterRestart(t *testing.T) {
 	}
 }
 
-// D27: a SIGTERM at any moment of a restart, at 200 of them, ends the command and vaultexec, and starts no other.
+// A SIGTERM at any moment of a restart, at 200 of them, ends the command and vaultexec, and starts no other.
 func TestTermAtAnyMomentOfRestart(t *testing.T) {
 	t.Parallel()
 	w := newWatched(t)

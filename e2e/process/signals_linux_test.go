@@ -20,7 +20,7 @@ import (
 	"github.com/agenticverz/vaultexec/internal/wait"
 )
 
-// forwardable are the signals that spec 5 promises: all that can be caught but SIGCHLD, SIGURG and SIGPIPE, and SIGPROF and
+// forwardable are the signals that vaultexec forwards: all that can be caught but SIGCHLD, SIGURG and SIGPIPE, and SIGPROF and
 // 32 to 34, of which Go delivers nothing. The last one ends the probe.
 func forwardable() []syscall.Signal {
 	var list []syscall.Signal
@@ -49,7 +49,7 @@ func sendAll(t T, pid int, log *lines, sigs []syscall.Signal) {
 	}
 }
 
-// D10, D11, D12: every signal reaches the command once, with and without a terminal, in both modes.
+// Every signal reaches the command once, with and without a terminal, in both modes.
 func TestEverySignal(t *testing.T) {
 	t.Parallel()
 	without := func(t T, v launcher) {
@@ -93,7 +93,7 @@ func launcherOf(pid int) int {
 	return pid
 }
 
-// D14: what a parent gets on its own account is never forwarded.
+// What a parent gets on its own account is never forwarded.
 func TestNoise(t *testing.T) {
 	t.Parallel()
 	check := func(t T, v launcher) {
@@ -112,7 +112,7 @@ func TestNoise(t *testing.T) {
 	mustFail(t, "naive", func(t T) { check(t, naive(t)) })
 }
 
-// D12: a burst of 40 signals 30 ms apart arrives as 40; a hundred at once block nothing and lose no other signal.
+// A burst of 40 signals 30 ms apart arrives as 40; a hundred at once block nothing and lose no other signal.
 func TestBurst(t *testing.T) {
 	t.Parallel()
 	log := newLines(actual{t})
@@ -137,7 +137,7 @@ func TestBurst(t *testing.T) {
 	p.wantEnd("42")
 }
 
-// D13, D23: SIGTERM is passed on as --stop-signal, vaultexec stays until the command has ended, and has its code.
+// SIGTERM is passed on as --stop-signal, vaultexec stays until the command has ended, and has its code.
 func TestStopSignal(t *testing.T) {
 	t.Parallel()
 	check := func(t T, number string, v launcher) {
@@ -394,7 +394,7 @@ func childOf(t T, pid int) int {
 	return child
 }
 
-// D19, D20: what the command leaves behind in its group is told to end and, after two seconds, ended. The status is the
+// What the command leaves behind in its group is told to end and, after two seconds, ended. The status is the
 // command's. What is in a session of its own is left alone.
 func TestGroupIsCleared(t *testing.T) {
 	t.Parallel()
@@ -443,7 +443,7 @@ func TestGroupIsCleared(t *testing.T) {
 	mustFail(t, "naive", func(t T) { check(t, naive(t)) })
 }
 
-// D21: when vaultexec is killed, the command is told within a second.
+// When vaultexec is killed, the command is told within a second.
 func TestKilledVaultexec(t *testing.T) {
 	t.Parallel()
 	check := func(t T, v launcher, want string) {
@@ -519,7 +519,7 @@ func TestVanishedReaderBeforeTheCommand(t *testing.T) {
 	}
 }
 
-// D18, issue 3: 1,000 children that end at once, and 1,000 that are signalled at a random moment of vaultexec's life: the
+// 1,000 children that end at once, and 1,000 that are signalled at a random moment of vaultexec's life: the
 // right status every time, and never a hang. With -race one in four runs the detector's build, whose start costs ten times as
 // much, and which has other timing.
 func TestManyStarts(t *testing.T) {

@@ -18,7 +18,7 @@ import (
 	"github.com/agenticverz/vaultexec/internal/wait"
 )
 
-// D22: every exit code of the command is vaultexec's, in both modes.
+// Every exit code of the command is vaultexec's, in both modes.
 func TestEveryExitCode(t *testing.T) {
 	t.Parallel()
 	check := func(t T, v launcher, codes []int) {
@@ -46,7 +46,7 @@ func TestEveryExitCode(t *testing.T) {
 	mustFail(t, "one for all", func(t T) { check(t, script(t, `"$@" || exit 1`), []int{0, 1, 2, 3}) })
 }
 
-// D22: a command that dies by a signal makes vaultexec die by it: a shell shows 128+n, a loop ends, systemd tells. There is no
+// A command that dies by a signal makes vaultexec die by it: a shell shows 128+n, a loop ends, systemd tells. There is no
 // core of vaultexec, even where cores are wanted, and no Go stack.
 func TestEveryDeath(t *testing.T) {
 	t.Parallel()
@@ -82,7 +82,7 @@ func TestEveryDeath(t *testing.T) {
 	mustFail(t, "a core", func(t T) { check(t, vaultexec(t), []syscall.Signal{unix.SIGQUIT}, false) })
 }
 
-// As PID 1, which no signal without a handler ends, it is 128+n. D22, table 1b.
+// As PID 1, which no signal without a handler ends, it is 128+n.
 func TestDeathsAsPID1(t *testing.T) {
 	t.Parallel()
 	needsNamespaces(t)
@@ -95,7 +95,7 @@ func TestDeathsAsPID1(t *testing.T) {
 	}
 }
 
-// Execvp's own search and errors. D22.
+// Execvp's own search and errors.
 func TestCannotStart(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -157,7 +157,7 @@ func TestCannotStart(t *testing.T) {
 	}
 }
 
-// A program file that somebody still writes is waited for by a vaultexec that stays (spec 6): a compiler's output, a deployment.
+// A program file that somebody still writes is waited for by a vaultexec that stays: a compiler's output, a deployment.
 // With LISTEN_PID it is the stub that waits.
 func TestBusyProgram(t *testing.T) {
 	t.Parallel()

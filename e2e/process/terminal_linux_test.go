@@ -18,8 +18,8 @@ import (
 	"github.com/agenticverz/vaultexec/internal/wait"
 )
 
-// Every case here is one that some launcher, or some first design of this one, gets wrong (process-facts: a child in a group
-// of its own always breaks pipelines and scripts, one in a shared group gets Ctrl-C twice). The shell is an interactive bash
+// Some launcher, or some first design of this one, gets each of these cases wrong: a child in a group of its own always breaks
+// pipelines and scripts, one in a shared group gets Ctrl-C twice. The shell is an interactive bash
 // with job control on a real terminal.
 
 // shell opens a terminal with a bash that knows the launcher as $V.
@@ -64,7 +64,7 @@ func each(t *testing.T, check func(T, launcher)) {
 	mustFail(t, "naive", func(t T) { check(t, naive(t)) })
 }
 
-// D10: Ctrl-C reaches the command exactly once, and the exit code is the command's. D11: so does Ctrl-\.
+// Ctrl-C reaches the command exactly once, and the exit code is the command's. So does Ctrl-\.
 func TestCtrlC(t *testing.T) {
 	t.Parallel()
 	each(t, func(t T, v launcher) {
@@ -100,7 +100,7 @@ func TestCtrlCEndsLoop(t *testing.T) {
 	})
 }
 
-// D15: Ctrl-Z gives the prompt back with both stopped, fg and bg resume both.
+// Ctrl-Z gives the prompt back with both stopped, fg and bg resume both.
 func TestCtrlZ(t *testing.T) {
 	t.Parallel()
 	each(t, func(t T, v launcher) {
@@ -147,7 +147,7 @@ func TestCtrlZ(t *testing.T) {
 	})
 }
 
-// Ctrl-Z while there is no command yet stops vaultexec, fg lets it wait on, Ctrl-C ends it (spec 4).
+// Ctrl-Z while there is no command yet stops vaultexec, fg lets it wait on, Ctrl-C ends it.
 func TestCtrlZBeforeTheCommand(t *testing.T) {
 	t.Parallel()
 	check := func(t T, v launcher) {
@@ -332,7 +332,7 @@ func TestPipeline(t *testing.T) {
 	mustFail(t, "own group always", func(t T) { check(t, ownGroup(t)) })
 }
 
-// D10: in a pipeline Ctrl-C arrives once, too.
+// In a pipeline Ctrl-C arrives once, too.
 func TestCtrlCOnceInPipeline(t *testing.T) {
 	t.Parallel()
 	each(t, func(t T, v launcher) {
@@ -530,7 +530,7 @@ func TestHangupOfService(t *testing.T) {
 	}
 }
 
-// D16: an editor has its terminal, and leaves it as it was.
+// An editor has its terminal, and leaves it as it was.
 func TestVim(t *testing.T) {
 	t.Parallel()
 	vim := needs.Program(t, "vim")
@@ -568,7 +568,7 @@ func TestVim(t *testing.T) {
 	}
 }
 
-// D16: a shell inside has job control of its own.
+// A shell inside has job control of its own.
 func TestShellInside(t *testing.T) {
 	t.Parallel()
 	for _, mode := range []string{"supervise", "replace", "mask", "session leader"} {
@@ -674,7 +674,7 @@ func TestStartFailsInForeground(t *testing.T) {
 }
 
 // A stopped job that is killed: by SIGTERM, which the shell follows up with SIGCONT, and by SIGKILL, which takes vaultexec from
-// its stopped command; the kernel resumes and hangs up such a group. D21.
+// its stopped command; the kernel resumes and hangs up such a group.
 func TestKillStoppedJob(t *testing.T) {
 	t.Parallel()
 	staying(t, func(t *testing.T, v launcher) {
@@ -733,7 +733,7 @@ func TestCtrlZAtAnyMoment(t *testing.T) {
 	})
 }
 
-// D16: a command that asks for the terminal as the first thing it does has it.
+// A command that asks for the terminal as the first thing it does has it.
 func TestTerminalAtOnce(t *testing.T) {
 	t.Parallel()
 	staying(t, func(t *testing.T, v launcher) {
@@ -750,7 +750,7 @@ func TestTerminalAtOnce(t *testing.T) {
 	})
 }
 
-// D16: after a restart because a secret changed the new command has the terminal, if the old one had it. The old one's modes do
+// After a restart because a secret changed the new command has the terminal, if the old one had it. The old one's modes do
 // not stay.
 func TestRestartOnTerminal(t *testing.T) {
 	t.Parallel()
@@ -846,7 +846,7 @@ func TestModes(t *testing.T) {
 	})
 }
 
-// D10, D11: a kill(2) is told from a key by where it goes, also on a terminal.
+// A kill(2) is told from a key by where it goes, also on a terminal.
 func TestKillOnTerminal(t *testing.T) {
 	t.Parallel()
 	staying(t, func(t *testing.T, v launcher) {

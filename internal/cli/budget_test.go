@@ -33,7 +33,7 @@ const (
 	launchTimeout    = "60s"    // of a request that waits for the others
 )
 
-// D46: all paths are read at the same time, in one request each, with no request but the login before and the token's
+// All paths are read at the same time, in one request each, with no request but the login before and the token's
 // revocation after them. The connections for the reads stand when the login is answered.
 func TestBudgetOfRequests(t *testing.T) {
 	t.Parallel()
@@ -111,7 +111,7 @@ func together(n int) vaulttest.Behaviour {
 	}
 }
 
-// D46: one static binary, and not a large one, as make build makes it. What packages do before main is paid at each start, also by
+// One static binary, and not a large one, as make build makes it. What packages do before main is paid at each start, also by
 // those who do not use them: a regular expression in a package variable is the common way to it.
 func TestBudgetOfRelease(t *testing.T) {
 	t.Parallel()

@@ -342,7 +342,7 @@ func checkMask(t *testing.T, patterns []string, text string, cuts []byte, typed 
 	}
 }
 
-// C6: random text, random values, random pieces.
+// Random text, random values, random pieces.
 func TestMaskRandom(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	word := func(alphabet string, n int) string {

@@ -15,7 +15,7 @@ import (
 )
 
 // TestWordsOfAnEcho: an answer that quotes the request, as of a careless proxy or plugin, shows nothing that was sent: no
-// token, password, secret id, key share or value, as it is or as JSON (D31). What is no secret stays, so that the text helps.
+// token, password, secret id, key share or value, as it is or as JSON. What is no secret stays, so that the text helps.
 func TestWordsOfAnEcho(t *testing.T) {
 	for _, status := range []int{http.StatusBadRequest, http.StatusInternalServerError} {
 		echo := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

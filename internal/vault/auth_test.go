@@ -84,7 +84,7 @@ func canRead(t *testing.T, s *vault.Session, mount, name string) {
 	}
 }
 
-// D41: role id and secret id; each wrong input gives the right kind and a word on what to do.
+// Role id and secret id; each wrong input gives the right kind and a word on what to do.
 func TestAppRole(t *testing.T) {
 	r := newRole(t)
 	s := newSession(t, r.srv.Addr, r.conf())
@@ -102,7 +102,7 @@ func TestAppRole(t *testing.T) {
 	refused(t, newSession(t, r.srv.Addr, wrong).Login(t.Context()), fault.Refused, "auth/nowhere", "no such auth mount", "--auth-mount")
 }
 
-// D41: a role that asks for no secret id.
+// A role that asks for no secret id.
 func TestAppRoleWithoutSecretID(t *testing.T) {
 	r := newRole(t)
 	r.srv.Must(t, "POST", r.at(), map[string]any{"bind_secret_id": false, "token_bound_cidrs": "127.0.0.1/32"})
@@ -111,7 +111,7 @@ func TestAppRoleWithoutSecretID(t *testing.T) {
 	login(t, newSession(t, r.srv.Addr, conf))
 }
 
-// D41: the secret id is good for one login only.
+// The secret id is good for one login only.
 func TestAppRoleSecretIDUsedUp(t *testing.T) {
 	r := newRole(t)
 	r.srv.Must(t, "POST", r.at(), map[string]any{"secret_id_num_uses": 1})
@@ -130,7 +130,7 @@ func TestAppRoleSecretIDUsedUp(t *testing.T) {
 	}
 }
 
-// D41: a wrapped secret id is used once, is kept while its file is unchanged, and is refused when somebody else was faster.
+// A wrapped secret id is used once, is kept while its file is unchanged, and is refused when somebody else was faster.
 func TestWrappedSecretID(t *testing.T) {
 	r := newRole(t)
 	w := wrapped(t, r.srv, r.at()+"/secret-id", "{}", "5m")
@@ -214,7 +214,7 @@ func TestWrappedSecretID(t *testing.T) {
 	})
 }
 
-// D42: a wrapped token is unwrapped once and what was inside is used, and it is ours to revoke.
+// A wrapped token is unwrapped once and what was inside is used, and it is ours to revoke.
 func TestWrappedToken(t *testing.T) {
 	r := newRole(t)
 	w := wrapped(t, r.srv, "auth/token/create", `{"policies":["default"]}`, "5m")
@@ -314,7 +314,7 @@ func newRSA(t *testing.T) (*rsa.PrivateKey, string) {
 	return key, string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))
 }
 
-// D40: the JWT is rotated under us and read again at every login.
+// The JWT is rotated under us and read again at every login.
 func TestJWT(t *testing.T) {
 	srv := vaulttest.Dev(t)
 	mount := srv.Scope(t).Name("jwt")
@@ -519,7 +519,7 @@ func TestAgentNotLoggedIn(t *testing.T) {
 	}
 }
 
-// D43: the namespace goes with every request, the login among them.
+// The namespace goes with every request, the login among them.
 func TestNamespaceEverywhere(t *testing.T) {
 	r := newRole(t)
 	proxy := vaulttest.NewProxy(t, r.srv)

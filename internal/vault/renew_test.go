@@ -7,7 +7,7 @@ import (
 	"github.com/agenticverz/vaultexec/internal/fault"
 )
 
-// D40: what a token needs and when, for every kind of token.
+// What a token needs and when, for every kind of token.
 func TestNextNeed(t *testing.T) {
 	at := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	base := grant{token: NewText("x"), own: true, known: true, at: at}
@@ -48,7 +48,7 @@ func TestNextNeed(t *testing.T) {
 	}
 }
 
-// D40: what has met its longest life gets a login before its end; less life alone does not show that.
+// What has met its longest life gets a login before its end; less life alone does not show that.
 func TestRenewed(t *testing.T) {
 	const capped = `TTL of "5s" exceeded the effective max_ttl of "4s"; TTL value is capped accordingly`
 	at := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)

@@ -14,7 +14,7 @@ import (
 
 func away(why string) error { return &fault.Error{Kind: fault.Away, What: "cannot read m/p", Why: why} }
 
-// TestPatience: how often, for how long, and what is said (D2).
+// TestPatience: how often, for how long, and what is said.
 func TestPatience(t *testing.T) {
 	denied := &fault.Error{Kind: fault.Denied, What: "cannot read m/p", Why: "no"}
 	for _, c := range []struct {

@@ -28,7 +28,7 @@ func (r roleOf) read(ctx context.Context, s *vault.Session) error {
 	return err
 }
 
-// D40: a token that was revoked behind our back is replaced by one login, however many notice.
+// A token that was revoked behind our back is replaced by one login, however many notice.
 func TestDoLogsInAgain(t *testing.T) {
 	r := newRole(t)
 	proxy := vaulttest.NewProxy(t, r.srv)
@@ -50,7 +50,7 @@ func TestDoLogsInAgain(t *testing.T) {
 	}
 }
 
-// D40: a handed-in token is read again where it came from; when it is still the same, what failed says so itself.
+// A handed-in token is read again where it came from; when it is still the same, what failed says so itself.
 func TestDoHandedIn(t *testing.T) {
 	r := newRole(t)
 	sc := r.srv.Scope(t)
@@ -68,7 +68,7 @@ func TestDoHandedIn(t *testing.T) {
 	acc := accessor(t, r.srv, vault.NewText(good))
 	s.Revoke(t.Context())
 	if !alive(t, r.srv, acc) {
-		t.Error("a handed-in token was revoked") // C9
+		t.Error("a handed-in token was revoked")
 	}
 }
 
@@ -99,7 +99,7 @@ func TestReloginAfterRefusal(t *testing.T) {
 	}
 }
 
-// D40: the uses of a token are counted; no read fails because they ran out, and none is lost.
+// The uses of a token are counted; no read fails because they ran out, and none is lost.
 func TestUseLimitedToken(t *testing.T) {
 	r := newRole(t)
 	r.srv.Must(t, "POST", r.at(), map[string]any{"token_num_uses": 5})
@@ -180,7 +180,7 @@ func keep(t *testing.T, s *vault.Session) (*messages, func()) {
 	return log, stop
 }
 
-// D40, C9: a token of 3 s that lives 6 s at most is renewed, replaced when that does not extend it, and nothing of ours is
+// A token of 3 s that lives 6 s at most is renewed, replaced when that does not extend it, and nothing of ours is
 // left at the end.
 func TestKeepOverLongestLife(t *testing.T) {
 	t.Parallel()
@@ -237,7 +237,7 @@ func TestKeepLoweredTTL(t *testing.T) {
 	}
 }
 
-// D40: without the default policy a token cannot be renewed; it is replaced before its end.
+// Without the default policy a token cannot be renewed; it is replaced before its end.
 func TestKeepWithoutDefaultPolicy(t *testing.T) {
 	t.Parallel()
 	r := newRole(t)
@@ -252,7 +252,7 @@ func TestKeepWithoutDefaultPolicy(t *testing.T) {
 	}
 }
 
-// D40: a batch token is neither renewed nor revoked, but replaced.
+// A batch token is neither renewed nor revoked, but replaced.
 func TestKeepBatch(t *testing.T) {
 	t.Parallel()
 	r := newRole(t)
@@ -333,7 +333,7 @@ func TestKeepAway(t *testing.T) {
 	}
 }
 
-// C9: what is revoked, and what is not.
+// What is revoked, and what is not.
 func TestRevoke(t *testing.T) {
 	r := newRole(t)
 	t.Run("own", func(t *testing.T) {
@@ -408,7 +408,7 @@ func TestRevoke(t *testing.T) {
 	})
 }
 
-// C9: a lease ends with the token that made it, and a command still works with it: the token is left to end by itself.
+// A lease ends with the token that made it, and a command still works with it: the token is left to end by itself.
 func TestLeasedTokenIsNotRevokedByALogin(t *testing.T) {
 	n := 0
 	srv := newScripted(t, func(w http.ResponseWriter, r *http.Request) {

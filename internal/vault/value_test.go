@@ -41,7 +41,7 @@ func TestValueText(t *testing.T) {
 	}
 }
 
-// TestSecretTypesHide: no way of printing shows what is inside (D31).
+// TestSecretTypesHide: no way of printing shows what is inside.
 func TestSecretTypesHide(t *testing.T) {
 	const secret = "s3cr3t-inside"
 	v := valueOf(t, `"`+secret+`"`)

@@ -114,7 +114,7 @@ func TestKV(t *testing.T) {
 			}
 			path, want := Escape(m+"/a/with space"), "12345678901234567890"
 			if version == 2 {
-				// What Vault itself rounds: vault-facts.
+				// Vault itself rounds an integer beyond 2^53 as float64 does.
 				path, want = m+"/data/"+Escape("a/with space"), "12345678901234567000"
 			}
 			out := s.Must(t, "GET", path, nil)
