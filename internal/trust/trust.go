@@ -98,6 +98,32 @@ func Folder(path string, allow []int) (*os.File, error) {
 	})
 }
 
+// Closed is nil for a folder into which nobody else may put anything: in a sticky one, too, others may add what is not there
+// yet. Of a folder that is not there it looks at the one that it would be in.
+func Closed(path string, allow []int) error {
+	c := New(allow)
+	if c.anyone() {
+		return nil
+	}
+	for {
+		c.found = nil
+		st, given, err := c.walk(path)
+		switch {
+		case given:
+			return nil
+		case err == nil:
+			mode := uint32(st.Mode)
+			if mode&unix.S_ISVTX != 0 && (mode&0o002 != 0 || mode&0o020 != 0 && !private(path, &st)) && !mountedReadOnly(path) {
+				c.found = append(c.found, finding{path: path, kind: "folder", mode: mode & 0o7777})
+			}
+			return c.refusal(path)
+		case !errors.Is(err, unix.ENOENT) || filepath.Dir(path) == path:
+			return nil // whoever opens it is told why it cannot be
+		}
+		path = filepath.Dir(path)
+	}
+}
+
 // Program looks at a program that is going to be started. That it cannot be is for the start to say.
 func Program(path string, allow []int) error {
 	c := New(allow)
@@ -284,10 +310,10 @@ func (c *Checker) owns(uid int, folder bool) bool {
 	return uid == 0 || uid == c.me || slices.Contains(c.allow, uid) || folder && uid == overflow && usersUnmapped()
 }
 
-// private reports whether the group of a file is its owner's alone: the group that many systems make for each user, with the
-// same number, and root's. An access control list may let others in under the same bits.
+// private reports whether the group of a file is its owner's alone, which is the group that many systems make for each user, with
+// the same number; or root's, as in images for OpenShift, where every user is in it. An access control list may let others in under the same bits.
 func private(path string, st *unix.Stat_t) bool {
-	return st.Gid == st.Uid && !hasACL(path) || int(st.Gid) == adminGroup
+	return (st.Gid == st.Uid || st.Gid == 0) && !hasACL(path) || int(st.Gid) == adminGroup
 }
 
 // refusal is nil when nothing was found.

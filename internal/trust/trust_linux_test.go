@@ -118,6 +118,7 @@ func TestRule(t *testing.T) {
 
 		{"a group of the owner's own", func(tr tree) { tr.make("d/", 0o775, mallory).make("d/f", 0o664, mallory) }, "d/f", mallory, nil, ""},
 		{"root's group", func(tr tree) { tr.make("d/", 0o775, 0).make("d/f", 0o664, 0) }, "d/f", mallory, nil, ""},
+		{"our file in root's group", func(tr tree) { tr.make("d/", 0o775, mallory, 0).make("d/f", 0o664, mallory, 0) }, "d/f", mallory, nil, ""},
 		{"a group of ours that others are in", func(tr tree) { tr.make("f", 0o664, mallory, 100) }, "f", mallory, nil, "the mode is 0664"},
 
 		{"a folder that everybody may write", func(tr tree) { tr.make("d/", 0o777).make("d/f", 0o644) }, "d/f", 0, nil, `the mode of the folder "ROOT/d" is 0777`},

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/url"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -40,16 +41,19 @@ func (f *tlsFiles) roots() (*x509.CertPool, error) {
 }
 
 // checkNamedRoots looks at the CAs that SSL_CERT_FILE and SSL_CERT_DIR name in place of the system's: Go reads them, whoever may
-// write them. What is not there is passed over, as Go does.
+// write them, and at the first handshake: what is not there yet must be somewhere that nobody else can put it.
 func (f *tlsFiles) checkNamedRoots() error {
-	if !strings.HasPrefix(f.cfg.Address, "https:") {
+	if u, err := url.Parse(f.cfg.Address); err != nil || u.Scheme != "https" {
 		return nil
 	}
 	files := trust.New(f.cfg.AllowOwner)
 	check := func(option, path string) error {
 		_, err := readPEM(option, path, files)
-		if trust.Refused(err) {
+		switch {
+		case trust.Refused(err):
 			return err
+		case err != nil:
+			return f.closed(option, path, filepath.Dir(path))
 		}
 		return nil
 	}
@@ -59,6 +63,9 @@ func (f *tlsFiles) checkNamedRoots() error {
 		}
 	}
 	for _, dir := range filepath.SplitList(os.Getenv("SSL_CERT_DIR")) {
+		if err := f.closed("SSL_CERT_DIR", dir, dir); err != nil {
+			return err
+		}
 		entries, _ := os.ReadDir(dir)
 		for _, e := range entries {
 			path := filepath.Join(dir, e.Name())
@@ -71,6 +78,15 @@ func (f *tlsFiles) checkNamedRoots() error {
 		}
 	}
 	return nil
+}
+
+// closed fails for a folder into which others may put a file.
+func (f *tlsFiles) closed(option, path, dir string) error {
+	err := trust.Closed(dir, f.cfg.AllowOwner)
+	if err == nil {
+		return nil
+	}
+	return tlsFault(fmt.Sprintf("cannot use %s %q: %s", option, path, err), trust.Cure(err, FileHint), err)
 }
 
 // rootsOf reads the certificates in a folder and below. Other files that lie there are skipped, as long as there is one.
