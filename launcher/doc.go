@@ -12,8 +12,8 @@
 // The watcher (watch.go) is a goroutine that looks at the secrets, reads them when it is told to, and decides nothing.
 // On a terminal a second process of ours may live in the command's group for a while, to see its keys (witness.go). Another ends
 // the command's group when vaultexec was killed and could not (guard.go).
-// What is to be done about an event is decided by a state machine without a clock or a process of its own (restart.go). Its
-// actions are carried out in supervise.go, hook.go runs the hook, decide.go and ends.go write the lines of the log. Nothing is taken
+// What is to be done about an event is decided by a state machine without a clock or a process of its own (machine.go). Its
+// actions are carried out in supervise.go, hook.go runs the hook, decisions.go and ends.go write the lines of the log. Nothing is taken
 // from the running child before everything new was read and makes a valid environment, and what failed to work is replaced
 // by what worked before.
 // What outlives a command is named (survivors.go), as PID 1 ended at the end (pid1.go); orphans are reaped before there is a
