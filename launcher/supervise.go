@@ -2,13 +2,10 @@ package launcher
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"maps"
 	"math/rand/v2"
 	"os"
 	"os/signal"
-	"runtime"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -17,8 +14,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/agenticverz/vaultexec/internal/reap"
 )
 
 // Supervision is how a child is watched over.
@@ -302,432 +297,56 @@ func (s *supervisor) heard(ev watchEvent) {
 	s.happened(evRead{same: r.env.Equal(s.runs.env), moving: r.moving, id: r.id})
 }
 
-// start makes a child and tells the machine. A program file that is being written, or a momentary lack of processes or
-// memory, is tried again for a while. So is one that is missing when another command ran before: a deploy replaces it, perhaps
-// by a removal and a copy.
-func (s *supervisor) start() []action {
-	if s.again() && s.tty != nil {
-		s.tty.resetModes()
+// ready is the last step before a change is acted on: the new files are written beside the old ones, or in their places where
+// no restart follows. --on-change signal can bring a change to the running command only in files with a path: its environment
+// and its files in memory stay what they are for as long as it lives. When something else has changed, too, the command is
+// restarted in place of being signalled: it would run on with a mixture of old and new, and nobody would notice before the old
+// value ends.
+func (s *supervisor) ready() {
+	if s.machine.state != hooking {
+		s.happened(evHooked{ok: true})
+		return
 	}
-	deadline := time.Now().Add(startRetry)
-	for delay := time.Duration(0); ; delay = min(max(2*delay, 10*time.Millisecond), time.Second) {
-		// A signal that came while there was no child ends vaultexec, and no child is started for it.
-		if sig := s.waitForSignal(delay); sig != 0 {
-			return s.machine.on(evSignal{sig}, time.Now())
+	ev := evHooked{ok: true}
+	if s.Watching.OnChange.Do == ReactSignal {
+		if names := changedBesideFiles(s.runs.env, s.next.env); len(names) > 0 {
+			s.Log.Warn("a signal cannot bring this change to the command, it is restarted: only a --file NAME=PATH can change under it", "names", strings.Join(names, ", "))
+			ev.restart = true
 		}
-		s.notify.live()
-		err := s.fork()
-		if err == nil {
-			s.notify.started()
-			return s.machine.on(evStarted{}, time.Now())
-		}
-		if !passing(err, s.again()) || !time.Now().Before(deadline) {
-			return s.machine.on(evStartFailed{startErrorIn(s.Dir, s.program.path, err)}, time.Now())
-		}
+	}
+	put := s.files.stage
+	if s.Watching.OnChange.Do == ReactSignal && !ev.restart { // the signal follows at once
+		s.out.add(s.next.env)
+		put = s.files.place
+	}
+	if err := put(s.next.env); err != nil {
+		s.Log.Warn("the change is postponed: "+err.Error(), hinted(err)...)
+		ev.ok = false
+	}
+	s.happened(ev)
+}
+
+// rewrite puts the files of env in their places while the command runs.
+func (s *supervisor) rewrite(env *Env) {
+	s.out.add(env)
+	if err := s.files.place(env); err != nil {
+		s.Log.Warn("the files are not replaced: "+err.Error(), hinted(err)...)
 	}
 }
 
-// again reports whether a command ran before.
-func (s *supervisor) again() bool { return !s.forkedAt.IsZero() }
-
-// passing reports whether a start may succeed a moment later. again says that the program could be started before.
-func passing(err error, again bool) bool {
-	is := func(errnos ...error) bool {
-		return slices.ContainsFunc(errnos, func(errno error) bool { return errors.Is(err, errno) })
-	}
-	return is(unix.ETXTBSY, unix.EAGAIN, unix.ENOMEM, unix.ENFILE) || again && is(unix.EMFILE, unix.ENOENT, unix.ENOTDIR, unix.EACCES, unix.ENOEXEC, unix.ESTALE)
-}
-
-// waitForSignal waits for d, or until a deadly signal is there, which it returns. Others mean nothing without a child: a
-// fresh program would die of SIGUSR1.
-func (s *supervisor) waitForSignal(d time.Duration) syscall.Signal {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	runtime.Gosched() // os/signal's goroutine may hold a signal that it could not put into the channel yet
-	ends := func(sig os.Signal) syscall.Signal {
-		switch {
-		case sig == unix.SIGCONT && s.inner.left():
-			return unix.SIGTERM
-		case isDeadly(sig.(syscall.Signal)) && sig != s.Watching.Refresh:
-			return sig.(syscall.Signal)
-		}
-		return 0
-	}
-	for over := false; ; {
-		select {
-		case sig := <-s.signals.ch:
-			if sig := ends(sig); sig != 0 {
-				return sig
+// changedBesideFiles lists the names that differ and are no --file NAME=PATH.
+func changedBesideFiles(from, to *Env) []string {
+	deliverable := func(name string) bool {
+		for _, e := range []*Env{from, to} {
+			for _, v := range e.Vars {
+				if v.Name == name && !v.unused() && (v.File == nil || v.File.Path == "") {
+					return false
+				}
 			}
-			continue
-		default:
 		}
-		if over || d == 0 {
-			return 0
-		}
-		select {
-		case sig := <-s.signals.ch:
-			if sig := ends(sig); sig != 0 {
-				return sig
-			}
-		case <-t.C:
-			over = true
-		}
+		return true
 	}
-}
-
-// fork starts the command with what vaultexec itself was started with: descriptors, limits, folder. The child shares
-// vaultexec's standard descriptors; it leads a group of its own unless the terminal is shared.
-func (s *supervisor) fork() error {
-	sys := &syscall.SysProcAttr{Setpgid: !s.sharedGroup()}
-	if !setParentDeath(sys, s.Supervision.StopSignal) && !s.again() {
-		s.Log.Warn("a seccomp filter refuses PR_SET_PDEATHSIG: the command gets no signal when vaultexec is killed")
-	}
-	front := false
-	if s.tty != nil {
-		s.tty.look()
-		front = s.tty.own && s.tty.foreground && s.inner.inFront()
-	}
-	next := s.runs.env
-	if s.next != nil {
-		next = s.next.env
-	}
-	s.out.begin(next)
-	env, fds, err := s.files.handOver(next)
-	if err != nil {
-		return err
-	}
-	defer closeAll(fds)
-	attr := &syscall.ProcAttr{Dir: s.Dir, Env: withPWD(env, s.Dir), Files: childFiles(s.out.files(), fds), Sys: sys}
-	pid, err := s.forkExec(attr)
-	if err != nil {
-		return err
-	}
-	s.guard.tell(pid)
-	s.pid, s.left, s.stopped, s.selfStopped, s.forkedAt = pid, 0, false, false, time.Now()
-	s.stopAt = time.Time{}
-	// A command that asks for the terminal before it has it is stopped by SIGTTIN or SIGTTOU, and goes on at once (childStopped).
-	if front {
-		s.tty.give(s.tty.group, pid)
-		if s.machine.next == toRestart && s.machine.rollback && s.machine.probation > 0 {
-			s.keys.begin(pid)
-		}
-	}
-	return nil
-}
-
-// forkExec starts the program, by way of the stub where something has to be done in the child's own process. Go forks with
-// CLONE_VFORK: this thread waits uninterruptibly until the child has exec'ed. A Ctrl-Z in that moment would stop the child, whose
-// signals are at their default already, and with it vaultexec, and nobody could resume them. So SIGTSTP is blocked meanwhile
-// where there is a terminal, and the stub unblocks it: a stop of the stub is seen and treated like one of the command.
-func (s *supervisor) forkExec(attr *syscall.ProcAttr) (pid int, err error) {
-	path, argv := s.program.path, s.program.argv
-	rename := namesThisProcess(attr.Env)
-	guard := s.tty != nil && !isBlocked(unix.SIGTSTP)
-	if (rename || guard) && executable(selfExe) != nil { // no /proc
-		rename, guard = false, false
-	}
-	if guard || rename {
-		path, argv = selfExe, append([]string{stub{terminal: guard, again: s.again()}.name(), path}, argv...)
-	}
-	start := func() { pid, err = syscall.ForkExec(path, argv, attr) }
-	if guard {
-		withBlocked(unix.SIGTSTP, start)
-	} else {
-		start()
-	}
-	return pid, err
-}
-
-// selfExe is this program, also after its file was replaced.
-const selfExe = "/proc/self/exe"
-
-// sharedGroup reports whether the child stays in vaultexec's group.
-func (s *supervisor) sharedGroup() bool { return s.tty != nil && !s.tty.own }
-
-// received handles one signal of this process.
-func (s *supervisor) received(sig syscall.Signal) {
-	if sig == unix.SIGPIPE {
-		return
-	}
-	if sig == unix.SIGCONT && s.inner.left() { // killed, and what it was to the command is over
-		if s.pid != 0 {
-			s.resumed()
-		}
-		sig = unix.SIGTERM
-	}
-	if sig == s.Watching.Refresh && s.watch != nil {
-		select {
-		case s.watch.look <- struct{}{}:
-		default: // it is about to look anyway
-		}
-		return
-	}
-	if s.pid == 0 || s.machine.state == stopping {
-		// The machine hears of it before the end of the child is looked at, so that no other is started.
-		if s.pid != 0 {
-			s.forward(sig)
-		}
-		s.happened(evSignal{sig})
-		return
-	}
-	// No signal goes to a child that has ended.
-	s.reap()
-	if s.pid != 0 {
-		s.forward(sig)
-	}
-	s.happened(evSignal{sig})
-}
-
-// forward passes a signal on, unless the terminal has sent it to the child as well.
-func (s *supervisor) forward(sig syscall.Signal) {
-	resized := sig == unix.SIGWINCH && s.out.resize() // whoever heard of it before saw the old size
-	if s.sharedGroup() {
-		changed := sig == unix.SIGWINCH && s.tty.sizeChanged(time.Now())
-		front := s.tty.inFront()
-		gone := front < 0
-		if sig == unix.SIGHUP && gone {
-			gone = s.tty.hangsUp(time.Now())
-		}
-		// One that ends things and came just before the fork reached nobody but vaultexec.
-		early := isDeadly(sig) && time.Since(s.forkedAt) < forkMoment
-		if !early && !resized && terminalSent(sig, s.tty.foreground, front == s.tty.group, changed, gone) {
-			return
-		}
-	}
-	toGroup := s.Supervision.SignalGroup
-	switch sig {
-	case unix.SIGTERM:
-		if s.machine.state == stopping { // the child has its stop signal already
-			return
-		}
-		sig = s.Supervision.StopSignal
-	case unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU:
-		toGroup = true
-	case unix.SIGCONT:
-		s.resumed()
-		return
-	}
-	s.signalChild(sig, toGroup)
-}
-
-// resumed: SIGCONT arrived, from `fg`, `bg` or kill(1). The whole group goes on, not only its leader: a pipeline below it
-// would stay stopped. In a shared group whoever resumed vaultexec has resumed the child, too.
-func (s *supervisor) resumed() {
-	self := s.selfStopped
-	s.selfStopped = false
-	if s.tty != nil {
-		s.tty.look()
-		if s.tty.own {
-			if s.inner.inFront() {
-				s.tty.give(s.tty.group, s.pid)
-			}
-		} else if self && !s.stopped {
-			return
-		}
-	}
-	s.signalChild(unix.SIGCONT, true)
-}
-
-// signalChild sends sig to the child, or to its group where it has one. Without a child it does nothing: for kill(2), 0 is the
-// group of vaultexec itself.
-func (s *supervisor) signalChild(sig syscall.Signal, group bool) {
-	if s.pid == 0 {
-		return
-	}
-	to := s.pid
-	if group && !s.sharedGroup() {
-		to = -s.pid
-	}
-	if err := unix.Kill(to, sig); err == unix.EPERM && !s.deniedTold {
-		s.deniedTold = true
-		s.Log.Warn("cannot signal the command: it runs as another user", "pid", s.pid)
-	}
-}
-
-// killGroup signals all that belongs to the child or to the one that ended.
-func (s *supervisor) killGroup(sig syscall.Signal) {
-	switch {
-	case s.pid != 0:
-		s.signalChild(sig, true)
-	case s.toldAll:
-		_ = unix.Kill(-1, sig)
-	case s.left != 0:
-		_ = unix.Kill(-s.left, sig)
-	}
-}
-
-// endGroup begins the clean-up after the child.
-func (s *supervisor) endGroup() {
-	if s.endsAll() && othersLeft() {
-		s.toldAll = true
-		tellAll()
-		return
-	}
-	if s.left != 0 && len(liveMembers(s.left)) > 0 {
-		_ = unix.Kill(-s.left, unix.SIGTERM)
-		_ = unix.Kill(-s.left, unix.SIGCONT) // a stopped process would not see it
-		return
-	}
-	s.groupGone()
-}
-
-// lookAtGroup tells the machine when the group of the last child is gone.
-func (s *supervisor) lookAtGroup() {
-	switch {
-	case s.machine.state != clearing:
-	case s.endsAll() && othersLeft():
-		if !s.toldAll { // a signal came when another command was to follow
-			s.toldAll = true
-			tellAll()
-		}
-	case s.endsAll(), s.left == 0, len(liveMembers(s.left)) == 0:
-		s.groupGone()
-	}
-}
-
-// groupGone: nothing is left of the last command's group.
-func (s *supervisor) groupGone() {
-	if s.machine.next == toRestart || s.machine.next == toRevert {
-		s.nameSurvivors()
-	}
-	s.guard.tell(0)
-	s.happened(evGroupGone{})
-}
-
-func (s *supervisor) warnLeft() {
-	if names := processNames(s.leftovers()); names != "" {
-		s.Log.Warn("left over after SIGKILL, not waited for: " + names)
-	}
-}
-
-// reap collects every child that has ended or stopped: the command, and orphans that became ours.
-func (s *supervisor) reap() {
-	for {
-		var status unix.WaitStatus
-		pid, err := unix.Wait4(-1, &status, unix.WNOHANG|unix.WUNTRACED|unix.WCONTINUED, nil)
-		if err == unix.EINTR {
-			continue
-		}
-		if err != nil || pid <= 0 {
-			return
-		}
-		if pid == s.hook.pid && pid != 0 && !status.Stopped() && !status.Continued() {
-			s.hookEnded(status)
-			continue
-		}
-		if pid == s.guard.pid && pid != 0 && !status.Stopped() && !status.Continued() {
-			s.guard.ended()
-			continue
-		}
-		if pid == s.keys.pid && pid != 0 && !status.Stopped() && !status.Continued() {
-			s.keys.ended(status)
-			continue
-		}
-		if pid != s.pid {
-			if !status.Stopped() && !status.Continued() {
-				reap.Ended(pid, syscall.WaitStatus(status))
-			}
-			continue
-		}
-		switch {
-		case status.Stopped():
-			s.stopped = true
-			s.childStopped(status.StopSignal())
-		case status.Continued():
-			s.stopped = false
-		default:
-			s.childEnded(status)
-		}
-	}
-}
-
-func (s *supervisor) childEnded(status unix.WaitStatus) {
-	typed := false
-	if s.tty != nil {
-		front := s.tty.inFront()
-		typed = s.tty.own && (front == s.pid || front == s.tty.group || front < 0)
-		s.takeTerminal()
-		if status.Signaled() && s.tty.own {
-			s.tty.restoreModes()
-		}
-	}
-	if !s.sharedGroup() {
-		s.left = s.pid
-	}
-	s.logEnd(status)
-	s.pid = 0
-	key := s.keys.asked()
-	s.happened(evExited{status: status, typed: typed, key: key})
-}
-
-// takeKeys has the keys of the terminal reach vaultexec and no longer the command, which was told to stop: Ctrl-C ends the run
-// then, and not only a command that another one would follow. A command that still wants the terminal, to set its modes back
-// or to ask something, is stopped by SIGTTOU or SIGTTIN, and gets it (childStopped).
-func (s *supervisor) takeKeys() {
-	if s.tty != nil && s.tty.own {
-		s.tty.give(s.pid, s.tty.group)
-	}
-}
-
-// takeTerminal gives the foreground back to vaultexec's group when it was the child's.
-func (s *supervisor) takeTerminal() {
-	if s.tty == nil || !s.tty.own {
-		return
-	}
-	if front := s.tty.inFront(); front >= 0 && front != s.tty.group && (front == s.pid || unix.Kill(-front, 0) == unix.ESRCH) {
-		s.tty.give(front, s.tty.group)
-	}
-}
-
-// childStopped makes a stop of the child visible to the shell that waits for vaultexec, by stopping vaultexec too, with the
-// same signal. Without a terminal nothing is done: somebody who stops and resumes the child must not leave vaultexec behind.
-// Where nobody could resume vaultexec either (it leads its session), a stop by Ctrl-Z changes nothing: the kernel would have
-// ignored it there without vaultexec.
-func (s *supervisor) childStopped(sig syscall.Signal) {
-	if s.tty == nil {
-		return
-	}
-	// A child that was stopped because it asked for the terminal goes on if it can have it. That is so after `fg` of a job that
-	// runs: the shell gives the terminal to the group that it knows, and has no reason to send SIGCONT.
-	if s.tty.own && (sig == unix.SIGTTIN || sig == unix.SIGTTOU) && s.inner.inFront() && (s.tty.inFront() == s.pid || s.tty.give(s.tty.group, s.pid)) {
-		s.signalChild(unix.SIGCONT, true)
-		return
-	}
-	if s.inner == nil && orphaned() {
-		s.unstop(sig)
-		return
-	}
-	if s.tty.own {
-		s.tty.give(s.pid, s.tty.group)
-	}
-	s.out.drain()
-	s.selfStopped = true
-	if s.inner != nil {
-		if !s.inner.stop() {
-			s.selfStopped = false
-			s.unstop(sig)
-		}
-		return
-	}
-	stopSelf(sig)
-	// Execution goes on here after SIGCONT, which is in the channel now, or at once if the parent died in between.
-	if orphaned() {
-		s.selfStopped = false
-		s.unstop(sig)
-	}
-}
-
-// unstop undoes a stop of the child by Ctrl-Z where nobody could resume vaultexec. One that asks for a terminal that it cannot
-// have stays stopped: it would ask without end.
-func (s *supervisor) unstop(sig syscall.Signal) {
-	if sig != unix.SIGTSTP {
-		return
-	}
-	if s.tty.own {
-		s.tty.give(s.tty.group, s.pid)
-	}
-	s.signalChild(unix.SIGCONT, true)
+	return slices.DeleteFunc(changedNames(from, to), func(n string) bool { return deliverable(strings.TrimLeft(n, "+-")) })
 }
 
 // outcome is what vaultexec ends with.
@@ -746,107 +365,4 @@ func (s *supervisor) outcome() error {
 		return &Killed{Signal: m.status.Signal()}
 	}
 	return &Exited{Code: m.status.ExitStatus()}
-}
-
-// stubName is argv[0] of vaultexec started as a stub that sets LISTEN_PID and WATCHDOG_PID to its own process ID and becomes
-// the command. Only a process itself knows its ID before it runs; socket activation compares them (sd_listen_fds(3)).
-const stubName = "vaultexec: starting the command"
-
-// stub is what the name says beside that.
-type stub struct {
-	terminal bool // SIGTSTP is to be unblocked
-	again    bool // a command ran before
-}
-
-func (s stub) name() string {
-	name := stubName
-	if s.again {
-		name += " again"
-	}
-	if s.terminal {
-		name += " in a terminal"
-	}
-	return name
-}
-
-func parseStub(argv0 string) (s stub, ok bool) {
-	for _, s.again = range []bool{false, true} {
-		for _, s.terminal = range []bool{false, true} {
-			if argv0 == s.name() {
-				return s, true
-			}
-		}
-	}
-	return stub{}, false
-}
-
-// pidVariables name the process that they are meant for.
-var pidVariables = []string{"LISTEN_PID", "WATCHDOG_PID"}
-
-func namesThisProcess(env []string) bool {
-	self := fmt.Sprint(os.Getpid())
-	for _, kv := range env {
-		for _, name := range pidVariables {
-			if kv == name+"="+self {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-// IsStub reports whether vaultexec was started by itself as the stub.
-func IsStub(args []string) bool {
-	if len(args) <= 2 {
-		return false
-	}
-	_, ok := parseStub(args[0])
-	return ok
-}
-
-// RunStub becomes the command args[1] with the arguments after it. It returns only if that failed.
-func RunStub(args, environ []string) error {
-	// A signal that is meant for the command and comes before it exists does what it would do to the command then. Go would
-	// print a stack for SIGQUIT, swallow others, and lose what its handler has when execve comes.
-	for sig := syscall.Signal(1); sig <= lastSignal; sig++ {
-		if sig != perThread && !isIgnored(sig) {
-			setDefault(sig)
-		}
-	}
-	awaitHandlers()
-	this, _ := parseStub(args[0])
-	if this.terminal {
-		unblock(unix.SIGTSTP)
-	}
-	path, argv, env := args[1], args[2:], renameProcess(environ)
-	for deadline, delay := time.Now().Add(startRetry), 10*time.Millisecond; ; delay = min(2*delay, time.Second) {
-		err := unix.Exec(path, argv, env)
-		if !passing(err, this.again) || !time.Now().Before(deadline) {
-			return startError(path, err)
-		}
-		time.Sleep(delay)
-	}
-}
-
-// renameProcess has the variables that name the parent name this process. LISTEN_PIDFDID of systemd 259 says the same as
-// LISTEN_PID for a process ID that is used again: the inode of a pidfd.
-func renameProcess(environ []string) []string {
-	parent, self := fmt.Sprint(os.Getppid()), fmt.Sprint(os.Getpid())
-	env := make([]string, 0, len(environ))
-	listens := slices.Contains(environ, "LISTEN_PID="+parent)
-	for _, kv := range environ {
-		name, value, _ := strings.Cut(kv, "=")
-		switch {
-		case value == parent && slices.Contains(pidVariables, name):
-			kv = name + "=" + self
-		case listens && name == "LISTEN_PIDFDID":
-			id := pidfdID()
-			if id == 0 { // it need not be there
-				continue
-			}
-			kv = fmt.Sprintf("%s=%d", name, id)
-		}
-		env = append(env, kv)
-	}
-	return env
 }

@@ -9,7 +9,6 @@ import (
 	mathrand "math/rand/v2"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/agenticverz/vaultexec/internal/clock"
@@ -84,21 +83,6 @@ type readResult struct {
 	took   time.Duration
 }
 
-// leaseState is a dynamic secret whose lease is kept alive.
-type leaseState struct {
-	path    vault.Path
-	key     string // in watcher.leases
-	lease   vault.Lease
-	full    time.Duration // what it was granted at first
-	next    time.Time     // renew, or read again
-	ends    time.Time
-	reread  bool // it cannot be renewed any longer
-	rereads int  // how often that was asked for
-	warned  bool
-	retries int
-	stuck   int // renewals in a row that did not move its end
-}
-
 func newWatcher(l *launch, p program, got []fetched) *watcher {
 	key := make([]byte, 32)
 	_, _ = rand.Read(key) // never fails since Go 1.24
@@ -122,15 +106,6 @@ func newWatcher(l *launch, p program, got []fetched) *watcher {
 
 // watched reports whether the latest version of the path counts.
 func (w *watcher) watched(p vault.Path) bool { return p.Version == 0 && w.leaseOf(p) == nil }
-
-func (w *watcher) leaseOf(p vault.Path) *leaseState {
-	for _, l := range w.leases {
-		if l.path == p {
-			return l
-		}
-	}
-	return nil
-}
 
 // run looks and reads until ctx ends. interval 0 keeps leases alive and looks at nothing.
 func (w *watcher) run(ctx context.Context) {
@@ -169,160 +144,6 @@ func (w *watcher) run(ctx context.Context) {
 			}
 		}
 	}
-}
-
-// firstLook spreads watchers that start in the same second evenly over the interval.
-func firstLook(interval time.Duration, random func(time.Duration) time.Duration) time.Duration {
-	return random(interval) + 1
-}
-
-// maxMiss bounds the pause between two looks while Vault is away.
-const maxMiss = 5 * time.Minute
-
-// nextLook is the pause before the next look: the interval ± 10 %, and after looks that failed twice as long for each, up to
-// eight intervals or five minutes.
-func nextLook(interval time.Duration, misses int, random func(time.Duration) time.Duration) time.Duration {
-	d := interval
-	if misses > 1 {
-		d = min(interval<<min(misses-1, 3), max(maxMiss, interval))
-	}
-	return d - d/10 + random(d/5+1)
-}
-
-// lookAll looks at every watched path at the same time and reports news.
-func (w *watcher) lookAll(ctx context.Context) {
-	type sight struct {
-		path   vault.Path
-		marker vault.Marker
-		err    error
-	}
-	var sights []sight
-	for _, r := range plan(w.sights) {
-		if w.watched(r.path) {
-			sights = append(sights, sight{path: r.path})
-		}
-	}
-	var mu sync.Mutex // for noMeta
-	look := func(which func(sight) bool) (failed bool) {
-		var wg sync.WaitGroup
-		for i := range sights {
-			if which(sights[i]) {
-				wg.Go(func() { sights[i].marker, sights[i].err = w.lookAt(ctx, sights[i].path, &mu) })
-			}
-		}
-		wg.Wait()
-		return slices.ContainsFunc(sights, func(s sight) bool { return fault.Is(s.err, fault.Away) })
-	}
-	// One failure is not yet trouble: behind a balancer it may be the one dead node of three.
-	if look(func(sight) bool { return true }) && w.misses == 0 && ctx.Err() == nil {
-		look(func(s sight) bool { return fault.Is(s.err, fault.Away) })
-	}
-	if ctx.Err() != nil {
-		return
-	}
-	var trouble error
-	changed, news := states{}, false
-	for _, s := range sights {
-		newest := w.seen[s.path]
-		switch {
-		case s.err != nil:
-			if fault.Is(s.err, fault.Away) || trouble == nil {
-				trouble = s.err
-			}
-			continue
-		case s.marker.OlderThan(newest): // a replica that lags behind
-			continue
-		case s.marker != w.acted[s.path]:
-			changed[s.path] = s.marker
-			news = news || s.marker != newest
-		}
-		w.seen[s.path] = s.marker
-	}
-	again := w.again && trouble == nil
-	if trouble != nil || !w.owed { // otherwise the read tells whether all is well
-		w.note(trouble)
-	}
-	if news || again {
-		w.again = w.again && !again
-		w.send(ctx, watchEvent{states: changed, again: !news})
-	}
-}
-
-// lookAt finds the state of one secret: from the metadata where the policy allows that, else from the data itself.
-func (w *watcher) lookAt(ctx context.Context, p vault.Path, mu *sync.Mutex) (vault.Marker, error) {
-	var m vault.Marker
-	err := w.session.Do(ctx, func(ctx context.Context) error {
-		if p.Folder {
-			var err error
-			m, err = w.lookInto(ctx, p)
-			return err
-		}
-		engine, known := w.session.Client.Engine(p)
-		if !known && w.opt.KVVersion == 2 && p.Mount != "" {
-			engine, known = vault.Engine{Mount: p.Mount, KV: 2}, true
-		}
-		mu.Lock()
-		token, denied := w.noMeta[p]
-		denied = denied && token.Equal(w.session.Client.Token())
-		mu.Unlock()
-		refused := known && engine.KV == 2 && !denied
-		if refused {
-			var err error
-			m, err = w.session.Client.Look(ctx, vault.Within(p, engine))
-			if !fault.Is(err, fault.Denied) {
-				return err
-			}
-		}
-		s, err := w.session.Client.Read(ctx, p, w.opt)
-		if err == nil {
-			m = w.digest.Marker(s)
-		} else {
-			var there bool
-			if m, there = vault.MarkerOf(err); !there {
-				return err // a policy that forbids the data, too, may come back as it was
-			}
-		}
-		if refused {
-			mu.Lock()
-			w.noMeta[p] = w.session.Client.Token()
-			mu.Unlock()
-			w.log.Debug("the policy forbids the metadata, the data is read in its place", "path", p.String())
-		}
-		return nil
-	})
-	return m, err
-}
-
-// lookInto finds the state of a folder: which secrets are in it.
-func (w *watcher) lookInto(ctx context.Context, p vault.Path) (vault.Marker, error) {
-	folder, err := w.session.Client.ListFolder(ctx, p, w.opt.KVVersion)
-	if err == nil {
-		return w.digest.FolderMarker(folder), nil
-	}
-	if m, there := vault.MarkerOf(err); there {
-		return m, nil
-	}
-	return vault.Marker{}, err
-}
-
-// note logs when trouble with Vault begins and when it is over, and nothing in between.
-func (w *watcher) note(trouble error) {
-	if trouble == nil {
-		if !w.troubleSince.IsZero() {
-			w.log.Info("looking at the secrets works again", "after", duration(time.Since(w.troubleSince)))
-		}
-		w.misses, w.pause, w.troubleSince = 0, 0, time.Time{}
-		return
-	}
-	f := fault.Of(trouble)
-	if w.troubleSince.IsZero() {
-		w.troubleSince = time.Now()
-		w.log.Warn("cannot look at the secrets, the command keeps running with what it has: " + f.Error())
-	} else {
-		w.log.Debug("still cannot look at the secrets: " + f.Error())
-	}
-	w.misses++
-	w.pause = min(f.RetryAfter, maxMiss)
 }
 
 // read reads everything anew, but pinned versions and leases that still live, and builds the environment.
@@ -484,99 +305,4 @@ func (w *watcher) send(ctx context.Context, ev watchEvent) {
 	case w.out <- ev:
 	case <-ctx.Done():
 	}
-}
-
-// holdLease begins to keep a lease alive.
-func (w *watcher) holdLease(p vault.Path, l vault.Lease, now time.Time) {
-	if l.Duration == 0 && l.ID == "" {
-		return
-	}
-	old := w.leaseOf(p)
-	if old != nil && old.lease.ID == l.ID && !(l.ID == "" && old.reread) { // of what has no ID only a further read is another
-		return
-	}
-	if old != nil {
-		delete(w.leases, old.key)
-	}
-	s := &leaseState{path: p, key: l.ID, full: l.Duration}
-	if l.ID == "" {
-		s.key = p.String()
-	}
-	s.granted(l, now)
-	w.leases[s.key] = s
-}
-
-// granted plans the next step of a lease: at two thirds of its life, with jitter.
-func (s *leaseState) granted(l vault.Lease, now time.Time) {
-	s.lease, s.ends, s.retries = l, now.Add(l.Duration), 0
-	life := l.Duration * 2 / 3
-	s.next = now.Add(life - life/10 + mathrand.N(life/5+1))
-}
-
-// goesOn reports whether a renewal shows that further ones will do: one that gives less than before may mean that the role
-// gives less by now. At its longest life is what Vault says it capped, or what two renewals in a row did not move.
-func (s *leaseState) goesOn(renewed vault.Lease, now time.Time) bool {
-	switch {
-	case renewed.Capped:
-		return renewed.Duration > s.full/2 // there is time to renew it once more before it is read again
-	case renewed.Duration >= s.lease.Duration, now.Add(renewed.Duration).After(s.ends.Add(time.Second)):
-		s.stuck = 0
-		return true
-	}
-	s.stuck++
-	return s.stuck < 2
-}
-
-func (w *watcher) nextLease() *leaseState {
-	var first *leaseState
-	for _, l := range w.leases {
-		if !l.next.IsZero() && (first == nil || w.clock.Left(l.next) < w.clock.Left(first.next)) {
-			first = l
-		}
-	}
-	return first
-}
-
-// tendLease renews a lease. One that cannot be renewed any longer is read again before it ends, if the secrets are watched.
-func (w *watcher) tendLease(ctx context.Context, l *leaseState) {
-	now := time.Now()
-	if l.lease.Renewable && !l.reread {
-		var renewed vault.Lease
-		err := w.session.Do(ctx, func(ctx context.Context) error {
-			var err error
-			renewed, err = w.session.Client.RenewLease(ctx, l.lease)
-			return err
-		})
-		switch {
-		case ctx.Err() != nil:
-			return
-		case err == nil && l.goesOn(renewed, now):
-			l.granted(renewed, now)
-			w.log.Debug("lease renewed", "path", l.path.String(), "duration", renewed.Duration.String())
-			return
-		case fault.Is(err, fault.Away) && w.clock.Left(l.ends) > 0:
-			l.retries++
-			l.next = now.Add(min(time.Second<<min(l.retries, 6), max(w.clock.Left(l.ends)/4, time.Second)))
-			return
-		case err == nil:
-			l.granted(renewed, now) // the last bit of its longest life
-		}
-	}
-	l.reread = true
-	if w.interval == 0 {
-		l.next = time.Time{}
-		if !l.warned {
-			l.warned = true
-			what := "a lease cannot be renewed any longer"
-			if l.lease.ID == "" {
-				what = "a token ends"
-			}
-			w.log.Warn(what+", and without --watch it is not replaced", "path", l.path.String(), "ends", l.ends.UTC().Format(time.RFC3339))
-		}
-		return
-	}
-	// Should the read fail, it is asked for again, but not without end in short order.
-	l.next = now.Add(max(w.clock.Left(l.ends)/3, min(10*time.Second<<min(l.rereads, 5), maxMiss)))
-	l.rereads++
-	w.send(ctx, watchEvent{states: states{l.path: {Digest: [32]byte{1}}}, again: l.rereads > 1})
 }

@@ -1,0 +1,172 @@
+package launcher
+
+import (
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// settleFirst begins with a change.
+func (m *machine) settleFirst(now time.Time) []action {
+	m.pending, m.retries, m.splayed = false, 0, 0
+	if m.splay > 0 {
+		m.splayed = m.random(m.splay)
+	}
+	m.latest = now.Add(m.settle + maxPostpone)
+	m.enter(settling, now.Add(m.settle))
+	return m.tell(actLogSettle)
+}
+
+// tell is an action of the log that the repetition of a failed read does without: it may be repeated for days.
+func (m *machine) tell(a action) []action {
+	if m.quiet {
+		return nil
+	}
+	return []action{a}
+}
+
+// withChild handles the states in which the child runs undisturbed.
+func (m *machine) withChild(ev event, now time.Time) []action {
+	var first []action
+	if !m.onTrial.IsZero() && !now.Before(m.onTrial) {
+		m.onTrial = time.Time{}
+		first = append(first, actKeepGood)
+		if m.state == running {
+			m.deadline = time.Time{}
+		}
+	}
+	if m.state == hooking {
+		switch ev := ev.(type) {
+		case evExited:
+			first = append(first, actAbortHook)
+		case evSignal:
+			if ev.sig == unix.SIGTERM {
+				first = append(first, actAbortHook)
+			}
+		}
+	}
+	switch ev := ev.(type) {
+	case evExited:
+		return append(first, m.exited(ev, now)...)
+	case evSignal:
+		return append(first, m.signalled(ev.sig, now)...)
+	case evChanged:
+		return append(first, m.changed(ev.again, now)...)
+	case evTimer:
+		return append(first, m.timer(now)...)
+	case evRead:
+		return append(first, m.read(ev, now)...)
+	case evHooked:
+		return append(first, m.hooked(ev, now)...)
+	}
+	return first
+}
+
+func (m *machine) changed(again bool, now time.Time) []action {
+	switch m.state {
+	case running:
+		m.quiet = again
+		return m.settleFirst(now)
+	case settling, waiting: // it may be waiting for something else, and for longer than that
+		m.quiet = m.quiet && again
+		m.deadline = later(m.deadline, m.settled(now))
+	case reading, hooking: // it is not in what was read, or has not settled
+		m.postpone()
+	}
+	return nil
+}
+
+// postpone keeps a change for the time when the child runs undisturbed again.
+func (m *machine) postpone() { m.pending, m.quiet = true, false }
+
+// settled is when the settle time is over, counted from now.
+func (m *machine) settled(now time.Time) time.Time { return earlier(now.Add(m.settle), m.latest) }
+
+func (m *machine) timer(now time.Time) []action {
+	if !m.due(now) {
+		return nil
+	}
+	switch m.state {
+	case settling:
+		turn, why := now.Add(m.splayed), "splay"
+		m.splayed = 0
+		if up := m.startedAt.Add(m.minUptime); up.After(turn) {
+			turn, why = up, "min-uptime"
+		}
+		if turn.After(now) {
+			return m.wait(turn, why)
+		}
+		return m.readAll()
+	case waiting:
+		return m.readAll()
+	}
+	return nil
+}
+
+// wait waits for something that is not a further change. Changes that come meanwhile may postpone the turn afresh.
+func (m *machine) wait(turn time.Time, why string) []action {
+	m.why, m.latest = why, turn.Add(maxPostpone)
+	m.enter(waiting, turn)
+	return m.tell(actLogWait)
+}
+
+func (m *machine) readAll() []action {
+	m.pending = false
+	m.enter(reading, time.Time{})
+	return []action{actRead}
+}
+
+// read: everything was read, or could not be.
+func (m *machine) read(ev evRead, now time.Time) []action {
+	if m.state != reading {
+		return nil
+	}
+	if (ev.moving || m.pending) && now.Before(m.latest) {
+		m.pending = false
+		m.enter(settling, m.settled(now))
+		return []action{actDrop}
+	}
+	switch {
+	case ev.failed:
+		return append([]action{actDrop}, m.run(now)...)
+	case ev.same:
+		return append(append(m.tell(actLogSame), actAccept), m.run(now)...)
+	case ev.id == m.rejected:
+		return append(append(m.tell(actLogTriedBefore), actDrop), m.run(now)...)
+	}
+	m.candidate = ev.id
+	if m.onChange == ReactNone {
+		return append([]action{actLogNone, actAccept}, m.run(now)...)
+	}
+	m.enter(hooking, time.Time{})
+	return []action{actHook}
+}
+
+// hooked: the hook, if there is one, has ended, and the program was looked up again.
+func (m *machine) hooked(ev evHooked, now time.Time) []action {
+	if m.state != hooking {
+		return nil
+	}
+	if !ev.ok {
+		d := lastRetry
+		if m.retries < 5 {
+			d = min(firstRetry<<m.retries, lastRetry)
+		}
+		m.retries++
+		return append([]action{actDrop}, m.wait(now.Add(d), "another try")...)
+	}
+	reaction := m.onChange
+	if ev.restart {
+		reaction = ReactRestart
+	}
+	switch reaction {
+	case ReactSignal:
+		return append([]action{actSignal, actAccept}, m.run(now)...)
+	case ReactExit:
+		m.next = toExit
+	default:
+		m.next = toRestart
+	}
+	m.enter(stopping, now.Add(m.stopTimeout))
+	return []action{actStop}
+}

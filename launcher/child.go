@@ -1,0 +1,270 @@
+package launcher
+
+import (
+	"errors"
+	"os"
+	"runtime"
+	"slices"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/agenticverz/vaultexec/internal/reap"
+)
+
+// start makes a child and tells the machine. A program file that is being written, or a momentary lack of processes or
+// memory, is tried again for a while. So is one that is missing when another command ran before: a deploy replaces it, perhaps
+// by a removal and a copy.
+func (s *supervisor) start() []action {
+	if s.again() && s.tty != nil {
+		s.tty.resetModes()
+	}
+	deadline := time.Now().Add(startRetry)
+	for delay := time.Duration(0); ; delay = min(max(2*delay, 10*time.Millisecond), time.Second) {
+		// A signal that came while there was no child ends vaultexec, and no child is started for it.
+		if sig := s.waitForSignal(delay); sig != 0 {
+			return s.machine.on(evSignal{sig}, time.Now())
+		}
+		s.notify.live()
+		err := s.fork()
+		if err == nil {
+			s.notify.started()
+			return s.machine.on(evStarted{}, time.Now())
+		}
+		if !passing(err, s.again()) || !time.Now().Before(deadline) {
+			return s.machine.on(evStartFailed{startErrorIn(s.Dir, s.program.path, err)}, time.Now())
+		}
+	}
+}
+
+// again reports whether a command ran before.
+func (s *supervisor) again() bool { return !s.forkedAt.IsZero() }
+
+// passing reports whether a start may succeed a moment later. again says that the program could be started before.
+func passing(err error, again bool) bool {
+	is := func(errnos ...error) bool {
+		return slices.ContainsFunc(errnos, func(errno error) bool { return errors.Is(err, errno) })
+	}
+	return is(unix.ETXTBSY, unix.EAGAIN, unix.ENOMEM, unix.ENFILE) || again && is(unix.EMFILE, unix.ENOENT, unix.ENOTDIR, unix.EACCES, unix.ENOEXEC, unix.ESTALE)
+}
+
+// waitForSignal waits for d, or until a deadly signal is there, which it returns. Others mean nothing without a child: a
+// fresh program would die of SIGUSR1.
+func (s *supervisor) waitForSignal(d time.Duration) syscall.Signal {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	runtime.Gosched() // os/signal's goroutine may hold a signal that it could not put into the channel yet
+	ends := func(sig os.Signal) syscall.Signal {
+		switch {
+		case sig == unix.SIGCONT && s.inner.left():
+			return unix.SIGTERM
+		case isDeadly(sig.(syscall.Signal)) && sig != s.Watching.Refresh:
+			return sig.(syscall.Signal)
+		}
+		return 0
+	}
+	for over := false; ; {
+		select {
+		case sig := <-s.signals.ch:
+			if sig := ends(sig); sig != 0 {
+				return sig
+			}
+			continue
+		default:
+		}
+		if over || d == 0 {
+			return 0
+		}
+		select {
+		case sig := <-s.signals.ch:
+			if sig := ends(sig); sig != 0 {
+				return sig
+			}
+		case <-t.C:
+			over = true
+		}
+	}
+}
+
+// fork starts the command with what vaultexec itself was started with: descriptors, limits, folder. The child shares
+// vaultexec's standard descriptors; it leads a group of its own unless the terminal is shared.
+func (s *supervisor) fork() error {
+	sys := &syscall.SysProcAttr{Setpgid: !s.sharedGroup()}
+	if !setParentDeath(sys, s.Supervision.StopSignal) && !s.again() {
+		s.Log.Warn("a seccomp filter refuses PR_SET_PDEATHSIG: the command gets no signal when vaultexec is killed")
+	}
+	front := false
+	if s.tty != nil {
+		s.tty.look()
+		front = s.tty.own && s.tty.foreground && s.inner.inFront()
+	}
+	next := s.runs.env
+	if s.next != nil {
+		next = s.next.env
+	}
+	s.out.begin(next)
+	env, fds, err := s.files.handOver(next)
+	if err != nil {
+		return err
+	}
+	defer closeAll(fds)
+	attr := &syscall.ProcAttr{Dir: s.Dir, Env: withPWD(env, s.Dir), Files: childFiles(s.out.files(), fds), Sys: sys}
+	pid, err := s.forkExec(attr)
+	if err != nil {
+		return err
+	}
+	s.guard.tell(pid)
+	s.pid, s.left, s.stopped, s.selfStopped, s.forkedAt = pid, 0, false, false, time.Now()
+	s.stopAt = time.Time{}
+	// A command that asks for the terminal before it has it is stopped by SIGTTIN or SIGTTOU, and goes on at once (childStopped).
+	if front {
+		s.tty.give(s.tty.group, pid)
+		if s.machine.next == toRestart && s.machine.rollback && s.machine.probation > 0 {
+			s.keys.begin(pid)
+		}
+	}
+	return nil
+}
+
+// forkExec starts the program, by way of the stub where something has to be done in the child's own process. Go forks with
+// CLONE_VFORK: this thread waits uninterruptibly until the child has exec'ed. A Ctrl-Z in that moment would stop the child, whose
+// signals are at their default already, and with it vaultexec, and nobody could resume them. So SIGTSTP is blocked meanwhile
+// where there is a terminal, and the stub unblocks it: a stop of the stub is seen and treated like one of the command.
+func (s *supervisor) forkExec(attr *syscall.ProcAttr) (pid int, err error) {
+	path, argv := s.program.path, s.program.argv
+	rename := namesThisProcess(attr.Env)
+	guard := s.tty != nil && !isBlocked(unix.SIGTSTP)
+	if (rename || guard) && executable(selfExe) != nil { // no /proc
+		rename, guard = false, false
+	}
+	if guard || rename {
+		path, argv = selfExe, append([]string{stub{terminal: guard, again: s.again()}.name(), path}, argv...)
+	}
+	start := func() { pid, err = syscall.ForkExec(path, argv, attr) }
+	if guard {
+		withBlocked(unix.SIGTSTP, start)
+	} else {
+		start()
+	}
+	return pid, err
+}
+
+// selfExe is this program, also after its file was replaced.
+const selfExe = "/proc/self/exe"
+
+// reap collects every child that has ended or stopped: the command, and orphans that became ours.
+func (s *supervisor) reap() {
+	for {
+		var status unix.WaitStatus
+		pid, err := unix.Wait4(-1, &status, unix.WNOHANG|unix.WUNTRACED|unix.WCONTINUED, nil)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil || pid <= 0 {
+			return
+		}
+		if pid == s.hook.pid && pid != 0 && !status.Stopped() && !status.Continued() {
+			s.hookEnded(status)
+			continue
+		}
+		if pid == s.guard.pid && pid != 0 && !status.Stopped() && !status.Continued() {
+			s.guard.ended()
+			continue
+		}
+		if pid == s.keys.pid && pid != 0 && !status.Stopped() && !status.Continued() {
+			s.keys.ended(status)
+			continue
+		}
+		if pid != s.pid {
+			if !status.Stopped() && !status.Continued() {
+				reap.Ended(pid, syscall.WaitStatus(status))
+			}
+			continue
+		}
+		switch {
+		case status.Stopped():
+			s.stopped = true
+			s.childStopped(status.StopSignal())
+		case status.Continued():
+			s.stopped = false
+		default:
+			s.childEnded(status)
+		}
+	}
+}
+
+func (s *supervisor) childEnded(status unix.WaitStatus) {
+	typed := false
+	if s.tty != nil {
+		front := s.tty.inFront()
+		typed = s.tty.own && (front == s.pid || front == s.tty.group || front < 0)
+		s.takeTerminal()
+		if status.Signaled() && s.tty.own {
+			s.tty.restoreModes()
+		}
+	}
+	if !s.sharedGroup() {
+		s.left = s.pid
+	}
+	s.logEnd(status)
+	s.pid = 0
+	key := s.keys.asked()
+	s.happened(evExited{status: status, typed: typed, key: key})
+}
+
+// killGroup signals all that belongs to the child or to the one that ended.
+func (s *supervisor) killGroup(sig syscall.Signal) {
+	switch {
+	case s.pid != 0:
+		s.signalChild(sig, true)
+	case s.toldAll:
+		_ = unix.Kill(-1, sig)
+	case s.left != 0:
+		_ = unix.Kill(-s.left, sig)
+	}
+}
+
+// endGroup begins the clean-up after the child.
+func (s *supervisor) endGroup() {
+	if s.endsAll() && othersLeft() {
+		s.toldAll = true
+		tellAll()
+		return
+	}
+	if s.left != 0 && len(liveMembers(s.left)) > 0 {
+		_ = unix.Kill(-s.left, unix.SIGTERM)
+		_ = unix.Kill(-s.left, unix.SIGCONT) // a stopped process would not see it
+		return
+	}
+	s.groupGone()
+}
+
+// lookAtGroup tells the machine when the group of the last child is gone.
+func (s *supervisor) lookAtGroup() {
+	switch {
+	case s.machine.state != clearing:
+	case s.endsAll() && othersLeft():
+		if !s.toldAll { // a signal came when another command was to follow
+			s.toldAll = true
+			tellAll()
+		}
+	case s.endsAll(), s.left == 0, len(liveMembers(s.left)) == 0:
+		s.groupGone()
+	}
+}
+
+// groupGone: nothing is left of the last command's group.
+func (s *supervisor) groupGone() {
+	if s.machine.next == toRestart || s.machine.next == toRevert {
+		s.nameSurvivors()
+	}
+	s.guard.tell(0)
+	s.happened(evGroupGone{})
+}
+
+func (s *supervisor) warnLeft() {
+	if names := processNames(s.leftovers()); names != "" {
+		s.Log.Warn("left over after SIGKILL, not waited for: " + names)
+	}
+}
