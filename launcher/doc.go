@@ -7,20 +7,24 @@
 // once. Then vaultexec becomes the command (exec.go), or stays as its parent (supervise.go) where something has to be done for it
 // later.
 //
-// There the main goroutine, locked to the main thread, owns the child: it alone forks, reaps and signals, and it waits for
-// events in one loop: signals to pass on (signals.go, tty.go), ended processes, one timer, and what the watcher sends.
-// The watcher (watch.go) is a goroutine that looks at the secrets, reads them when it is told to, and decides nothing.
+// There the main goroutine, locked to the main thread, owns the child: it alone forks, reaps and kills (child.go, by way of
+// stub.go where the child has to do something itself first) and signals, stops and resumes it (job.go, tty.go). It waits for
+// events in one loop (supervise.go): signals to pass on (signals.go), ended processes, one timer, and what the watcher sends.
+// The watcher (watch.go) is a goroutine that looks at the secrets (look.go), keeps leases alive (lease.go), reads everything when
+// it is told to, and decides nothing.
 // On a terminal a second process of ours may live in the command's group for a while, to see its keys (witness.go). Another ends
 // the command's group when vaultexec was killed and could not (guard.go).
-// What is to be done about an event is decided by a state machine without a clock or a process of its own (machine.go). Its
-// actions are carried out in supervise.go, hook.go runs the hook, decisions.go and ends.go write the lines of the log. Nothing is taken
+// What is to be done about an event is decided by a state machine without a clock or a process of its own (machine.go; change.go
+// is the way of a change through it). Its actions are carried out in supervise.go, files.go writes the files, hook.go runs the
+// hook, decisions.go and ends.go write the lines of the log. Nothing is taken
 // from the running child before everything new was read and makes a valid environment, and what failed to work is replaced
 // by what worked before.
 // What outlives a command is named (survivors.go), as PID 1 ended at the end (pid1.go); orphans are reaped before there is a
 // command, too (orphans.go). shutdown.go is the end of a run.
 //
-// With --mask what the command prints goes through vaultexec (output.go, mask.go, maskforms.go); on a terminal that takes a second
-// vaultexec behind a terminal of its own, and the first one only passes on (relay_linux.go).
+// With --mask what the command prints goes through vaultexec (output.go; internal/mask finds the values). On a terminal that
+// takes a second vaultexec behind a terminal of its own (inner.go), and the first one only passes on (relay_linux.go,
+// keyboard_linux.go).
 //
 //	starting ──▶ running ──▶ settling ──▶ waiting ──▶ reading ──▶ hooking ──▶ stopping
 //	   ▲            ▲            ▲           ▲           │           │           │
