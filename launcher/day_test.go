@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/agenticverz/vaultexec/internal/clock"
+	"github.com/agenticverz/vaultexec/internal/environ"
 	"github.com/agenticverz/vaultexec/internal/vault"
 	"github.com/agenticverz/vaultexec/internal/vaulttest"
 )
@@ -186,14 +187,14 @@ func TestADay(t *testing.T) {
 		}()
 		l := &launch{Options: Options{
 			Session: vault.NewTokenSession(client, vault.TextSource("the test's token", token)), Log: log,
-			Sources:  []Source{{Path: vault.Path{Mount: mount, Name: "app"}}},
+			Sources:  []environ.Source{{Path: vault.Path{Mount: mount, Name: "app"}}},
 			Watching: Watching{Interval: interval},
 		}}
 		got, err := l.fetch(ctx)
 		if err != nil {
 			t.Fatal(err)
 		}
-		runs, err := buildEnv(got, l.Rules, nil)
+		runs, err := environ.Build(got, l.Rules, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -226,7 +227,7 @@ func TestADay(t *testing.T) {
 		m.on(evStarted{}, time.Now())
 		timer := time.NewTimer(time.Hour)
 		defer timer.Stop()
-		var next *Env
+		var next *environ.Env
 		var before footprint
 		reads, latest, restarts := 0, 0, 0
 		var since time.Time

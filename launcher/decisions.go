@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/agenticverz/vaultexec/internal/environ"
 	"github.com/agenticverz/vaultexec/internal/fault"
 	"github.com/agenticverz/vaultexec/internal/vault"
 )
@@ -15,7 +16,7 @@ import (
 
 // edition is one environment and the states of the secrets that it was made of.
 type edition struct {
-	env    *Env
+	env    *environ.Env
 	states states
 }
 
@@ -106,16 +107,16 @@ func duration(d time.Duration) string {
 }
 
 // changedNames lists the variables that differ, "+" before new ones and "-" before those that go.
-func changedNames(from, to *Env) []string {
+func changedNames(from, to *environ.Env) []string {
 	var names []string
 	old := map[string]vault.Text{}
 	for _, v := range from.Vars {
-		if !v.unused() {
+		if !v.Unused() {
 			old[v.Name] = v.Value
 		}
 	}
 	for _, v := range to.Vars {
-		if v.unused() { // the child has the inherited one
+		if v.Unused() { // the child has the inherited one
 			continue
 		}
 		before, had := old[v.Name]

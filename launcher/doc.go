@@ -3,7 +3,7 @@
 // Run finds the program first (exec.go), so that a wrong name costs no login. A worker logs in and reads all secrets at the
 // same time (fetch.go; folder.go finds those of a folder) while the main goroutine waits for signals: one that ends vaultexec
 // ends it within 200 ms, and at once, by the kernel, where there is nothing to put in order (signals.go). The secrets become one
-// environment (env.go, which is pure; reference.go says what a reference is), or every reason why they do not is reported at
+// environment (internal/environ, which is pure), or every reason why they do not is reported at
 // once. Then vaultexec becomes the command (exec.go), or stays as its parent (supervise.go) where something has to be done for it
 // later.
 //

@@ -3,6 +3,7 @@ package launcher
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/agenticverz/vaultexec/internal/fault"
@@ -82,4 +83,33 @@ func TestParseSignal(t *testing.T) {
 			t.Errorf("ParseSignal(%q) = %d", in, sig)
 		}
 	}
+}
+
+// FuzzScriptInterpreter: what we read from a #! line is what the kernel would run.
+func FuzzScriptInterpreter(f *testing.F) {
+	for _, s := range []string{"#!/bin/sh\n", "#! /bin/sh -e\n", "#!\n", "#!  \t/bin/sh\r\n", "#!/bin/sh", "#!/usr/bin/env python3\n"} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, head []byte) {
+		if len(head) < 2 {
+			return
+		}
+		interp := scriptInterpreter(head)
+		if strings.ContainsAny(interp, " \t\n\x00") {
+			t.Errorf("%q has the interpreter %q", head, interp)
+		}
+	})
+}
+
+// FuzzElfInterpreter never panics, whatever a file begins with.
+func FuzzElfInterpreter(f *testing.F) {
+	if b, err := os.ReadFile("/bin/sh"); err == nil {
+		f.Add(b[:min(len(b), 4096)])
+	}
+	f.Add([]byte("\x7fELF\x01\x02" + strings.Repeat("\xff", 250)))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if len(b) >= 4 {
+			_ = elfInterpreter(strings.NewReader(string(b)), b[:min(len(b), 256)])
+		}
+	})
 }

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/agenticverz/vaultexec/internal/environ"
 	"github.com/agenticverz/vaultexec/internal/fault"
 	"github.com/agenticverz/vaultexec/internal/vault"
 )
@@ -13,7 +14,7 @@ import (
 // fetcher reads the secrets that the sources name, all at the same time, each secret once.
 type fetcher struct {
 	client         *vault.Client
-	sources        []Source
+	sources        []environ.Source
 	opt            vault.ReadOptions
 	mountIsDefault bool // nobody chose the mount, for the hint
 	again          bool // not the first time: what is forgiven was said
@@ -35,7 +36,7 @@ type read struct {
 }
 
 // plan lists the distinct secrets of the sources in their order.
-func plan(sources []Source) []*read {
+func plan(sources []environ.Source) []*read {
 	var reads []*read
 	index := map[vault.Path]*read{}
 	for _, s := range sources {
@@ -52,7 +53,7 @@ func plan(sources []Source) []*read {
 
 // fetch reads everything, waiting for a Vault that is away as patience says. On failure nothing is returned but the
 // failures, of all paths at once.
-func (f *fetcher) fetch(ctx context.Context, patience vault.Patience) ([]fetched, error) {
+func (f *fetcher) fetch(ctx context.Context, patience vault.Patience) ([]environ.Fetched, error) {
 	reads := plan(f.sources)
 	away := false
 	err := patience.Do(ctx, func(ctx context.Context) error {
@@ -165,7 +166,7 @@ const quickTries = 3
 
 // fetchAgain reads everything but what is kept, without waiting for a Vault that is away. What it saw comes with a failure,
 // too.
-func (f *fetcher) fetchAgain(ctx context.Context, keep map[vault.Path]*vault.Secret) ([]fetched, error) {
+func (f *fetcher) fetchAgain(ctx context.Context, keep map[vault.Path]*vault.Secret) ([]environ.Fetched, error) {
 	f.again = true
 	reads := plan(f.sources)
 	for _, r := range reads {
@@ -193,24 +194,24 @@ func (f *fetcher) pause(ctx context.Context, n int) bool {
 }
 
 // collect pairs the sources with their secrets. The secrets of a folder follow it as sources of their own.
-func (f *fetcher) collect(reads []*read) []fetched {
+func (f *fetcher) collect(reads []*read) []environ.Fetched {
 	index := byPath(reads)
-	got := make([]fetched, 0, len(f.sources))
+	got := make([]environ.Fetched, 0, len(f.sources))
 	for _, s := range f.sources {
 		r := index[s.Path]
 		got = append(got, r.fetched(s))
 		for _, p := range r.members {
 			m := index[p]
-			got = append(got, m.fetched(Source{Path: p, Optional: m.optional}))
+			got = append(got, m.fetched(environ.Source{Path: p, Optional: m.optional}))
 		}
 	}
 	return got
 }
 
-func (r *read) fetched(s Source) fetched {
-	g := fetched{source: s, secret: r.secret, folder: r.folder, absence: r.absence}
+func (r *read) fetched(s environ.Source) environ.Fetched {
+	g := environ.Fetched{Source: s, Secret: r.secret, Folder: r.folder, Absence: r.absence}
 	if r.err != nil {
-		g.absence = r.err
+		g.Absence = r.err
 	}
 	return g
 }
@@ -226,13 +227,13 @@ func (f *fetcher) advise(ctx context.Context, reads []*read) {
 }
 
 // leases lists the leases among the secrets.
-func leases(got []fetched) []vault.Lease {
+func leases(got []environ.Fetched) []vault.Lease {
 	var ls []vault.Lease
 	seen := map[string]bool{}
 	for _, g := range got {
-		if g.secret != nil && g.secret.Lease.ID != "" && !seen[g.secret.Lease.ID] {
-			seen[g.secret.Lease.ID] = true
-			ls = append(ls, g.secret.Lease)
+		if g.Secret != nil && g.Secret.Lease.ID != "" && !seen[g.Secret.Lease.ID] {
+			seen[g.Secret.Lease.ID] = true
+			ls = append(ls, g.Secret.Lease)
 		}
 	}
 	return ls

@@ -1,168 +1,19 @@
 package launcher
 
 import (
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/agenticverz/vaultexec/internal/environ"
 	"github.com/agenticverz/vaultexec/internal/fault"
 	"github.com/agenticverz/vaultexec/internal/trust"
 	"github.com/agenticverz/vaultexec/internal/vault"
 )
-
-// FileSpec is one --file: a secret that is handed over as a file and not as a variable. NAME_FILE holds the path; NAME
-// itself is not set, also not with a value of vaultexec's own environment: programs that know both refuse to have both.
-type FileSpec struct {
-	Name   string
-	Path   string // absolute; "" for a sealed file in memory
-	Base64 bool   // the secret is the base64 of what the file holds
-
-	access *access // nil without options
-}
-
-// who says who may read the file.
-func (f *FileSpec) who() access {
-	if f.access == nil {
-		return ownAccess
-	}
-	return *f.access
-}
-
-// Variable is the name of the variable that holds the path.
-func (f *FileSpec) Variable() string { return f.Name + "_FILE" }
-
-// place is what the variable holds, as far as it is known before the start.
-func (f *FileSpec) place() string {
-	if f.Path != "" {
-		return f.Path
-	}
-	return memoryPath(0)
-}
-
-// memoryPath names a descriptor of whoever opens the path. The number is known only when the file is made.
-func memoryPath(fd int) string { return fmt.Sprintf("/proc/self/fd/%d", fd) }
-
-// ParseFile reads NAME[:base64][=PATH][,mode=MODE][,owner=USER[:GROUP]]. The path is made absolute: the command may change its folder.
-func ParseFile(text string) (FileSpec, error) {
-	bad := func(why, hint string) (FileSpec, error) {
-		return FileSpec{}, &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot use %q", text), Why: why, Hint: hint}
-	}
-	rest, who, err := cutAccess(text)
-	if err != nil {
-		return bad(err.Error(), "write it as TLS_KEY=/run/app/tls.key,mode=0440,owner=app:ssl; also 1000:1000, or :ssl")
-	}
-	name, path, hasPath := strings.Cut(rest, "=")
-	name, coding, coded := strings.Cut(name, ":")
-	switch {
-	case !IsName(name):
-		return bad(fmt.Sprintf("%q is not a variable name", name), "write it as NAME, NAME=PATH, NAME:base64 or NAME:base64=PATH")
-	case coded && coding != "base64":
-		return bad(fmt.Sprintf("%q is not a coding", coding), "the only one is base64: NAME:base64")
-	case hasPath && (path == "" || strings.HasSuffix(path, "/") || strings.IndexByte(path, 0) >= 0):
-		return bad("its path names no file", "write it as TLS_KEY=/run/app/tls.key")
-	}
-	f := FileSpec{Name: name, Base64: coded}
-	if who != ownAccess {
-		f.access = &who
-	}
-	if hasPath {
-		if f.Path, err = filepath.Abs(path); err != nil {
-			return bad("the current folder is gone", "write an absolute path")
-		}
-	}
-	return f, nil
-}
-
-// Files lists the secrets that are handed over as files, sorted by name.
-func (e *Env) Files() []Variable {
-	var files []Variable
-	for _, v := range e.Vars {
-		if v.File != nil {
-			files = append(files, v)
-		}
-	}
-	return files
-}
-
-// sameFiles reports whether the files of two environments hold the same.
-func sameFiles(a, b []Variable) bool {
-	return slices.EqualFunc(a, b, func(a, b Variable) bool {
-		return a.Name == b.Name && a.unused() == b.unused() && (a.unused() || a.Value.Equal(b.Value))
-	})
-}
-
-// file returns the --file of a name, or nil.
-func (r *EnvRules) file(name string) *FileSpec {
-	if i := slices.IndexFunc(r.Files, func(f FileSpec) bool { return f.Name == name }); i >= 0 {
-		return &r.Files[i]
-	}
-	return nil
-}
-
-// putFile adds a secret that becomes a file: any length, any bytes.
-func (b *envBuilder) putFile(v Variable, f *FileSpec) {
-	if why, hint := refusal(f.Variable(), "", b.rules.AllowNames); why != "" { // its value is a path of vaultexec's own
-		b.fail(fault.Value, v.Origin, why, hint)
-		return
-	}
-	if f.Base64 {
-		content, ok := decodeBase64(v.Value.Reveal())
-		if !ok {
-			b.fail(fault.Value, v.Origin, "the value is not base64", fmt.Sprintf("write --file %s without :base64 to hand it over as it is", f.Name))
-			return
-		}
-		v.parts = append(v.parts, v.Value)
-		v.Value = content
-	}
-	v.File = f
-	b.insert(v)
-}
-
-// decodeBase64 reads either alphabet, with or without padding, in one line or many.
-func decodeBase64(s string) (vault.Text, bool) {
-	s = strings.Map(func(r rune) rune {
-		switch r {
-		case ' ', '\t', '\r', '\n':
-			return -1
-		case '-':
-			return '+'
-		case '_':
-			return '/'
-		}
-		return r
-	}, s)
-	if n := len(s); n%4 == 0 { // padding that does not fill up a group of four is a damaged value
-		s = strings.TrimSuffix(strings.TrimSuffix(s, "="), "=")
-	}
-	out, err := base64.RawStdEncoding.DecodeString(s)
-	return vault.NewText(string(out)), err == nil
-}
-
-// checkFiles finds a --file that no secret gives, and a name that a file and a secret both want. An optional path that has
-// nothing is forgiven its files, too: that it has nothing was said.
-func (b *envBuilder) checkFiles(got []fetched) {
-	forgiven := slices.ContainsFunc(got, func(g fetched) bool { return g.secret == nil && g.folder == nil && g.source.Optional })
-	for i := range b.rules.Files {
-		f := &b.rules.Files[i]
-		if _, ok := b.byName[f.Name]; !ok {
-			if !forgiven && len(b.faults) == 0 {
-				b.faults = append(b.faults, &fault.Error{Kind: fault.Value, What: "cannot make the file of --file " + f.Name, Why: "no secret gives " + f.Name,
-					Hint: "--dry-run without --file shows the names; --env " + f.Name + "=PATH#KEY gives it one"})
-			}
-			continue
-		}
-		if j, ok := b.byName[f.Variable()]; ok {
-			b.faults = append(b.faults, &fault.Error{Kind: fault.Value, What: "cannot set " + f.Variable(), Why: fmt.Sprintf("both --file %s and %s give it", f.Name, b.vars[j].Origin),
-				Hint: "leave one out with --exclude, or rename one with --env NAME=PATH#KEY or --prefix"})
-		}
-	}
-}
 
 // files hands secrets over as files. Those with a path are written when a child is started and when a change is acted on
 // while it runs, and removed at the end, if they are still the ones that were written. A process that is ended by SIGKILL
@@ -172,7 +23,7 @@ type files struct {
 	allow     []int             // users whose folders they may be in
 	written   map[string]fileID // by path
 	staged    []stagedFile      // complete, and not in their places yet
-	stagedFor *Env
+	stagedFor *environ.Env
 	swept     map[string]bool // by path
 }
 
@@ -187,7 +38,7 @@ func newFiles(allowDisk bool, allow ...int) *files {
 
 // handOver puts the files of env in their places and returns the environment that names them, and the descriptors of those in
 // memory. They are close-on-exec here; the caller closes them once the command has them.
-func (f *files) handOver(env *Env) (environ []string, fds []int, err error) {
+func (f *files) handOver(env *environ.Env) (environ []string, fds []int, err error) {
 	if err := f.place(env); err != nil {
 		return nil, nil, err
 	}
@@ -223,13 +74,13 @@ func childFiles(std []uintptr, fds []int) []uintptr {
 }
 
 // memoryFiles makes the files in memory and returns the environment that names their descriptors, which are close-on-exec.
-func memoryFiles(env *Env) (environ []string, fds []int, err error) {
+func memoryFiles(env *environ.Env) (variables []string, fds []int, err error) {
 	paths := map[string]string{}
 	for _, v := range env.Files() {
-		if v.File.Path != "" || v.unused() {
+		if v.File.Path != "" || v.Unused() {
 			continue
 		}
-		fd, err := sealedFile(v.Name, v.Value.Reveal(), v.File.who())
+		fd, err := sealedFile(v.Name, v.Value.Reveal(), v.File.Access())
 		if err != nil {
 			f := fileFault("in memory for "+v.Name, err)
 			if f.Hint == "" {
@@ -238,14 +89,14 @@ func memoryFiles(env *Env) (environ []string, fds []int, err error) {
 			return nil, fds, f
 		}
 		fds = append(fds, fd)
-		paths[v.Name] = memoryPath(fd)
+		paths[v.Name] = environ.MemoryPath(fd)
 	}
-	return env.strings(paths), fds, nil
+	return env.StringsAt(paths), fds, nil
 }
 
 // stage makes the files of env complete before they are in their places: what can fail fails here, while the running child still
 // has the old ones.
-func (f *files) stage(env *Env) error {
+func (f *files) stage(env *environ.Env) error {
 	if f.stagedFor == env {
 		return nil
 	}
@@ -267,7 +118,7 @@ func (f *files) stage(env *Env) error {
 
 // place makes the files of env current: each is replaced in one step, so that a reader finds the old or the new one and
 // never a part of it. What env has no longer is removed.
-func (f *files) place(env *Env) error {
+func (f *files) place(env *environ.Env) error {
 	if err := f.stage(env); err != nil {
 		return err
 	}
@@ -303,7 +154,7 @@ func (f *files) place(env *Env) error {
 }
 
 // write makes a complete file in the folder of a path.
-func (f *files) write(spec *FileSpec, content string) (stagedFile, error) {
+func (f *files) write(spec *environ.FileSpec, content string) (stagedFile, error) {
 	dir, err := f.check(spec)
 	if err != nil {
 		return stagedFile{}, err
@@ -323,9 +174,9 @@ func (f *files) write(spec *FileSpec, content string) (stagedFile, error) {
 
 // check looks at the place of a file before anything is written there, and opens its folder: what others put in the place of that
 // later is not written to.
-func (f *files) check(spec *FileSpec) (*os.File, error) {
+func (f *files) check(spec *environ.FileSpec) (*os.File, error) {
 	allow := f.allow
-	if uid := spec.who().uid; uid >= 0 { // to whom the file is given, who then may do with it what they like
+	if uid := spec.Access().UID; uid >= 0 { // to whom the file is given, who then may do with it what they like
 		allow = append(slices.Clone(allow), uid)
 	}
 	dir, err := trust.Folder(filepath.Dir(spec.Path), allow)
@@ -339,7 +190,7 @@ func (f *files) check(spec *FileSpec) (*os.File, error) {
 	return dir, nil
 }
 
-func (f *files) checkIn(dir int, spec *FileSpec) error {
+func (f *files) checkIn(dir int, spec *environ.FileSpec) error {
 	if !f.allowDisk {
 		memory, err := inMemory(dir)
 		if err != nil {
@@ -357,7 +208,7 @@ func (f *files) checkIn(dir int, spec *FileSpec) error {
 		return err
 	case st.Mode&unix.S_IFMT != unix.S_IFREG:
 		return errNotRegular
-	case int(st.Uid) != os.Geteuid() && int(st.Uid) != spec.who().uid: // whom an earlier run gave it to
+	case int(st.Uid) != os.Geteuid() && int(st.Uid) != spec.Access().UID: // whom an earlier run gave it to
 		return errNotOurs
 	}
 	return nil
@@ -401,7 +252,7 @@ func fileFault(where string, err error) *fault.Error {
 }
 
 // CheckFilePlaces finds out before Vault is asked which files could not be written.
-func CheckFilePlaces(specs []FileSpec, allowDisk bool, allow ...int) error {
+func CheckFilePlaces(specs []environ.FileSpec, allowDisk bool, allow ...int) error {
 	f := newFiles(allowDisk, allow...)
 	var faults []*fault.Error
 	for _, s := range specs {

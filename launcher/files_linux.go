@@ -1,12 +1,16 @@
 package launcher
 
-import "golang.org/x/sys/unix"
+import (
+	"golang.org/x/sys/unix"
+
+	"github.com/agenticverz/vaultexec/internal/environ"
+)
 
 // sealedFile makes a file in memory that holds content and that nobody can change: read-only by its mode, which also holds
 // for who opens /proc/PID/fd/N, and sealed. It is close-on-exec, at a high descriptor, and its offset is 0.
 // (memfd_create(2), fcntl(2) F_ADD_SEALS. MFD_NOEXEC_SEAL is of Linux 6.3; older kernels say EINVAL. The mode comes before
 // the seals, because with that flag a later change of the x bits is refused.)
-func sealedFile(name, content string, who access) (int, error) {
+func sealedFile(name, content string, who environ.Access) (int, error) {
 	const flags = unix.MFD_CLOEXEC | unix.MFD_ALLOW_SEALING
 	fd, err := unix.MemfdCreate(name, flags|unix.MFD_NOEXEC_SEAL)
 	if err == unix.EINVAL {
@@ -16,7 +20,7 @@ func sealedFile(name, content string, who access) (int, error) {
 		return -1, err
 	}
 	err = func() error {
-		if err := who.put(fd); err != nil {
+		if err := putAccess(fd, who); err != nil {
 			return err
 		}
 		for b := []byte(content); len(b) > 0; {
@@ -46,7 +50,7 @@ func openUnnamed(dir int) (int, error) {
 
 // linkUnnamed gives such a file a name. (By way of /proc: an empty name takes CAP_DAC_READ_SEARCH on most kernels.)
 func linkUnnamed(fd, dir int, name string) error {
-	return unix.Linkat(unix.AT_FDCWD, memoryPath(fd), dir, name, unix.AT_SYMLINK_FOLLOW)
+	return unix.Linkat(unix.AT_FDCWD, environ.MemoryPath(fd), dir, name, unix.AT_SYMLINK_FOLLOW)
 }
 
 // inMemory reports whether a folder is on a file system that lives in memory (statfs(2)). What is there may still be

@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/agenticverz/vaultexec/internal/environ"
 	"github.com/agenticverz/vaultexec/internal/fault"
 	"github.com/agenticverz/vaultexec/internal/needs"
 	"github.com/agenticverz/vaultexec/internal/vault"
@@ -30,7 +31,7 @@ func TestFilesInMemoryReachTheCommandOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer given.Close()
-	env := &Env{Vars: []Variable{{Name: "KEY", Value: vault.NewText("content of the key"), File: &FileSpec{Name: "KEY"}}}}
+	env := &environ.Env{Vars: []environ.Variable{{Name: "KEY", Value: vault.NewText("content of the key"), File: &environ.FileSpec{Name: "KEY"}}}}
 	environ, fds, err := newFiles(false).handOver(env)
 	if err != nil || len(fds) != 1 {
 		t.Fatalf("%v: %v", fds, err)
@@ -82,8 +83,8 @@ func TestFilesFollowNoLink(t *testing.T) {
 	if err := os.WriteFile(victim, []byte("untouched"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	env := func(value string) *Env {
-		return &Env{Vars: []Variable{{Name: "KEY", Value: vault.NewText(value), File: &FileSpec{Name: "KEY", Path: path}}}}
+	env := func(value string) *environ.Env {
+		return &environ.Env{Vars: []environ.Variable{{Name: "KEY", Value: vault.NewText(value), File: &environ.FileSpec{Name: "KEY", Path: path}}}}
 	}
 	link := func() {
 		_ = os.Remove(path)
@@ -152,10 +153,10 @@ func changer(how string) {
 	}
 }
 
-func twoFiles(dir, value string) *Env {
-	env := &Env{}
+func twoFiles(dir, value string) *environ.Env {
+	env := &environ.Env{}
 	for _, name := range []string{"A", "B"} {
-		env.Vars = append(env.Vars, Variable{Name: name, Value: vault.NewText(value + " of " + name), File: &FileSpec{Name: name, Path: filepath.Join(dir, name)}})
+		env.Vars = append(env.Vars, environ.Variable{Name: name, Value: vault.NewText(value + " of " + name), File: &environ.FileSpec{Name: name, Path: filepath.Join(dir, name)}})
 	}
 	return env
 }
@@ -350,7 +351,7 @@ func TestFolderOfOthers(t *testing.T) {
 		if e := fault.Of(err); err == nil || !strings.Contains(e.Why, "others may change it: the mode of the folder") || !strings.Contains(e.Hint, "chmod go-w") {
 			t.Errorf("%s: %v", sub, err)
 		}
-		if err := CheckFilePlaces([]FileSpec{*env.Vars[0].File}, true); err == nil {
+		if err := CheckFilePlaces([]environ.FileSpec{*env.Vars[0].File}, true); err == nil {
 			t.Errorf("%s: not found at the start", sub)
 		}
 	}
@@ -361,11 +362,11 @@ func TestFolderOfOthers(t *testing.T) {
 		if err := newFiles(true).place(twoFiles(filepath.Join(dir, "victim"), "x")); err == nil {
 			t.Error("a file was written into another's folder")
 		}
-		spec := FileSpec{Name: "A", Path: filepath.Join(dir, "victim", "A"), access: &access{mode: 0o400, uid: 4242, gid: -1}}
-		if err := CheckFilePlaces([]FileSpec{spec}, true); err != nil {
+		spec := environ.FileSpec{Name: "A", Path: filepath.Join(dir, "victim", "A"), Given: &environ.Access{Mode: 0o400, UID: 4242, GID: -1}}
+		if err := CheckFilePlaces([]environ.FileSpec{spec}, true); err != nil {
 			t.Errorf("the folder of the user whom the file is given to: %v", err)
 		}
-		if err := CheckFilePlaces([]FileSpec{*twoFiles(filepath.Join(dir, "victim"), "x").Vars[0].File}, true, 4242); err != nil {
+		if err := CheckFilePlaces([]environ.FileSpec{*twoFiles(filepath.Join(dir, "victim"), "x").Vars[0].File}, true, 4242); err != nil {
 			t.Errorf("the folder of a user who is allowed: %v", err)
 		}
 	}

@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/agenticverz/vaultexec/internal/environ"
 )
 
 // A file with a path is complete before it has a name: nothing of it stays when vaultexec is killed (open(2), O_TMPFILE). No call
@@ -19,7 +21,7 @@ import (
 
 // stagedFile is a complete file that is not in its place yet.
 type stagedFile struct {
-	spec *FileSpec
+	spec *environ.FileSpec
 	dir  *os.File // the folder
 	file *os.File // locked, while it is not in its place
 	temp string   // its name in the folder; "" for none
@@ -33,7 +35,7 @@ var (
 )
 
 // stageIn makes a complete file for a place in dir, which is the caller's until it has succeeded.
-func stageIn(dir *os.File, spec *FileSpec, content string) (stagedFile, error) {
+func stageIn(dir *os.File, spec *environ.FileSpec, content string) (stagedFile, error) {
 	s := stagedFile{spec: spec, dir: dir}
 	fd, err := -1, error(unix.ENOSYS)
 	if !testOnlyNamed {
@@ -59,7 +61,7 @@ func (s *stagedFile) again(content string) error {
 
 // fill gives the file its mode and its owner, and then its content.
 func (s *stagedFile) fill(content string) error {
-	if err := s.spec.who().put(int(s.file.Fd())); err != nil {
+	if err := putAccess(int(s.file.Fd()), s.spec.Access()); err != nil {
 		return err
 	}
 	if _, err := s.file.WriteString(content); err != nil {
@@ -183,7 +185,7 @@ func isBeside(name, base string) bool {
 
 // sweep removes what killed runs have left beside the place of a file: regular files of a name that vaultexec gives, which belong
 // to this user, or to whom the file is given, and which nobody is at work with.
-func sweep(dir int, spec *FileSpec) {
+func sweep(dir int, spec *environ.FileSpec) {
 	fd, err := unix.Openat(dir, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return
@@ -195,7 +197,7 @@ func sweep(dir int, spec *FileSpec) {
 		names, err := list.Readdirnames(1000)
 		for _, name := range names {
 			if isBeside(name, base) {
-				removeLeft(dir, name, spec.who().uid)
+				removeLeft(dir, name, spec.Access().UID)
 			}
 		}
 		if err != nil { // io.EOF

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/agenticverz/vaultexec/internal/environ"
 	"github.com/agenticverz/vaultexec/internal/fault"
 	"github.com/agenticverz/vaultexec/internal/vault"
 )
@@ -89,10 +90,10 @@ func (r *read) leftOut() string {
 }
 
 // seenSources are the sources with the secrets of their folders: what the watch looks at.
-func seenSources(got []fetched) []Source {
-	sources := make([]Source, len(got))
+func seenSources(got []environ.Fetched) []environ.Source {
+	sources := make([]environ.Source, len(got))
 	for i, g := range got {
-		sources[i] = g.source
+		sources[i] = g.Source
 	}
 	return sources
 }

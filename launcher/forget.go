@@ -5,6 +5,8 @@ import (
 	"runtime/debug"
 	"strings"
 	"time"
+
+	"github.com/agenticverz/vaultexec/internal/environ"
 )
 
 // connEnd is when the goroutines of connections that were closed, and their buffers, are surely gone.
@@ -16,7 +18,7 @@ func (s *supervisor) forget() {
 	s.Session.Client.Secrets.Forget()
 	s.Session, s.runs, s.good, s.next = nil, edition{}, edition{}, nil
 	for i, kv := range s.Environ {
-		if name, value, _ := strings.Cut(kv, "="); IsCredential(name) || HasPassword(name, value) {
+		if name, value, _ := strings.Cut(kv, "="); environ.IsCredential(name) || environ.HasPassword(name, value) {
 			s.Environ[i] = ""
 		}
 	}

@@ -10,6 +10,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/agenticverz/vaultexec/internal/environ"
 )
 
 // SetDumpable decides whether this process may dump core, be traced by its own user, and be read through /proc. vaultexec
@@ -50,15 +52,15 @@ func setParentDeath(sys *syscall.SysProcAttr, sig syscall.Signal) bool {
 // process: os.Getenv does not find them any more, /proc/PID/environ does not show them, and the Go runtime, which has kept
 // copies of its own, has none. The values are overwritten in place: nothing else reaches them.
 func TakeEnviron() []string {
-	environ := os.Environ()
-	for i, kv := range environ {
+	variables := os.Environ()
+	for i, kv := range variables {
 		name, value, _ := strings.Cut(kv, "=")
-		if !IsCredential(name) && !HasPassword(name, value) {
+		if !environ.IsCredential(name) && !environ.HasPassword(name, value) {
 			continue
 		}
-		environ[i] = strings.Clone(kv)
+		variables[i] = strings.Clone(kv)
 		os.Unsetenv(name)
-		if slices.Contains(proxyNames, name) { // which net/http asks for
+		if environ.IsProxy(name) { // which net/http asks for
 			os.Setenv(name, strings.Clone(value))
 		}
 		clear(unsafe.Slice(unsafe.StringData(value), len(value)))
@@ -66,11 +68,11 @@ func TakeEnviron() []string {
 	for rest := environBlock(); len(rest) > 0; {
 		var kv []byte
 		kv, rest, _ = bytes.Cut(rest, []byte{0})
-		if name, value, _ := bytes.Cut(kv, []byte{'='}); IsCredential(string(name)) || HasPassword(string(name), string(value)) {
+		if name, value, _ := bytes.Cut(kv, []byte{'='}); environ.IsCredential(string(name)) || environ.HasPassword(string(name), string(value)) {
 			clear(value)
 		}
 	}
-	return environ
+	return variables
 }
 
 // HideArgument overwrites an argument of this process where everybody can read it, in /proc/PID/cmdline: the runtime does not copy

@@ -21,6 +21,6 @@ func TestNoStructShows(t *testing.T) {
 			return false
 		}
 		return true
-	}, Env{}, Options{}, PathReport{}, Report{}, Source{}, Variable{}, edition{}, envBuilder{}, fetched{}, fetcher{}, files{}, launch{}, made{},
+	}, Options{}, PathReport{}, Report{}, edition{}, fetcher{}, files{}, launch{},
 		outputs{}, prepared{}, read{}, readResult{}, relay{}, stream{}, supervisor{}, watchEvent{}, watcher{})
 }

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/agenticverz/vaultexec/internal/environ"
 )
 
 // hookLimit is how long --on-change-hook may take.
@@ -103,7 +105,7 @@ func (s *supervisor) forkHook() error {
 
 // hookEnv is what vaultexec was started with, without credentials and without every name that Vault sets.
 func (s *supervisor) hookEnv() []string {
-	rest, _ := WithoutCredentials(s.Environ)
+	rest, _ := environ.WithoutCredentials(s.Environ)
 	env := slices.DeleteFunc(rest, func(kv string) bool {
 		name, _, _ := strings.Cut(kv, "=")
 		return s.fromVault(name)
@@ -116,7 +118,7 @@ func (s *supervisor) hookEnv() []string {
 
 // fromVault reports whether Vault sets a variable of that name, or did for the child that runs.
 func (s *supervisor) fromVault(name string) bool {
-	is := func(v Variable) bool { return v.Name == name }
+	is := func(v environ.Variable) bool { return v.Name == name }
 	return slices.ContainsFunc(s.next.env.Vars, is) || slices.ContainsFunc(s.runs.env.Vars, is)
 }
 

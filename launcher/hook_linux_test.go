@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/agenticverz/vaultexec/internal/environ"
 )
 
 // A hook that is ended for having taken too long is said to be, and one that somebody else ends is not.
@@ -21,7 +23,7 @@ func TestHookTooLong(t *testing.T) {
 	}
 	for name, late := range map[string]bool{"too long": true, "killed by another": false} {
 		var log bytes.Buffer
-		env := &Env{}
+		env := &environ.Env{}
 		s := &supervisor{
 			launch:  &launch{Options: Options{Environ: []string{"PATH=/usr/bin:/bin"}, Watching: Watching{Hook: hook}, Log: slog.New(slog.NewTextHandler(&log, nil))}},
 			machine: newMachine(policy{}), runs: edition{env: env}, next: &edition{env: env}, timer: time.NewTimer(time.Hour),

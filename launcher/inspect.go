@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/agenticverz/vaultexec/internal/environ"
 	"github.com/agenticverz/vaultexec/internal/fault"
 	"github.com/agenticverz/vaultexec/internal/vault"
 )
@@ -14,8 +15,8 @@ type Report struct {
 	Token      vault.Info
 	TokenFault *fault.Error // why nothing is known of the token; nil when something is
 	Paths      []PathReport
-	Env        *Env     // what the command would get; nil when some secret could not be read
-	Unread     []Source // leased: reading them makes a lease, which only a run does
+	Env        *environ.Env     // what the command would get; nil when some secret could not be read
+	Unread     []environ.Source // leased: reading them makes a lease, which only a run does
 	Faults     []*fault.Error
 }
 
@@ -168,23 +169,23 @@ func (l *launch) tryUnread(ctx context.Context, r *Report, reads []*read) {
 }
 
 // build makes the environment, when everything that can be read was read.
-func (r *Report) build(got []fetched, o Options) {
+func (r *Report) build(got []environ.Fetched, o Options) {
 	for _, p := range r.Paths {
 		if p.Fault != nil && !p.Leased {
 			return
 		}
 	}
 	for i, g := range got {
-		if g.secret != nil && g.secret.Unread() {
-			r.Unread = append(r.Unread, g.source)
-			got[i].secret = nil
+		if g.Secret != nil && g.Secret.Unread() {
+			r.Unread = append(r.Unread, g.Source)
+			got[i].Secret = nil
 		}
 	}
 	rules := o.Rules
-	rules.Require = judgeable(rules.Require, r.Unread)
-	env, err := buildEnv(got, rules, o.Environ)
+	rules.Require = environ.Judgeable(rules.Require, r.Unread)
+	env, err := environ.Build(got, rules, o.Environ)
 	if err == nil && len(o.Argv) > 0 {
-		err = checkSize(env, o.Argv, stackLimit())
+		err = environ.CheckSize(env, o.Argv, stackLimit())
 	}
 	if err != nil {
 		r.Faults = append(r.Faults, fault.All(err)...)

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/agenticverz/vaultexec/internal/environ"
 	"github.com/agenticverz/vaultexec/internal/fault"
 	"github.com/agenticverz/vaultexec/internal/vault"
 )
@@ -23,8 +24,8 @@ type Options struct {
 	Dir     string   // the folder that the command is started in; "" for the current one
 
 	Session        *vault.Session
-	Sources        []Source
-	Rules          EnvRules
+	Sources        []environ.Source
+	Rules          environ.Rules
 	KVVersion      int           // 1 or 2 to skip the question; 0
 	Wait           time.Duration // for a Vault that is away at the start; 0 is one attempt, vault.Forever no bound
 	MountIsDefault bool          // nobody chose the mount of relative paths
@@ -109,7 +110,7 @@ func Run(o Options) (err error) {
 		l.takeNotify()
 		l.notify.wait()
 	}
-	env, got, err := l.prepare(func(env *Env) error { return checkSize(env, p.argv, stackLimit()) })
+	env, got, err := l.prepare(func(env *environ.Env) error { return environ.CheckSize(env, p.argv, stackLimit()) })
 	if err != nil {
 		return err
 	}
@@ -144,7 +145,7 @@ func (l *launch) mayDie() bool {
 func oneProcessor() { runtime.GOMAXPROCS(1) }
 
 // staysBehind decides between the modes.
-func (l *launch) staysBehind(got []fetched) bool {
+func (l *launch) staysBehind(got []environ.Fetched) bool {
 	switch l.Mode {
 	case Replace:
 		return false
@@ -156,17 +157,17 @@ func (l *launch) staysBehind(got []fetched) bool {
 
 // prepared is what prepare gives.
 type prepared struct {
-	env *Env
-	got []fetched
+	env *environ.Env
+	got []environ.Fetched
 }
 
 // prepare logs in, fetches, builds the environment and has it checked. When that fails, the token has no further use.
-func (l *launch) prepare(check func(*Env) error) (*Env, []fetched, error) {
+func (l *launch) prepare(check func(*environ.Env) error) (*environ.Env, []environ.Fetched, error) {
 	r, err := watched(l, func(ctx context.Context) (prepared, error) {
 		got, err := l.fetch(ctx)
-		var env *Env
+		var env *environ.Env
 		if err == nil {
-			env, err = buildEnv(got, l.Rules, l.Environ)
+			env, err = environ.Build(got, l.Rules, l.Environ)
 		}
 		if err == nil {
 			err = check(env)
@@ -235,7 +236,7 @@ func watched[T any](l *launch, f func(context.Context) (T, error)) (T, error) {
 func (l *launch) stopEarly() { l.Aside(func() { l.inner.stop() }) }
 
 // fetch logs in and reads all secrets.
-func (l *launch) fetch(ctx context.Context) ([]fetched, error) {
+func (l *launch) fetch(ctx context.Context) ([]environ.Fetched, error) {
 	if len(l.Sources) == 0 { // a plain init: neither a request nor a token
 		return nil, nil
 	}
@@ -249,7 +250,7 @@ func (l *launch) fetch(ctx context.Context) ([]fetched, error) {
 	if err := patience.Do(ctx, l.Session.Login); err != nil {
 		return nil, err
 	}
-	var got []fetched
+	var got []environ.Fetched
 	var read error
 	// What is waited for out here is only a second login, when the token ended during a long wait.
 	err := patience.Do(ctx, func(ctx context.Context) error {

@@ -1,12 +1,15 @@
 package launcher
 
-import "github.com/agenticverz/vaultexec/internal/mask"
+import (
+	"github.com/agenticverz/vaultexec/internal/environ"
+	"github.com/agenticverz/vaultexec/internal/mask"
+)
 
 // maskedValues is what is to be masked of an environment: values, and what they were made of and hold; and the names of what is
 // not: too short, or so common that masking it would make the output unreadable and hide nothing.
-func maskedValues(env *Env, least int) (values, leftOut []string) {
+func maskedValues(env *environ.Env, least int) (values, leftOut []string) {
 	for _, v := range env.Vars {
-		if v.unused() {
+		if v.Unused() {
 			continue
 		}
 		add := func(value string) bool {
@@ -24,7 +27,7 @@ func maskedValues(env *Env, least int) (values, leftOut []string) {
 		if !add(v.Value.Reveal()) {
 			leftOut = append(leftOut, v.Name)
 		}
-		for _, part := range v.parts {
+		for _, part := range v.Parts {
 			add(part.Reveal())
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/agenticverz/vaultexec/internal/environ"
 	"github.com/agenticverz/vaultexec/internal/fault"
 	"github.com/agenticverz/vaultexec/internal/vault"
 )
@@ -22,7 +23,7 @@ func notFound(argv []string) *fault.Error {
 	variable, _, assigned := strings.Cut(name, "=")
 	line := lineOf(argv)
 	switch {
-	case assigned && IsName(variable): // its value may be a secret
+	case assigned && environ.IsName(variable): // its value may be a secret
 		f.What = fmt.Sprintf("cannot start %q", variable+"=…")
 		f.Why = "it is an assignment, which only a shell understands"
 		f.Hint = fmt.Sprintf("write -- env %s=VALUE COMMAND, or put the assignment before vaultexec", variable)
@@ -80,7 +81,7 @@ func lineOf(argv []string) string {
 // noPath reports whether a name with a slash in it can hardly be meant as a path: of one with a blank, the first word is a program.
 func noPath(dir, name string) bool {
 	variable, _, assigned := strings.Cut(name, "=")
-	if assigned && IsName(variable) || strings.ContainsAny(name[:1], "~$-[") {
+	if assigned && environ.IsName(variable) || strings.ContainsAny(name[:1], "~$-[") {
 		return true
 	}
 	first, _, several := strings.Cut(name, " ")

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/agenticverz/vaultexec/internal/environ"
 	"github.com/agenticverz/vaultexec/internal/fault"
 	"github.com/agenticverz/vaultexec/internal/mask"
 	"github.com/agenticverz/vaultexec/internal/vault"
@@ -33,11 +34,11 @@ type outputs struct {
 	fds     [3]int // the child's descriptors 0 to 2, as vaultexec has them
 
 	set    atomic.Pointer[mask.Set]
-	env    *Env     // the last one whose values are masked
-	now    []string // values of the running child, also those that replaced others in its files
-	before []string // of the one before: something of it may be on its way, or live on in another session
-	told   string   // names that were left out, as they were logged last
-	ended  bool     // finish was called
+	env    *environ.Env // the last one whose values are masked
+	now    []string     // values of the running child, also those that replaced others in its files
+	before []string     // of the one before: something of it may be on its way, or live on in another session
+	told   string       // names that were left out, as they were logged last
+	ended  bool         // finish was called
 }
 
 const (
@@ -151,7 +152,7 @@ func (o *outputs) files() []uintptr {
 }
 
 // begin masks what the next child is given, before it is started.
-func (o *outputs) begin(env *Env) {
+func (o *outputs) begin(env *environ.Env) {
 	if o == nil || o.env == env {
 		return
 	}
@@ -171,7 +172,7 @@ func (o *outputs) forgetBefore() {
 }
 
 // add masks what the running child is given in addition.
-func (o *outputs) add(env *Env) {
+func (o *outputs) add(env *environ.Env) {
 	if o == nil || o.env == env {
 		return
 	}

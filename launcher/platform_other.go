@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/agenticverz/vaultexec/internal/environ"
 )
 
 // Outside of Linux vaultexec is a laptop tool: it runs, forwards signals and restarts, but nothing there is a subreaper,
@@ -142,7 +144,7 @@ func liveMembers(group int) []process {
 func checkMemoryFiles() error { return nil }
 
 // sealedFile: there are no sealed files in memory here.
-func sealedFile(string, string, access) (int, error) { return -1, unix.ENOSYS }
+func sealedFile(string, string, environ.Access) (int, error) { return -1, unix.ENOSYS }
 
 // inMemory: no file system can be told from a disk here; --allow-disk takes any.
 func inMemory(int) (bool, error) { return false, nil }

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/agenticverz/vaultexec/internal/environ"
 )
 
 // Supervision is how a child is watched over.
@@ -74,7 +76,7 @@ const (
 )
 
 // supervise runs the command as a child until it has ended. It returns *Exited, *Killed or the failure to start.
-func (l *launch) supervise(p program, env *Env, got []fetched) error {
+func (l *launch) supervise(p program, env *environ.Env, got []environ.Fetched) error {
 	s := &supervisor{
 		launch: l, program: p, workdir: currentWorkdir(l.Started), runs: edition{env: env}, known: states{},
 		machine: newMachine(l.policy()),
@@ -86,7 +88,7 @@ func (l *launch) supervise(p program, env *Env, got []fetched) error {
 	if s.notify == nil { // it is a lease that has vaultexec stay
 		s.takeNotify()
 		if s.notify != nil {
-			env.inherit = withoutNotify(env.inherit)
+			env.DropInherited(notifyVariables)
 		}
 	}
 	becomeSubreaper()
@@ -110,7 +112,7 @@ func (l *launch) supervise(p program, env *Env, got []fetched) error {
 
 // attend starts what goes on beside the child: the watch and the life of the token, or, where nothing needs Vault any more, the
 // token's revocation. The function that it returns ends that.
-func (s *supervisor) attend(p program, got []fetched) (finish func(context.Context)) {
+func (s *supervisor) attend(p program, got []environ.Fetched) (finish func(context.Context)) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var done sync.WaitGroup
 	if s.machine.state != ended && (s.Watching.Interval > 0 && len(s.Sources) > 0 || len(leases(got)) > 0) {
@@ -327,7 +329,7 @@ func (s *supervisor) ready() {
 }
 
 // rewrite puts the files of env in their places while the command runs.
-func (s *supervisor) rewrite(env *Env) {
+func (s *supervisor) rewrite(env *environ.Env) {
 	s.out.add(env)
 	if err := s.files.place(env); err != nil {
 		s.Log.Warn("the files are not replaced: "+err.Error(), hinted(err)...)
@@ -335,11 +337,11 @@ func (s *supervisor) rewrite(env *Env) {
 }
 
 // changedBesideFiles lists the names that differ and are no --file NAME=PATH.
-func changedBesideFiles(from, to *Env) []string {
+func changedBesideFiles(from, to *environ.Env) []string {
 	deliverable := func(name string) bool {
-		for _, e := range []*Env{from, to} {
+		for _, e := range []*environ.Env{from, to} {
 			for _, v := range e.Vars {
-				if v.Name == name && !v.unused() && (v.File == nil || v.File.Path == "") {
+				if v.Name == name && !v.Unused() && (v.File == nil || v.File.Path == "") {
 					return false
 				}
 			}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/agenticverz/vaultexec/internal/clock"
+	"github.com/agenticverz/vaultexec/internal/environ"
 	"github.com/agenticverz/vaultexec/internal/fault"
 	"github.com/agenticverz/vaultexec/internal/vault"
 )
@@ -37,8 +38,8 @@ type Watching struct {
 // look that gets through has the read repeated, whatever it finds.
 type watcher struct {
 	session   *vault.Session
-	sources   []Source
-	rules     EnvRules
+	sources   []environ.Source
+	rules     environ.Rules
 	inherited []string
 	argv      []string
 	opt       vault.ReadOptions
@@ -51,8 +52,8 @@ type watcher struct {
 	look  chan struct{} // look at once
 
 	digest       vault.Digester
-	got          []fetched // what was read last
-	sights       []Source  // what is looked at: the sources, and the secrets that their folders had at the last read
+	got          []environ.Fetched // what was read last
+	sights       []environ.Source  // what is looked at: the sources, and the secrets that their folders had at the last read
 	seen         states
 	acted        states
 	noMeta       map[vault.Path]vault.Text // the token that may not read the metadata of a path
@@ -77,13 +78,13 @@ type watchEvent struct {
 // readResult is everything read anew.
 type readResult struct {
 	number int
-	env    *Env // nil when it failed
-	moving bool // something changed again since the last look, or a replica that lags behind has answered
+	env    *environ.Env // nil when it failed
+	moving bool         // something changed again since the last look, or a replica that lags behind has answered
 	id     string
 	took   time.Duration
 }
 
-func newWatcher(l *launch, p program, got []fetched) *watcher {
+func newWatcher(l *launch, p program, got []environ.Fetched) *watcher {
 	key := make([]byte, 32)
 	_, _ = rand.Read(key) // never fails since Go 1.24
 	w := &watcher{
@@ -94,8 +95,8 @@ func newWatcher(l *launch, p program, got []fetched) *watcher {
 		noMeta: map[vault.Path]vault.Text{}, refused: map[string]string{}, leases: map[string]*leaseState{},
 	}
 	for _, g := range got {
-		if g.secret != nil {
-			w.holdLease(g.source.Path, g.secret.Lease, time.Now())
+		if g.Secret != nil {
+			w.holdLease(g.Source.Path, g.Secret.Lease, time.Now())
 		}
 	}
 	w.sights = seenSources(got)
@@ -174,9 +175,9 @@ func (w *watcher) read(ctx context.Context, number int) {
 		w.seen[p] = m
 	}
 	if err == nil && !stale {
-		result.env, err = buildEnv(got, w.rules, w.inherited)
+		result.env, err = environ.Build(got, w.rules, w.inherited)
 		if err == nil {
-			err = checkSize(result.env, w.argv, stackLimit())
+			err = environ.CheckSize(result.env, w.argv, stackLimit())
 		}
 	}
 	switch {
@@ -185,8 +186,8 @@ func (w *watcher) read(ctx context.Context, number int) {
 	case err == nil:
 		maps.Copy(w.acted, found)
 		for _, g := range got {
-			if g.secret != nil {
-				w.holdLease(g.source.Path, g.secret.Lease, time.Now())
+			if g.Secret != nil {
+				w.holdLease(g.Source.Path, g.Secret.Lease, time.Now())
 			}
 		}
 		w.got, result.id, w.again, w.owed = got, identity(found), false, false
@@ -228,16 +229,16 @@ func (w *watcher) failed(err error, found states) {
 }
 
 // fetch reads the secrets once, without waiting.
-func (w *watcher) fetch(ctx context.Context) ([]fetched, error) {
+func (w *watcher) fetch(ctx context.Context) ([]environ.Fetched, error) {
 	f := &fetcher{client: w.session.Client, sources: w.sources, opt: w.opt, log: w.log}
 	keep := map[vault.Path]*vault.Secret{}
 	for _, g := range w.got {
-		l := w.leaseOf(g.source.Path)
-		if g.secret != nil && (g.source.Path.Version > 0 || l != nil && !l.reread) {
-			keep[g.source.Path] = g.secret
+		l := w.leaseOf(g.Source.Path)
+		if g.Secret != nil && (g.Source.Path.Version > 0 || l != nil && !l.reread) {
+			keep[g.Source.Path] = g.Secret
 		}
 	}
-	var got []fetched
+	var got []environ.Fetched
 	err := w.session.Do(ctx, func(ctx context.Context) error {
 		var err error
 		got, err = f.fetchAgain(ctx, keep)
@@ -248,18 +249,18 @@ func (w *watcher) fetch(ctx context.Context) ([]fetched, error) {
 
 // statesOf collects the states that a read found, also of secrets that are gone. Pinned versions are left out, they cannot
 // change.
-func (w *watcher) statesOf(got []fetched) states {
+func (w *watcher) statesOf(got []environ.Fetched) states {
 	found := states{}
 	for _, g := range got {
-		p := g.source.Path
+		p := g.Source.Path
 		switch {
 		case p.Version > 0:
-		case g.folder != nil:
-			found[p] = w.digest.FolderMarker(g.folder)
-		case g.secret != nil:
-			found[p] = w.digest.Marker(g.secret)
-		case g.absence != nil:
-			if m, nothing := vault.MarkerOf(g.absence); nothing {
+		case g.Folder != nil:
+			found[p] = w.digest.FolderMarker(g.Folder)
+		case g.Secret != nil:
+			found[p] = w.digest.Marker(g.Secret)
+		case g.Absence != nil:
+			if m, nothing := vault.MarkerOf(g.Absence); nothing {
 				found[p] = m
 			}
 		}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/agenticverz/vaultexec/internal/clock"
+	"github.com/agenticverz/vaultexec/internal/environ"
 	"github.com/agenticverz/vaultexec/internal/vault"
 	"github.com/agenticverz/vaultexec/internal/vaulttest"
 )
@@ -137,7 +138,7 @@ func TestWatchSuspended(t *testing.T) {
 	path := vault.Path{Mount: mount, Name: "app"}
 	l := &launch{Options: Options{
 		Session: vault.NewTokenSession(client, vault.TextSource("the test's token", token)), Log: slog.New(slog.DiscardHandler),
-		Sources: []Source{{Path: path}}, Watching: Watching{Interval: time.Hour},
+		Sources: []environ.Source{{Path: path}}, Watching: Watching{Interval: time.Hour},
 	}}
 	got, err := l.fetch(t.Context())
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/agenticverz/vaultexec/internal/environ"
 	"github.com/agenticverz/vaultexec/internal/fault"
 	"github.com/agenticverz/vaultexec/internal/vault"
 	"github.com/agenticverz/vaultexec/launcher"
@@ -215,7 +216,7 @@ func givenNames(c *checked) (names []string) {
 	return names
 }
 
-func unreadText(s launcher.Source) string {
+func unreadText(s environ.Source) string {
 	if s.Name != "" {
 		return fmt.Sprintf("%s  %s#%s (leased, not read)", s.Name, s.Path, s.Key)
 	}

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/agenticverz/vaultexec/internal/environ"
 	"github.com/agenticverz/vaultexec/internal/fault"
 	"github.com/agenticverz/vaultexec/internal/vault"
 	"github.com/agenticverz/vaultexec/launcher"
@@ -87,14 +88,14 @@ func (a *app) launchOptions(s *settings) launcher.Options {
 	o := launcher.Options{
 		Argv: a.commandOf(s), Dir: s.str("chdir"), Environ: a.environ, Started: a.environ, Log: a.ui.log, Messages: a.messages, Aside: a.terminal.aside,
 		MountIsDefault: !s.isSet("mount"),
-		Rules: launcher.EnvRules{
+		Rules: environ.Rules{
 			Prefix: s.str("prefix"), Upcase: s.bool("upcase"), Only: s.globs("only"), Exclude: s.globs("exclude"),
-			OnCollision:  launcher.Collision(s.choice("on-collision")),
+			OnCollision:  environ.Collision(s.choice("on-collision")),
 			KeepExisting: s.bool("keep-existing"), CleanEnv: s.bool("clean-env"), Pass: s.globs("pass"),
 			KeepToken: s.bool("keep-token"), NullAsEmpty: s.bool("null-as-empty"), AllowNames: s.globs("allow-name"),
 		},
 	}
-	if v := s.one("prefix"); v.text != "" && !launcher.IsName(v.text) {
+	if v := s.one("prefix"); v.text != "" && !environ.IsName(v.text) {
 		s.bad(v, "no variable name can begin with it", "use letters, digits and _, no digit first")
 	}
 	o.KVVersion = s.kvVersion()

@@ -3,9 +3,9 @@ package cli
 import (
 	"strings"
 
+	"github.com/agenticverz/vaultexec/internal/environ"
 	"github.com/agenticverz/vaultexec/internal/fault"
 	"github.com/agenticverz/vaultexec/internal/vault"
-	"github.com/agenticverz/vaultexec/launcher"
 )
 
 // proxyVars name the proxy for Vault alone.
@@ -80,11 +80,11 @@ func (a *app) noteSecrets() {
 	for _, kv := range a.environ {
 		name, value, _ := strings.Cut(kv, "=")
 		switch {
-		case strings.HasSuffix(name, "_HEADERS") && launcher.IsCredential(name):
+		case strings.HasSuffix(name, "_HEADERS") && environ.IsCredential(name):
 			a.secrets.AddHeaders(value)
-		case launcher.IsCredential(name):
+		case environ.IsCredential(name):
 			a.secrets.Add(vault.NewText(strings.TrimSpace(value)))
-		case launcher.HasPassword(name, value):
+		case environ.HasPassword(name, value):
 			a.secrets.AddAddress(value)
 		}
 	}

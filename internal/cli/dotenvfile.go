@@ -10,10 +10,10 @@ import (
 	"strings"
 
 	"github.com/agenticverz/vaultexec/internal/dotenv"
+	"github.com/agenticverz/vaultexec/internal/environ"
 	"github.com/agenticverz/vaultexec/internal/fault"
 	"github.com/agenticverz/vaultexec/internal/trust"
 	"github.com/agenticverz/vaultexec/internal/vault"
-	"github.com/agenticverz/vaultexec/launcher"
 )
 
 // maxDotenv bounds a file. Vault takes no secret over 1 MiB.
@@ -54,7 +54,7 @@ func (a *app) readDotenv(file string, o dotenv.Options) (map[string]vault.Text, 
 func noReferences(vars map[string]string) error {
 	var names []string
 	for name, value := range vars {
-		if sources, _, err := launcher.ParseVariable(name, value, "secret"); err == nil && len(sources) > 0 {
+		if sources, _, err := environ.ParseVariable(name, value, "secret"); err == nil && len(sources) > 0 {
 			names = append(names, name)
 		}
 	}

@@ -6,8 +6,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/agenticverz/vaultexec/internal/environ"
 	"github.com/agenticverz/vaultexec/internal/fault"
-	"github.com/agenticverz/vaultexec/launcher"
 )
 
 // shortUsage and the failure below it are what vaultexec without arguments shows: six lines.
@@ -201,7 +201,7 @@ const referencesHelp = `How secrets are named, and which names variables may hav
 func references() string {
 	var b strings.Builder
 	b.WriteString(referencesHelp)
-	for _, group := range launcher.DangerousNames() {
+	for _, group := range environ.DangerousNames() {
 		b.WriteString("  " + group[0] + ":\n")
 		line := "   "
 		for _, n := range strings.Fields(group[1]) {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/agenticverz/vaultexec/internal/environ"
 	"github.com/agenticverz/vaultexec/internal/fault"
 	"github.com/agenticverz/vaultexec/internal/vault"
 	"github.com/agenticverz/vaultexec/launcher"
@@ -89,7 +90,7 @@ func (v *variables) addFiles(files []setting) {
 
 // resolve takes the references out of a value, or returns its text. of says in a failure which file it is from.
 func (v *variables) resolve(name, value, of string) (text string, isReference bool) {
-	sources, text, err := launcher.ParseVariable(name, value, v.mount)
+	sources, text, err := environ.ParseVariable(name, value, v.mount)
 	if err == nil {
 		err = dangerous(sources, v.o.Rules.AllowNames)
 	}

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/agenticverz/vaultexec/internal/environ"
 	"github.com/agenticverz/vaultexec/internal/fault"
 	"github.com/agenticverz/vaultexec/launcher"
 )
@@ -29,8 +30,8 @@ func masking(s *settings) launcher.Masking {
 }
 
 // files reads --file.
-func files(s *settings) []launcher.FileSpec {
-	var list []launcher.FileSpec
+func files(s *settings) []environ.FileSpec {
+	var list []environ.FileSpec
 	allowed := s.strs("allow-name")
 	for _, v := range s.all("file") {
 		f, err := launcher.ParseFile(v.text)
@@ -41,9 +42,9 @@ func files(s *settings) []launcher.FileSpec {
 		switch why, hint := choosesCode(f.Name, f.Name, allowed); {
 		case why != "":
 			s.bad(v, why, hint)
-		case slices.ContainsFunc(list, func(o launcher.FileSpec) bool { return o.Name == f.Name }):
+		case slices.ContainsFunc(list, func(o environ.FileSpec) bool { return o.Name == f.Name }):
 			s.bad(v, f.Name+" has a --file already", "give it one")
-		case f.Path != "" && slices.ContainsFunc(list, func(o launcher.FileSpec) bool { return o.Path == f.Path }):
+		case f.Path != "" && slices.ContainsFunc(list, func(o environ.FileSpec) bool { return o.Path == f.Path }):
 			s.bad(v, "another --file has that path", "give each a path of its own")
 		}
 		list = append(list, f)
@@ -54,15 +55,15 @@ func files(s *settings) []launcher.FileSpec {
 // checkFiles finds what the options alone show to be impossible: a --file that no --env names where there is no --path that
 // could give it, and --on-change signal without a file that could be changed under the command.
 func checkFiles(s *settings, o *launcher.Options) {
-	all := slices.ContainsFunc(o.Sources, func(src launcher.Source) bool { return src.Name == "" })
+	all := slices.ContainsFunc(o.Sources, func(src environ.Source) bool { return src.Name == "" })
 	for _, f := range o.Rules.Files {
-		named := slices.ContainsFunc(o.Sources, func(src launcher.Source) bool { return src.Name == f.Name })
+		named := slices.ContainsFunc(o.Sources, func(src environ.Source) bool { return src.Name == f.Name })
 		if !all && !named {
 			s.faults = append(s.faults, &fault.Error{Kind: fault.Usage, What: "cannot make the file of --file " + f.Name, Why: "no option gives " + f.Name,
 				Hint: fmt.Sprintf("--env %s=PATH#KEY gives it", f.Name)})
 		}
 	}
-	replaceable := slices.ContainsFunc(o.Rules.Files, func(f launcher.FileSpec) bool { return f.Path != "" })
+	replaceable := slices.ContainsFunc(o.Rules.Files, func(f environ.FileSpec) bool { return f.Path != "" })
 	if s.bool("watch") && o.Watching.OnChange.Do == launcher.ReactSignal && !replaceable {
 		s.bad(s.one("on-change"), "nothing can change under a running command but a --file NAME=PATH", "give one, or restart the command: --on-change restart")
 	}

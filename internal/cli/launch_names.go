@@ -6,16 +6,16 @@ import (
 	"io"
 	"strings"
 
+	"github.com/agenticverz/vaultexec/internal/environ"
 	"github.com/agenticverz/vaultexec/internal/fault"
 	"github.com/agenticverz/vaultexec/internal/trust"
 	"github.com/agenticverz/vaultexec/internal/vault"
-	"github.com/agenticverz/vaultexec/launcher"
 )
 
 // required checks the names of --require.
 func required(s *settings) []string {
 	for _, v := range s.all("require") {
-		if !launcher.IsName(v.text) {
+		if !environ.IsName(v.text) {
 			s.bad(v, "not a variable name", "names are [A-Za-z_][A-Za-z0-9_]*; give the option once for each")
 		}
 	}
@@ -42,7 +42,7 @@ func names(s *settings) []string {
 			if name = strings.TrimSpace(name); name == "" {
 				continue
 			}
-			if !launcher.IsName(name) {
+			if !environ.IsName(name) {
 				s.bad(v, fmt.Sprintf("%q is not a variable name", name), "names are [A-Za-z_][A-Za-z0-9_]*, separated by commas; the name of a file holds a / or a dot")
 				break
 			}
@@ -78,10 +78,10 @@ func namesOf(file string, allow []int) ([]string, error) {
 }
 
 // dangerous refuses a reference under a name that changes which code runs.
-func dangerous(sources []launcher.Source, allowed []string) error {
+func dangerous(sources []environ.Source, allowed []string) error {
 	for _, src := range sources {
 		what := fmt.Sprintf("cannot set %s", src.Name)
-		if launcher.Steers(src.Name) {
+		if environ.Steers(src.Name) {
 			return &fault.Error{Kind: fault.Usage, What: what, Why: "it steers vaultexec and Vault's own tools, which no secret may", Hint: "give it another name; what vaultexec itself is to have is set where it is started"}
 		}
 		if why, hint := choosesCode(src.Name, "it", allowed); why != "" {
@@ -94,7 +94,7 @@ func dangerous(sources []launcher.Source, allowed []string) error {
 // choosesCode says why no secret may have a name that changes which code runs; "" for any other name, and for one that is
 // allowed. The text calls it what called says.
 func choosesCode(name, called string, allowed []string) (why, hint string) {
-	if !launcher.IsDangerous(name, allowed) {
+	if !environ.IsDangerous(name, allowed) {
 		return "", ""
 	}
 	return called + " changes which code runs, and whoever may write the secret would own the process", "allow it with --allow-name " + name

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/agenticverz/vaultexec/internal/environ"
 	"github.com/agenticverz/vaultexec/internal/fault"
 	"github.com/agenticverz/vaultexec/internal/vault"
 	"github.com/agenticverz/vaultexec/launcher"
@@ -15,7 +16,7 @@ func (a *app) sources(s *settings, o *launcher.Options) {
 	mount := s.mount()
 	a.variables(s, o, mount)
 	type ordered struct {
-		sources []launcher.Source
+		sources []environ.Source
 		order   int
 	}
 	var list []ordered
@@ -25,7 +26,7 @@ func (a *app) sources(s *settings, o *launcher.Options) {
 			if err != nil {
 				s.fail(v, err)
 			}
-			list = append(list, ordered{[]launcher.Source{{Path: p, Optional: name == "optional-path"}}, v.order})
+			list = append(list, ordered{[]environ.Source{{Path: p, Optional: name == "optional-path"}}, v.order})
 		}
 	}
 	for _, v := range s.all("env") {
@@ -45,8 +46,8 @@ func (a *app) sources(s *settings, o *launcher.Options) {
 }
 
 // parseEnv reads one --env, or one item of the variable.
-func (a *app) parseEnv(v setting, mount string) ([]launcher.Source, error) {
-	sources, err := launcher.ParseEnv(v.text, mount)
+func (a *app) parseEnv(v setting, mount string) ([]environ.Source, error) {
+	sources, err := environ.ParseEnv(v.text, mount)
 	if err == nil || v.origin != fromVariable {
 		return sources, err
 	}

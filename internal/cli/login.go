@@ -8,13 +8,13 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/agenticverz/vaultexec/internal/environ"
 	"github.com/agenticverz/vaultexec/internal/fault"
 	"github.com/agenticverz/vaultexec/internal/vault"
-	"github.com/agenticverz/vaultexec/launcher"
 )
 
 // Variables that hold a credential themselves. An option never does: the command line is for everybody to read. All of them
-// are taken out of the command's environment (launcher/credentials.go).
+// are taken out of the command's environment (internal/environ/credentials.go).
 var (
 	tokenVars           = vaultVar("TOKEN")
 	secretIDVars        = append(ownVar("SECRET_ID"), vaultVar("SECRET_ID")...)
@@ -254,8 +254,8 @@ func (a *app) tokenLogin(s *settings, in inputs, conf *vault.LoginConfig) {
 }
 
 // helperEnviron is what a token helper gets: it is to find a credential, and needs none of ours.
-func helperEnviron(environ []string) []string {
-	rest, _ := launcher.WithoutCredentials(environ)
+func helperEnviron(inherited []string) []string {
+	rest, _ := environ.WithoutCredentials(inherited)
 	return rest
 }
 

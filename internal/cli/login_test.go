@@ -5,9 +5,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/agenticverz/vaultexec/internal/environ"
 	"github.com/agenticverz/vaultexec/internal/fault"
 	"github.com/agenticverz/vaultexec/internal/vault"
-	"github.com/agenticverz/vaultexec/launcher"
 )
 
 // Which method the inputs say, and which of them are an error before the network is touched.
@@ -79,7 +79,7 @@ func TestLoginChoice(t *testing.T) {
 func TestCredentialVariables(t *testing.T) {
 	for _, vars := range [][]string{secretIDVars, wrappedSecretIDVars, wrappedTokenVars, jwtVars, passwordVars, tokenVars, ownVar("ROLE_ID"), vaultVar("ROLE_ID"), vaultVar("HEADERS")} {
 		for _, name := range vars {
-			if !launcher.IsCredential(name) {
+			if !environ.IsCredential(name) {
 				t.Errorf("the command gets %s", name)
 			}
 		}

@@ -10,9 +10,9 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/agenticverz/vaultexec/internal/environ"
 	"github.com/agenticverz/vaultexec/internal/fault"
 	"github.com/agenticverz/vaultexec/internal/vault"
-	"github.com/agenticverz/vaultexec/launcher"
 )
 
 // option is one option of the command line, the one place for the parser, the variables and every help text.
@@ -287,7 +287,7 @@ func wholeItems(o option, items []string) []string {
 	}
 	var out []string
 	for _, item := range items {
-		if len(out) > 0 && launcher.IsFileOption(item) {
+		if len(out) > 0 && environ.IsFileOption(item) {
 			out[len(out)-1] += "," + item
 			continue
 		}

@@ -11,8 +11,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/agenticverz/vaultexec/internal/environ"
 	"github.com/agenticverz/vaultexec/internal/fault"
-	"github.com/agenticverz/vaultexec/launcher"
 )
 
 // ui holds every rule for what is printed. Standard output is touched only where no command is started.
@@ -91,7 +91,7 @@ func (u *ui) lost(n int) string {
 }
 
 // showEnv prints the names and where each comes from, never a value nor anything made of one.
-func (u *ui) showEnv(env *launcher.Env) {
+func (u *ui) showEnv(env *environ.Env) {
 	width := 0
 	for _, v := range env.Vars {
 		width = max(width, len(v.Name))
@@ -115,7 +115,7 @@ func (u *ui) showEnv(env *launcher.Env) {
 }
 
 // fileText says where the file of a variable is; "" for one that is no file.
-func fileText(v launcher.Variable, memory string) string {
+func fileText(v environ.Variable, memory string) string {
 	switch {
 	case v.File == nil:
 		return ""

@@ -1,9 +1,8 @@
-package launcher
+package environ
 
 import (
 	"encoding/json"
 	"fmt"
-	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -14,46 +13,46 @@ import (
 )
 
 // secretOf makes what fetch gives for one --path, from JSON.
-func secretOf(t testing.TB, name, data string) fetched {
+func secretOf(t testing.TB, name, data string) Fetched {
 	t.Helper()
 	var values map[string]vault.Value
 	if err := json.Unmarshal([]byte(data), &values); err != nil {
 		t.Fatalf("%s: %v", data, err)
 	}
 	p := vault.Path{Mount: "m", Name: name}
-	return fetched{source: Source{Path: p}, secret: &vault.Secret{Path: p, Version: 3, Values: values}}
+	return Fetched{Source: Source{Path: p}, Secret: &vault.Secret{Path: p, Version: 3, Values: values}}
 }
 
-func keyOf(t testing.TB, variable, key string, f fetched) fetched {
+func keyOf(t testing.TB, variable, key string, f Fetched) Fetched {
 	t.Helper()
-	f.source.Name, f.source.Key = variable, key
+	f.Source.Name, f.Source.Key = variable, key
 	return f
 }
 
 func TestBuildEnv(t *testing.T) {
 	app := secretOf(t, "app", `{"B":"b","a":"a","LIST":[1]}`)
 	db := secretOf(t, "db", `{"B":"other","D":""}`)
-	absent := fetched{source: Source{Path: vault.Path{Mount: "m", Name: "gone"}, Optional: true}}
+	absent := Fetched{Source: Source{Path: vault.Path{Mount: "m", Name: "gone"}, Optional: true}}
 	inherited := []string{"PATH=/bin", "B=old", "VAULT_TOKEN=t", "X=1", "X=2", "NOEQ", "NOEQ=yes", "HOME=/h", "BAO_TOKEN", "VAULTEXEC_JWT=j"}
 	for _, c := range []struct {
 		name  string
-		got   []fetched
-		rules EnvRules
+		got   []Fetched
+		rules Rules
 		want  []string // the environment
 		strip []string
 	}{
-		{"plain", []fetched{app}, EnvRules{}, []string{"PATH=/bin", "X=1", "NOEQ", "NOEQ=yes", "HOME=/h", "B=b", "LIST=[1]", "a=a"}, []string{"BAO_TOKEN", "VAULTEXEC_JWT", "VAULT_TOKEN"}},
-		{"keep existing", []fetched{app}, EnvRules{KeepExisting: true, KeepToken: true}, []string{"PATH=/bin", "B=old", "VAULT_TOKEN=t", "X=1", "NOEQ", "NOEQ=yes", "HOME=/h", "BAO_TOKEN", "VAULTEXEC_JWT=j", "LIST=[1]", "a=a"}, nil},
-		{"clean", []fetched{db}, EnvRules{CleanEnv: true, Pass: []string{"X"}}, []string{"PATH=/bin", "X=1", "HOME=/h", "B=other", "D="}, nil},
-		{"a passed credential is stripped all the same", nil, EnvRules{CleanEnv: true, Pass: []string{"VAULT_*"}}, []string{"PATH=/bin", "HOME=/h"}, []string{"VAULT_TOKEN"}},
-		{"first", []fetched{app, db}, EnvRules{CleanEnv: true, OnCollision: CollisionFirst}, []string{"PATH=/bin", "HOME=/h", "B=b", "D=", "LIST=[1]", "a=a"}, nil},
-		{"last", []fetched{app, db}, EnvRules{CleanEnv: true, OnCollision: CollisionLast}, []string{"PATH=/bin", "HOME=/h", "B=other", "D=", "LIST=[1]", "a=a"}, nil},
-		{"prefix, capitals, filter", []fetched{app, absent, keyOf(t, "one", "B", db)}, EnvRules{CleanEnv: true, Prefix: "P_", Upcase: true, Only: []string{"[a-zA-Z]"}, Exclude: []string{"B"}}, []string{"PATH=/bin", "HOME=/h", "P_A=a", "one=other"}, nil},
-		{"the same secret twice", []fetched{app, app}, EnvRules{CleanEnv: true}, []string{"PATH=/bin", "HOME=/h", "B=b", "LIST=[1]", "a=a"}, nil},
+		{"plain", []Fetched{app}, Rules{}, []string{"PATH=/bin", "X=1", "NOEQ", "NOEQ=yes", "HOME=/h", "B=b", "LIST=[1]", "a=a"}, []string{"BAO_TOKEN", "VAULTEXEC_JWT", "VAULT_TOKEN"}},
+		{"keep existing", []Fetched{app}, Rules{KeepExisting: true, KeepToken: true}, []string{"PATH=/bin", "B=old", "VAULT_TOKEN=t", "X=1", "NOEQ", "NOEQ=yes", "HOME=/h", "BAO_TOKEN", "VAULTEXEC_JWT=j", "LIST=[1]", "a=a"}, nil},
+		{"clean", []Fetched{db}, Rules{CleanEnv: true, Pass: []string{"X"}}, []string{"PATH=/bin", "X=1", "HOME=/h", "B=other", "D="}, nil},
+		{"a passed credential is stripped all the same", nil, Rules{CleanEnv: true, Pass: []string{"VAULT_*"}}, []string{"PATH=/bin", "HOME=/h"}, []string{"VAULT_TOKEN"}},
+		{"first", []Fetched{app, db}, Rules{CleanEnv: true, OnCollision: CollisionFirst}, []string{"PATH=/bin", "HOME=/h", "B=b", "D=", "LIST=[1]", "a=a"}, nil},
+		{"last", []Fetched{app, db}, Rules{CleanEnv: true, OnCollision: CollisionLast}, []string{"PATH=/bin", "HOME=/h", "B=other", "D=", "LIST=[1]", "a=a"}, nil},
+		{"prefix, capitals, filter", []Fetched{app, absent, keyOf(t, "one", "B", db)}, Rules{CleanEnv: true, Prefix: "P_", Upcase: true, Only: []string{"[a-zA-Z]"}, Exclude: []string{"B"}}, []string{"PATH=/bin", "HOME=/h", "P_A=a", "one=other"}, nil},
+		{"the same secret twice", []Fetched{app, app}, Rules{CleanEnv: true}, []string{"PATH=/bin", "HOME=/h", "B=b", "LIST=[1]", "a=a"}, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			before := slices.Clone(inherited)
-			env, err := buildEnv(c.got, c.rules, inherited)
+			env, err := Build(c.got, c.rules, inherited)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -66,7 +65,7 @@ func TestBuildEnv(t *testing.T) {
 			if !slices.Equal(before, inherited) {
 				t.Error("the inherited environment was changed")
 			}
-			again, err := buildEnv(c.got, c.rules, inherited)
+			again, err := Build(c.got, c.rules, inherited)
 			if err != nil || !env.Equal(again) {
 				t.Error("the same input gives another environment")
 			}
@@ -75,13 +74,13 @@ func TestBuildEnv(t *testing.T) {
 }
 
 func TestBuildEnvFaults(t *testing.T) {
-	got := []fetched{
+	got := []Fetched{
 		secretOf(t, "bad", `{"a-b":"1","1x":"1","":"1","LD_X":"1","NULL":null,"NUL":"a\u0000","OK":"1"}`),
 		secretOf(t, "twin", `{"OK":"1"}`),
 		keyOf(t, "MISSING", "KO", secretOf(t, "twin", `{"OK":"1"}`)),
 		secretOf(t, "long", `{"L":"`+strings.Repeat("x", maxArgStrlen-2)+`"}`),
 	}
-	env, err := buildEnv(got, EnvRules{}, nil)
+	env, err := Build(got, Rules{}, nil)
 	if env != nil {
 		t.Error("an environment comes with the failures")
 	}
@@ -198,7 +197,7 @@ func TestCheckSize(t *testing.T) {
 	low, high := 0, 1<<20 // the largest that passes
 	for high-low > 1 {
 		mid := (low + high) / 2
-		if checkSize(at(mid), argv, stack) == nil {
+		if CheckSize(at(mid), argv, stack) == nil {
 			low = mid
 		} else {
 			high = mid
@@ -220,7 +219,7 @@ func TestCheckSize(t *testing.T) {
 	if err := start(low + 16384); err == nil {
 		t.Errorf("%d bytes fail the check, and 16 KiB more pass the kernel", low)
 	}
-	f := fault.Of(checkSize(at(low+1), argv, stack))
+	f := fault.Of(CheckSize(at(low+1), argv, stack))
 	var taken, limit int
 	if _, err := fmt.Sscanf(f.Why, "arguments and environment take %d bytes with what the kernel adds, and it takes %d", &taken, &limit); err != nil || taken != limit+1 {
 		t.Errorf("%d bytes are too many by one: %s", low+1, f.Why)
@@ -244,9 +243,9 @@ func FuzzBuildEnv(f *testing.F) {
 			b, _ := json.Marshal(map[string]string{k: v})
 			return string(b)
 		}
-		env, err := buildEnv(
-			[]fetched{secretOf(t, "one", encode(k1, v1)), secretOf(t, "two", encode(k2, v2))},
-			EnvRules{Prefix: prefix, Upcase: upcase, KeepExisting: keep, OnCollision: CollisionLast},
+		env, err := Build(
+			[]Fetched{secretOf(t, "one", encode(k1, v1)), secretOf(t, "two", encode(k2, v2))},
+			Rules{Prefix: prefix, Upcase: upcase, KeepExisting: keep, OnCollision: CollisionLast},
 			strings.Split(inherited, "\x00"),
 		)
 		if err != nil {
@@ -276,46 +275,17 @@ func FuzzBuildEnv(f *testing.F) {
 	})
 }
 
-// FuzzScriptInterpreter: what we read from a #! line is what the kernel would run.
-func FuzzScriptInterpreter(f *testing.F) {
-	for _, s := range []string{"#!/bin/sh\n", "#! /bin/sh -e\n", "#!\n", "#!  \t/bin/sh\r\n", "#!/bin/sh", "#!/usr/bin/env python3\n"} {
-		f.Add([]byte(s))
-	}
-	f.Fuzz(func(t *testing.T, head []byte) {
-		if len(head) < 2 {
-			return
-		}
-		interp := scriptInterpreter(head)
-		if strings.ContainsAny(interp, " \t\n\x00") {
-			t.Errorf("%q has the interpreter %q", head, interp)
-		}
-	})
-}
-
-// FuzzElfInterpreter never panics, whatever a file begins with.
-func FuzzElfInterpreter(f *testing.F) {
-	if b, err := os.ReadFile("/bin/sh"); err == nil {
-		f.Add(b[:min(len(b), 4096)])
-	}
-	f.Add([]byte("\x7fELF\x01\x02" + strings.Repeat("\xff", 250)))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		if len(b) >= 4 {
-			_ = elfInterpreter(strings.NewReader(string(b)), b[:min(len(b), 256)])
-		}
-	})
-}
-
 // What a leased secret would give cannot be told without making a lease: check does not call it missing.
 func TestJudgeable(t *testing.T) {
 	required := []string{"A", "USER"}
 	one := []Source{{Name: "USER", Key: "username"}}
-	if got := judgeable(required, one); !slices.Equal(got, []string{"A"}) {
+	if got := Judgeable(required, one); !slices.Equal(got, []string{"A"}) {
 		t.Errorf("beside one key: %q", got)
 	}
-	if got := judgeable(required, append(one, Source{})); len(got) != 0 {
-		t.Errorf("beside a whole secret: %q", got)
+	if got := Judgeable(required, append(one, Source{})); len(got) != 0 {
+		t.Errorf("beside a whole Secret: %q", got)
 	}
-	if got := judgeable(required, nil); !slices.Equal(got, required) {
+	if got := Judgeable(required, nil); !slices.Equal(got, required) {
 		t.Errorf("beside nothing: %q", got)
 	}
 }

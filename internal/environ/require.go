@@ -1,4 +1,4 @@
-package launcher
+package environ
 
 import (
 	"fmt"
@@ -11,7 +11,7 @@ import (
 
 // checkRequired finds the names of --require that the command would not get. One that a secret gives and that cannot be used
 // has a fault of its own.
-func (b *envBuilder) checkRequired(env *Env) {
+func (b *builder) checkRequired(env *Env) {
 	if len(b.rules.Require) == 0 {
 		return
 	}
@@ -49,8 +49,8 @@ func requiredHint(missing, names []string) string {
 	return "--dry-run without --require shows which names there are; --env NAME=PATH#KEY gives a key another one"
 }
 
-// judgeable leaves out what nobody can tell without reading a leased secret.
-func judgeable(required []string, unread []Source) []string {
+// Judgeable leaves out what nobody can tell without reading a leased secret.
+func Judgeable(required []string, unread []Source) []string {
 	if slices.ContainsFunc(unread, func(s Source) bool { return s.Name == "" }) {
 		return nil // it may give any name
 	}

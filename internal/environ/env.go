@@ -1,4 +1,4 @@
-package launcher
+package environ
 
 import (
 	"errors"
@@ -14,7 +14,7 @@ import (
 )
 
 // Source is one --path, --optional-path or reference, in the order of the command line. A value that is made of several keys
-// is several sources in a row. The Path may be a folder (folder.go).
+// is several sources in a row. The Path may be a folder (launcher/folder.go).
 type Source struct {
 	Path     vault.Path
 	Optional bool   // absent, deleted or destroyed is forgiven
@@ -36,8 +36,8 @@ const (
 	CollisionLast  Collision = "last"
 )
 
-// EnvRules turn secrets into an environment.
-type EnvRules struct {
+// Rules turn secrets into an environment.
+type Rules struct {
 	Prefix       string
 	Upcase       bool
 	Only         []string // globs; empty means all
@@ -56,7 +56,7 @@ type EnvRules struct {
 }
 
 // Inherits reports whether --clean-env lets a variable through.
-func (r EnvRules) Inherits(name string) bool {
+func (r Rules) Inherits(name string) bool {
 	return !r.CleanEnv || slices.Contains(cleanNames, name) || matchesAny(r.Pass, name)
 }
 
@@ -71,11 +71,11 @@ type Variable struct {
 	File   *FileSpec  // handed over as a file; Value is what it holds
 	recipe vault.Text // what else decides about the value, when it is made of a text
 
-	parts []vault.Text // what the value was made of, and what it holds, as far as that came from Vault
+	Parts []vault.Text // what the value was made of, and what it holds, as far as that came from Vault
 }
 
-// unused reports whether the child gets nothing of it. A file with a path is written even where an inherited variable won.
-func (v *Variable) unused() bool { return v.Kept && (v.File == nil || v.File.Path == "") }
+// Unused reports whether the child gets nothing of it. A file with a path is written even where an inherited variable won.
+func (v *Variable) Unused() bool { return v.Kept && (v.File == nil || v.File.Path == "") }
 
 // Env is a finished environment.
 type Env struct {
@@ -86,10 +86,10 @@ type Env struct {
 
 // Strings returns the environment as execve wants it. Inherited variables keep their order and bytes; a name that Vault
 // sets is taken out of them, so that no name stands twice.
-func (e *Env) Strings() []string { return e.strings(nil) }
+func (e *Env) Strings() []string { return e.StringsAt(nil) }
 
-// strings is Strings with the paths of the files in memory, by name.
-func (e *Env) strings(memory map[string]string) []string {
+// StringsAt is Strings with the paths of the files in memory, by name.
+func (e *Env) StringsAt(memory map[string]string) []string {
 	out := make([]string, 0, len(e.inherit)+len(e.Vars))
 	out = append(out, e.inherit...)
 	for _, v := range e.Vars {
@@ -106,6 +106,14 @@ func (e *Env) strings(memory map[string]string) []string {
 	return out
 }
 
+// DropInherited takes inherited variables out.
+func (e *Env) DropInherited(names []string) {
+	e.inherit = slices.DeleteFunc(slices.Clone(e.inherit), func(kv string) bool {
+		name, _, _ := strings.Cut(kv, "=")
+		return slices.Contains(names, name)
+	})
+}
+
 // Equal reports whether a child would see no difference.
 func (e *Env) Equal(o *Env) bool {
 	return slices.Equal(e.Strings(), o.Strings()) && sameFiles(e.Files(), o.Files())
@@ -117,23 +125,23 @@ var cleanNames = []string{"PATH", "HOME", "TERM", "TZ", "LANG", "NOTIFY_SOCKET",
 // Kernel limits, from include/uapi/linux/binfmts.h and fs/exec.c: MAX_ARG_STRLEN is 32 pages, the byte at its end included.
 const maxArgStrlen = 32 * 4096
 
-// fetched is what fetch gives for one source: a secret, or why there is none.
-type fetched struct {
-	source  Source
-	secret  *vault.Secret
-	absence error
-	folder  *vault.Folder // of a folder, which has no secret itself
+// Fetched is what reading one source gave: a secret, or why there is none.
+type Fetched struct {
+	Source  Source
+	Secret  *vault.Secret
+	Absence error
+	Folder  *vault.Folder // of a folder, which has no secret itself
 }
 
-// buildEnv is pure: the same secrets, rules and inherited variables give the same environment or the same failures, all of
+// Build is pure: the same secrets, rules and inherited variables give the same environment or the same failures, all of
 // them at once.
-func buildEnv(got []fetched, rules EnvRules, inherited []string) (*Env, error) {
-	b := envBuilder{rules: rules, byName: map[string]int{}}
+func Build(got []Fetched, rules Rules, inherited []string) (*Env, error) {
+	b := builder{rules: rules, byName: map[string]int{}}
 	for _, g := range got {
 		switch {
-		case g.source.Name != "":
+		case g.Source.Name != "":
 			b.piece(g)
-		case g.secret != nil:
+		case g.Secret != nil:
 			b.add(g)
 		}
 	}
@@ -149,8 +157,8 @@ func buildEnv(got []fetched, rules EnvRules, inherited []string) (*Env, error) {
 	return env, nil
 }
 
-type envBuilder struct {
-	rules  EnvRules
+type builder struct {
+	rules  Rules
 	vars   []Variable
 	byName map[string]int // index in vars
 	made   made
@@ -159,8 +167,8 @@ type envBuilder struct {
 }
 
 // add adds every key of a secret.
-func (b *envBuilder) add(g fetched) {
-	for _, key := range sortedKeys(g.secret.Values) {
+func (b *builder) add(g Fetched) {
+	for _, key := range sortedKeys(g.Secret.Values) {
 		if !b.selected(key) {
 			continue
 		}
@@ -173,20 +181,20 @@ func (b *envBuilder) add(g fetched) {
 			b.fail(fault.Value, from, fmt.Sprintf("%q is not among --names", b.rules.Prefix+name), "add it to --names if the command is to have it, or leave the key out with --exclude")
 			continue
 		}
-		if text, ok := b.text(from, g.secret.Values[key]); ok {
-			b.put(Variable{Name: b.rules.Prefix + name, Value: vault.NewText(text), Origin: from, Whole: true, parts: b.leaves(g.secret.Values[key])})
+		if text, ok := b.text(from, g.Secret.Values[key]); ok {
+			b.put(Variable{Name: b.rules.Prefix + name, Value: vault.NewText(text), Origin: from, Whole: true, Parts: b.leaves(g.Secret.Values[key])})
 		} else {
 			b.broken = append(b.broken, b.rules.Prefix+name)
 		}
 	}
 }
 
-func (b *envBuilder) selected(key string) bool {
+func (b *builder) selected(key string) bool {
 	return (len(b.rules.Only) == 0 || matchesAny(b.rules.Only, key)) && !matchesAny(b.rules.Exclude, key)
 }
 
 // text turns a value into what a variable holds, or notes why that cannot be.
-func (b *envBuilder) text(from string, v vault.Value) (string, bool) {
+func (b *builder) text(from string, v vault.Value) (string, bool) {
 	text, err := v.Text()
 	switch {
 	case err == nil:
@@ -205,7 +213,7 @@ func (b *envBuilder) text(from string, v vault.Value) (string, bool) {
 const maxParts = 20000
 
 // leaves are the parts of a value that is an object or a list, if the output is masked.
-func (b *envBuilder) leaves(v vault.Value) []vault.Text {
+func (b *builder) leaves(v vault.Value) []vault.Text {
 	if !b.rules.Parts {
 		return nil
 	}
@@ -213,7 +221,7 @@ func (b *envBuilder) leaves(v vault.Value) []vault.Text {
 }
 
 // put adds one variable, or the reason why it cannot be one.
-func (b *envBuilder) put(v Variable) {
+func (b *builder) put(v Variable) {
 	known := len(b.faults)
 	b.tryPut(v)
 	if len(b.faults) > known {
@@ -221,7 +229,7 @@ func (b *envBuilder) put(v Variable) {
 	}
 }
 
-func (b *envBuilder) tryPut(v Variable) {
+func (b *builder) tryPut(v Variable) {
 	name := v.Name
 	if !IsName(name) {
 		b.fail(fault.Value, v.Origin, fmt.Sprintf("%q is not a variable name", name), "names are [A-Za-z_][A-Za-z0-9_]*: choose one with --env NAME=PATH#KEY, or leave the key out with --exclude")
@@ -247,7 +255,7 @@ func (b *envBuilder) tryPut(v Variable) {
 	b.insert(v)
 }
 
-func (b *envBuilder) insert(v Variable) {
+func (b *builder) insert(v Variable) {
 	i, taken := b.byName[v.Name]
 	if !taken {
 		b.byName[v.Name] = len(b.vars)
@@ -268,20 +276,20 @@ func (b *envBuilder) insert(v Variable) {
 	}
 }
 
-func (b *envBuilder) fail(kind fault.Kind, from, why, hint string) {
+func (b *builder) fail(kind fault.Kind, from, why, hint string) {
 	b.faults = append(b.faults, &fault.Error{Kind: kind, What: "cannot use " + from, Why: why, Hint: hint})
 }
 
-func origin(g fetched, key string) string {
-	p := g.secret.Path
+func origin(g Fetched, key string) string {
+	p := g.Secret.Path
 	if p.Version == 0 {
-		p.Version = g.secret.Version
+		p.Version = g.Secret.Version
 	}
 	return p.String() + "#" + key
 }
 
 // finish merges the inherited variables and those of Vault.
-func (b *envBuilder) finish(inherited []string) *Env {
+func (b *builder) finish(inherited []string) *Env {
 	e := &Env{Vars: b.vars}
 	sort.Slice(e.Vars, func(i, j int) bool { return e.Vars[i].Name < e.Vars[j].Name })
 	index := make(map[string]int, len(e.Vars))
@@ -316,10 +324,10 @@ func (b *envBuilder) finish(inherited []string) *Env {
 	return e
 }
 
-// checkSize finds out before the start what execve would refuse with E2BIG. stackLimit is RLIMIT_STACK in bytes.
+// CheckSize finds out before the start what execve would refuse with E2BIG. stackLimit is RLIMIT_STACK in bytes.
 // Rule: fs/exec.c, bprm_stack_limits: a quarter of the stack limit, at least 128 KiB, at most 6 MiB, for all strings and
 // their pointers.
-func checkSize(env *Env, argv []string, stackLimit uint64) error {
+func CheckSize(env *Env, argv []string, stackLimit uint64) error {
 	const pointer = strconv.IntSize / 8
 	const added = 4096 // the program's path, a #! line's interpreter, and what the stub for a terminal needs
 	total := uint64(2 * pointer)

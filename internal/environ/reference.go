@@ -1,4 +1,4 @@
-package launcher
+package environ
 
 import (
 	"encoding/base64"
@@ -218,12 +218,12 @@ type made struct {
 }
 
 // piece adds one key of a secret to the value that is being made, and the value to the environment when it is complete.
-func (b *envBuilder) piece(g fetched) {
-	m, src := &b.made, g.source
+func (b *builder) piece(g Fetched) {
+	m, src := &b.made, g.Source
 	text, ok := b.key(g)
-	if b.rules.Parts && g.secret != nil {
+	if b.rules.Parts && g.Secret != nil {
 		m.parts = append(m.parts, vault.NewText(text))
-		m.parts = append(m.parts, b.leaves(g.secret.Values[src.Key])...)
+		m.parts = append(m.parts, b.leaves(g.Secret.Values[src.Key])...)
 	}
 	for _, f := range src.Filters {
 		if text = filters[f](text); b.rules.Parts {
@@ -236,7 +236,7 @@ func (b *envBuilder) piece(g fetched) {
 	if before+after != "" || len(src.Filters) > 0 || src.More {
 		fmt.Fprintf(&m.recipe, "%q%q%q", before, src.Filters, after)
 	}
-	if g.secret != nil {
+	if g.Secret != nil {
 		if o := origin(g, src.Key); !slices.Contains(m.origins, o) {
 			m.origins = append(m.origins, o)
 		}
@@ -247,22 +247,22 @@ func (b *envBuilder) piece(g fetched) {
 	if m.broken {
 		b.broken = append(b.broken, src.Name)
 	} else {
-		b.put(Variable{Name: src.Name, Value: vault.NewText(m.text.String()), Origin: strings.Join(m.origins, ", "), recipe: vault.NewText(m.recipe.String()), parts: m.parts})
+		b.put(Variable{Name: src.Name, Value: vault.NewText(m.text.String()), Origin: strings.Join(m.origins, ", "), recipe: vault.NewText(m.recipe.String()), Parts: m.parts})
 	}
 	b.made = made{}
 }
 
 // key returns the text of the source's one key.
-func (b *envBuilder) key(g fetched) (string, bool) {
-	if g.secret == nil {
+func (b *builder) key(g Fetched) (string, bool) {
+	if g.Secret == nil {
 		return "", false
 	}
-	v, no := g.secret.Find(g.source.Key)
+	v, no := g.Secret.Find(g.Source.Key)
 	if no != nil {
-		if !g.source.Optional {
-			b.fail(fault.Missing, origin(g, g.source.Key), no.Why, no.Hint)
+		if !g.Source.Optional {
+			b.fail(fault.Missing, origin(g, g.Source.Key), no.Why, no.Hint)
 		}
 		return "", false
 	}
-	return b.text(origin(g, g.source.Key), v)
+	return b.text(origin(g, g.Source.Key), v)
 }

@@ -1,4 +1,4 @@
-package launcher
+package environ
 
 import (
 	"strings"
@@ -97,20 +97,20 @@ func FuzzReferences(f *testing.F) {
 // built makes the value of secrets whose every key is "V", and compares it with what the sources say.
 func built(t *testing.T, s string, sources []Source) {
 	t.Helper()
-	var got []fetched
+	var got []Fetched
 	want := ""
 	for i, src := range sources {
 		if src.Name != "A" || src.Key == "" || src.More != (i < len(sources)-1) || src.After.Reveal() != "" && src.More {
 			t.Fatalf("%q: source %d: %+v", s, i, src)
 		}
-		got = append(got, fetched{source: src, secret: &vault.Secret{Path: src.Path, Values: map[string]vault.Value{src.Key: value(t, `"V"`)}}})
+		got = append(got, Fetched{Source: src, Secret: &vault.Secret{Path: src.Path, Values: map[string]vault.Value{src.Key: value(t, `"V"`)}}})
 		v := "V"
 		for _, f := range src.Filters {
 			v = filters[f](v)
 		}
 		want += src.Before.Reveal() + v + src.After.Reveal()
 	}
-	env, err := buildEnv(got, EnvRules{}, nil)
+	env, err := Build(got, Rules{}, nil)
 	if err != nil {
 		if strings.IndexByte(want, 0) < 0 && len(want) < 1<<16 {
 			t.Fatalf("%q: %v", s, err)
@@ -137,44 +137,44 @@ func TestTexts(t *testing.T) {
 	secret := &vault.Secret{Path: vault.Path{Mount: "m", Name: "x"}, Values: map[string]vault.Value{
 		"A": value(t, `"a"`), "N": value(t, `null`), "J": value(t, `{"b": 1}`), "Z": value(t, `"z\u0000"`),
 	}}
-	build := func(rules EnvRules, texts ...string) (string, error) {
-		var got []fetched
+	build := func(rules Rules, texts ...string) (string, error) {
+		var got []Fetched
 		for _, text := range texts {
 			sources, err := ParseEnv(text, "m")
 			if err != nil {
 				t.Fatal(err)
 			}
 			for _, s := range sources {
-				g := fetched{source: s, secret: secret}
+				g := Fetched{Source: s, Secret: secret}
 				if s.Path.Name != "x" {
-					g.secret = nil // leased, and not read by a check
+					g.Secret = nil // leased, and not read by a check
 				}
 				got = append(got, g)
 			}
 		}
-		env, err := buildEnv(got, rules, nil)
+		env, err := Build(got, rules, nil)
 		if err != nil {
 			return "", err
 		}
 		return strings.Join(env.Strings(), " "), nil
 	}
 	for _, c := range []struct {
-		rules EnvRules
+		rules Rules
 		texts []string
 		want  string // or the error
 	}{
-		{EnvRules{}, []string{"X=1${x#A}2${x#A}3"}, "X=1a2a3"},
-		{EnvRules{}, []string{"X=${x#J|json}", "Y=${x#Z|base64}"}, `X="{\"b\":1}" Y=egA=`},
-		{EnvRules{}, []string{"X=${x#Z|json}"}, `X="z\u0000"`},
-		{EnvRules{}, []string{"X=${x#Z}"}, "cannot use m/x#Z: the value holds a NUL byte, which no variable can"},
-		{EnvRules{}, []string{"X=${x#B}${x#C}", "Y=x#A"}, "cannot use m/x#B: no such key; cannot use m/x#C: no such key"},
-		{EnvRules{}, []string{"X=${x#A}${x#N}", "Y=${x#A}"}, "cannot use m/x#N: the value is null"},
-		{EnvRules{NullAsEmpty: true}, []string{"X=${x#A}${x#N}"}, "X=a"},
-		{EnvRules{}, []string{"X=${x#A}${lease#P}", "Y=${x#A}-${x#A}"}, "Y=a-a"},
-		{EnvRules{}, []string{"X=${x#A}", "X=x#A"}, "X=a"},
-		{EnvRules{}, []string{"X=1${x#A}", "X=${x#A}1"}, "cannot set X: both m/x#A and m/x#A give it"},
-		{EnvRules{}, []string{"X=${x#A|trim}", "X=${x#A}"}, "cannot set X: both m/x#A and m/x#A give it"},
-		{EnvRules{OnCollision: CollisionLast}, []string{"X=1${x#A}", "X=${x#A}1"}, "X=a1"},
+		{Rules{}, []string{"X=1${x#A}2${x#A}3"}, "X=1a2a3"},
+		{Rules{}, []string{"X=${x#J|json}", "Y=${x#Z|base64}"}, `X="{\"b\":1}" Y=egA=`},
+		{Rules{}, []string{"X=${x#Z|json}"}, `X="z\u0000"`},
+		{Rules{}, []string{"X=${x#Z}"}, "cannot use m/x#Z: the value holds a NUL byte, which no variable can"},
+		{Rules{}, []string{"X=${x#B}${x#C}", "Y=x#A"}, "cannot use m/x#B: no such key; cannot use m/x#C: no such key"},
+		{Rules{}, []string{"X=${x#A}${x#N}", "Y=${x#A}"}, "cannot use m/x#N: the value is null"},
+		{Rules{NullAsEmpty: true}, []string{"X=${x#A}${x#N}"}, "X=a"},
+		{Rules{}, []string{"X=${x#A}${lease#P}", "Y=${x#A}-${x#A}"}, "Y=a-a"},
+		{Rules{}, []string{"X=${x#A}", "X=x#A"}, "X=a"},
+		{Rules{}, []string{"X=1${x#A}", "X=${x#A}1"}, "cannot set X: both m/x#A and m/x#A give it"},
+		{Rules{}, []string{"X=${x#A|trim}", "X=${x#A}"}, "cannot set X: both m/x#A and m/x#A give it"},
+		{Rules{OnCollision: CollisionLast}, []string{"X=1${x#A}", "X=${x#A}1"}, "X=a1"},
 	} {
 		got, err := build(c.rules, c.texts...)
 		if err != nil {

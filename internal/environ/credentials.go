@@ -1,4 +1,4 @@
-package launcher
+package environ
 
 import (
 	"net/url"
@@ -20,9 +20,12 @@ func IsCredential(name string) bool { return slices.Contains(credentialNames, na
 // proxyNames are the variables by which programs find their proxies. The command may need the password that is in one, too.
 var proxyNames = []string{"HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"}
 
+// IsProxy reports whether programs find a proxy by a variable of that name.
+func IsProxy(name string) bool { return slices.Contains(proxyNames, name) }
+
 // HasPassword reports whether a variable is an address with a user or a password in it: of Vault or of a proxy.
 func HasPassword(name, value string) bool {
-	if !strings.Contains(value, "@") || !isSteering(name) && !slices.Contains(proxyNames, name) {
+	if !strings.Contains(value, "@") || !isSteering(name) && !IsProxy(name) {
 		return false
 	}
 	u, err := url.Parse(value)
