@@ -65,7 +65,7 @@ func (m *machine) withChild(ev event, now time.Time) []action {
 func (m *machine) changed(again bool, now time.Time) []action {
 	switch m.state {
 	case running:
-		m.quiet = again
+		m.quiet, m.since = again, now
 		return m.settleFirst(now)
 	case settling, waiting: // it may be waiting for something else, and for longer than that
 		m.quiet = m.quiet && again
@@ -134,7 +134,10 @@ func (m *machine) read(ev evRead, now time.Time) []action {
 	case ev.id == m.rejected:
 		return append(append(m.tell(actLogTriedBefore), actDrop), m.run(now)...)
 	}
-	m.candidate = ev.id
+	m.candidate, m.reaction = ev.id, m.onChange
+	if ev.beside && m.onChange == ReactSignal {
+		m.reaction = ReactRestart
+	}
 	if m.onChange == ReactNone {
 		return append([]action{actLogNone, actAccept}, m.run(now)...)
 	}
@@ -155,11 +158,7 @@ func (m *machine) hooked(ev evHooked, now time.Time) []action {
 		m.retries++
 		return append([]action{actDrop}, m.wait(now.Add(d), "another try")...)
 	}
-	reaction := m.onChange
-	if ev.restart {
-		reaction = ReactRestart
-	}
-	switch reaction {
+	switch m.reaction {
 	case ReactSignal:
 		return append([]action{actSignal, actAccept}, m.run(now)...)
 	case ReactExit:

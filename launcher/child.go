@@ -120,7 +120,7 @@ func (s *supervisor) fork() error {
 	// A command that asks for the terminal before it has it is stopped by SIGTTIN or SIGTTOU, and goes on at once (childStopped).
 	if front {
 		s.tty.give(s.tty.group, pid)
-		if s.machine.next == toRestart && s.machine.rollback && s.machine.probation > 0 {
+		if s.machine.tries() {
 			s.keys.begin(pid)
 		}
 	}
@@ -243,7 +243,7 @@ func (s *supervisor) endGroup() {
 // lookAtGroup tells the machine when the group of the last child is gone.
 func (s *supervisor) lookAtGroup() {
 	switch {
-	case s.machine.state != clearing:
+	case !s.machine.awaitsGroup():
 	case s.endsAll() && othersLeft():
 		if !s.toldAll { // a signal came when another command was to follow
 			s.toldAll = true
@@ -256,7 +256,7 @@ func (s *supervisor) lookAtGroup() {
 
 // groupGone: nothing is left of the last command's group.
 func (s *supervisor) groupGone() {
-	if s.machine.next == toRestart || s.machine.next == toRevert {
+	if s.machine.followed() {
 		s.nameSurvivors()
 	}
 	s.guard.tell(0)

@@ -65,7 +65,7 @@ var stopText = map[purpose]string{
 // logDecision says what is done about the change under way.
 func (s *supervisor) logDecision(text string) {
 	s.Log.Info(text, "paths", s.runs.states.text(s.next.states), "names", strings.Join(changedNames(s.runs.env, s.next.env), ", "),
-		"read", duration(s.took), "since", duration(time.Since(s.since)))
+		"read", duration(s.took), "since", duration(time.Since(s.machine.since)))
 }
 
 func (s *supervisor) logAction(a action) {

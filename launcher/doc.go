@@ -15,7 +15,7 @@
 // On a terminal a second process of ours may live in the command's group for a while, to see its keys (witness.go). Another ends
 // the command's group when vaultexec was killed and could not (guard.go).
 // What is to be done about an event is decided by a state machine without a clock or a process of its own (machine.go; change.go
-// is the way of a change through it). Its actions are carried out in supervise.go, files.go writes the files, hook.go runs the
+// is the way of a change through it, questions.go what others may ask it). Its actions are carried out in supervise.go, files.go writes the files, hook.go runs the
 // hook, decisions.go and ends.go write the lines of the log. Nothing is taken
 // from the running child before everything new was read and makes a valid environment, and what failed to work is replaced
 // by what worked before.

@@ -129,14 +129,14 @@ func (s *supervisor) hookEnded(status unix.WaitStatus) {
 	s.hook = hookRun{}
 	_ = unix.Kill(-pid, unix.SIGKILL) // what it may have left behind
 	ok := status.Exited() && status.ExitStatus() == 0
-	if !ok && s.machine.state == hooking {
+	if !ok && s.machine.awaitsHook() {
 		text := statusText(status)
 		if late {
 			text = fmt.Sprintf("killed after %s, which is the longest that a hook may take", hookLimit)
 		}
 		s.Log.Warn("the hook failed, the change is postponed", "hook", s.Watching.Hook, "status", text)
 	}
-	if ok && s.machine.state == hooking {
+	if ok && s.machine.awaitsHook() {
 		ok = s.startable() // it may have taken half a minute
 	}
 	if ok {

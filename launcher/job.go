@@ -25,7 +25,7 @@ func (s *supervisor) received(sig syscall.Signal) {
 		}
 		return
 	}
-	if s.pid == 0 || s.machine.state == stopping {
+	if s.pid == 0 || s.machine.isStopping() {
 		// The machine hears of it before the end of the child is looked at, so that no other is started.
 		if s.pid != 0 {
 			s.forward(sig)
@@ -63,7 +63,7 @@ func (s *supervisor) forward(sig syscall.Signal) {
 	toGroup := s.Supervision.SignalGroup
 	switch sig {
 	case unix.SIGTERM:
-		if s.machine.state == stopping { // the child has its stop signal already
+		if s.machine.isStopping() { // the child has its stop signal already
 			return
 		}
 		sig = s.Supervision.StopSignal

@@ -62,11 +62,9 @@ type (
 		same   bool   // the environment is that of the running child
 		moving bool   // something changed again since the last look, or a replica that lags behind has answered
 		id     string // names this set of versions
+		beside bool   // something else than files with a path is new: a signal cannot bring it to a command that runs
 	}
-	evHooked struct {
-		ok      bool // the hook succeeded, the command can be started, the files are written
-		restart bool // a signal cannot bring this change to the command
-	}
+	evHooked struct{ ok bool } // the hook succeeded, the command can be started, the files are written
 )
 
 func (evStarted) isEvent()     {}
@@ -136,6 +134,7 @@ const (
 // policy is what the options ask for.
 type policy struct {
 	onChange     Reaction
+	exitCode     int // of ReactExit
 	settle       time.Duration
 	splay        time.Duration
 	minUptime    time.Duration
@@ -161,11 +160,13 @@ type machine struct {
 	startedAt time.Time       // of the running child
 	onTrial   time.Time       // end of the probation; zero when the child is not on it
 	candidate string          // id of what was read last
+	reaction  Reaction        // to what was read last
 	current   string          // id of what the running child was started with
 	pending   bool            // something changed when it could not be acted on: read again when the child runs undisturbed
 	quiet     bool            // nothing new is known, a failed read is repeated
 	rejected  string          // id of the set of versions that made a child fail
 	told      bool            // a signal that may end the child was passed on: its end is no failure of the secrets
+	since     time.Time       // the change under way was seen
 	latest    time.Time       // further changes postpone the change under way no longer than until then
 	splayed   time.Duration   // random delay of the change under way
 	why       string          // what waiting waits for
@@ -207,9 +208,9 @@ func (m *machine) inStarting(ev event, now time.Time) []action {
 		m.onTrial = time.Time{}
 		if m.next == toRestart {
 			m.current = m.candidate
-			if m.rollback && m.probation > 0 {
-				m.onTrial = now.Add(m.probation)
-			}
+		}
+		if m.tries() {
+			m.onTrial = now.Add(m.probation)
 		}
 		return append([]action{actAccept}, m.run(now)...)
 	case evStartFailed:
@@ -221,6 +222,7 @@ func (m *machine) inStarting(ev event, now time.Time) []action {
 			m.enter(ended, time.Time{})
 		}
 	case evChanged:
+		m.since = now
 		m.postpone()
 	case evTimer: // --min-uptime before a revert is over
 		if m.due(now) {
@@ -340,6 +342,7 @@ func (m *machine) inStopping(ev event, now time.Time) []action {
 			return []action{actLogLate}
 		}
 	case evChanged:
+		m.since = now
 		m.postpone()
 	case evTimer:
 		if m.due(now) {
@@ -379,9 +382,10 @@ func (m *machine) inClearing(ev event, now time.Time) []action {
 	case evGroupGone:
 		return m.cleared(now)
 	case evChanged:
+		m.since = now
 		m.postpone()
 	case evSignal:
-		if isDeadly(ev.sig) && (m.next == toRestart || m.next == toRevert) {
+		if isDeadly(ev.sig) && m.followed() {
 			m.next, m.signal = toDie, ev.sig
 		}
 	case evTimer:
@@ -390,9 +394,9 @@ func (m *machine) inClearing(ev event, now time.Time) []action {
 		}
 		if !m.killed {
 			m.killed = true
-			patience := killPatience
-			if m.next == toEnd || m.next == toDie || m.next == toExit {
-				patience = lastPatience
+			patience := lastPatience
+			if m.followed() {
+				patience = killPatience
 			}
 			m.enter(clearing, now.Add(patience))
 			return []action{actKill}

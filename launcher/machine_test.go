@@ -517,6 +517,59 @@ func TestOtherReactions(t *testing.T) {
 	}
 }
 
+// A signal that cannot bring everything to the command is a restart, of this change only.
+func TestInsteadOfSignal(t *testing.T) {
+	p := testPolicy
+	p.onChange = ReactSignal
+	w := in(p, reading)
+	wantActions(t, w.do(evRead{id: "2", beside: true}), actHook)
+	if w.bySignal() || !w.insteadOfSignal() {
+		t.Errorf("by a signal: %t, instead of one: %t", w.bySignal(), w.insteadOfSignal())
+	}
+	wantActions(t, w.do(evHooked{ok: true}), actStop)
+	w.do(evExited{status: exitStatus(0)})
+	w.do(evGroupGone{})
+	w.do(evStarted{})
+	w.pass(time.Minute)
+	w.do(evChanged{})
+	w.until()
+	wantActions(t, w.do(evRead{id: "3"}), actHook)
+	if !w.bySignal() || w.insteadOfSignal() {
+		t.Errorf("by a signal: %t, instead of one: %t", w.bySignal(), w.insteadOfSignal())
+	}
+	wantActions(t, w.do(evHooked{ok: true}), actSignal, actAccept)
+	// No other reaction minds.
+	for _, r := range []Reaction{ReactRestart, ReactExit, ReactNone} {
+		p.onChange = r
+		w := in(p, reading)
+		w.do(evRead{id: "2", beside: true})
+		if w.bySignal() || w.insteadOfSignal() {
+			t.Errorf("reaction %d: by a signal: %t, instead of one: %t", r, w.bySignal(), w.insteadOfSignal())
+		}
+	}
+}
+
+// A change is as old as the first look that saw it, also where it had to wait for a child that runs undisturbed.
+func TestChangeHasAnAge(t *testing.T) {
+	for _, s := range []state{running, starting, stopping, clearing} {
+		w := in(testPolicy, s)
+		w.now = w.now.Add(time.Second)
+		w.do(evChanged{})
+		if !w.since.Equal(w.now) {
+			t.Errorf("in %s: seen at %v, want %v", s, w.since, w.now)
+		}
+	}
+	for _, s := range []state{settling, waiting, reading, hooking} {
+		w := in(testPolicy, s)
+		seen := w.since
+		w.now = w.now.Add(time.Second)
+		w.do(evChanged{})
+		if !w.since.Equal(seen) {
+			t.Errorf("in %s: seen at %v, want %v", s, w.since, seen)
+		}
+	}
+}
+
 // A hook that fails postpones the change by 10 s, 20 s … 5 min, and everything is read anew each time.
 func TestHookFails(t *testing.T) {
 	w := in(testPolicy, hooking)

@@ -48,7 +48,7 @@ func (s *supervisor) counted(err error) error {
 	var code int
 	switch e := err.(type) {
 	case *Exited:
-		if s.machine.next == toExit { // --on-change exit names its own code
+		if s.machine.ownCode() { // --on-change exit names its own code
 			return err
 		}
 		code = e.Code

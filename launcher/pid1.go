@@ -15,10 +15,7 @@ import (
 
 // endsAll reports whether the end of the command is that of everything.
 func (s *supervisor) endsAll() bool {
-	if os.Getpid() != 1 {
-		return false
-	}
-	return s.machine.next != toRestart && s.machine.next != toRevert
+	return os.Getpid() == 1 && !s.machine.followed()
 }
 
 // othersLeft reports whether there is any other process in the namespace of this one, which is PID 1. Zombies count.

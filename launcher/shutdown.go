@@ -38,7 +38,7 @@ func (s *supervisor) shutDown(finish func(context.Context)) {
 		defer close(done)
 		finish(ctx)
 	}()
-	s.out.finish(s.machine.next == toDie || !s.machine.termAt.IsZero())
+	s.out.finish(s.machine.hurried())
 	select {
 	case <-done:
 	case <-ctx.Done():

@@ -45,7 +45,6 @@ type supervisor struct {
 	watch *watcher      // nil when nothing is looked at
 	reads int           // number of the last read that was asked for
 	known states        // what was seen last
-	since time.Time     // when the change under way was seen
 	took  time.Duration // of the last read
 	hook  hookRun
 	keys  witness // of the terminal's, while the child is in its probation
@@ -107,7 +106,7 @@ func (l *launch) supervise(p program, env *environ.Env, got []environ.Fetched) e
 	s.guard.end()
 	s.notify.ends()
 	s.shutDown(finish)
-	return s.counted(s.outcome())
+	return s.counted(s.machine.outcome())
 }
 
 // attend starts what goes on beside the child: the watch and the life of the token, or, where nothing needs Vault any more, the
@@ -115,7 +114,7 @@ func (l *launch) supervise(p program, env *environ.Env, got []environ.Fetched) e
 func (s *supervisor) attend(p program, got []environ.Fetched) (finish func(context.Context)) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var done sync.WaitGroup
-	if s.machine.state != ended && (s.Watching.Interval > 0 && len(s.Sources) > 0 || len(leases(got)) > 0) {
+	if !s.machine.over() && (s.Watching.Interval > 0 && len(s.Sources) > 0 || len(leases(got)) > 0) {
 		s.Session.Client.Bound()
 		s.watch = newWatcher(s.launch, p, got)
 		s.runs.states = s.watch.statesOf(got)
@@ -155,7 +154,7 @@ func (l *launch) policy() policy {
 	w := l.Watching
 	return policy{
 		stopSignal: l.Supervision.StopSignal, okExit: l.Supervision.OKExit, stopTimeout: l.Supervision.StopTimeout, stopExplicit: l.Supervision.StopExplicit,
-		onChange: w.OnChange.Do, settle: w.Settle, splay: w.Splay, minUptime: w.MinUptime,
+		onChange: w.OnChange.Do, exitCode: w.OnChange.Code, settle: w.Settle, splay: w.Splay, minUptime: w.MinUptime,
 		probation: w.Probation, rollback: w.Rollback, random: func(d time.Duration) time.Duration { return rand.N(d + 1) },
 	}
 }
@@ -168,11 +167,11 @@ func (s *supervisor) loop() {
 	if s.watch != nil {
 		news = s.watch.out
 	}
-	for s.machine.state != ended {
-		if s.machine.state == clearing && poll == nil {
+	for !s.machine.over() {
+		if s.machine.awaitsGroup() && poll == nil {
 			poll = time.NewTicker(groupPoll)
 			tick = poll.C
-		} else if s.machine.state != clearing && poll != nil {
+		} else if !s.machine.awaitsGroup() && poll != nil {
 			poll.Stop()
 			poll, tick = nil, nil
 		}
@@ -214,7 +213,7 @@ func (s *supervisor) arm() {
 // happened hands an event to the machine and carries its actions out.
 func (s *supervisor) happened(ev event) {
 	s.do(s.machine.on(ev, time.Now()))
-	if s.machine.state == ending {
+	if s.machine.isEnding() {
 		s.notify.ends()
 	}
 }
@@ -280,14 +279,10 @@ func (s *supervisor) heard(ev watchEvent) {
 	}
 	maps.Copy(s.known, ev.states)
 	if r == nil {
-		switch s.machine.state {
-		case running, stopping, clearing, starting:
-			s.since = time.Now()
-		}
 		s.happened(evChanged{again: ev.again})
 		return
 	}
-	if s.machine.state != reading {
+	if !s.machine.awaitsRead() {
 		return
 	}
 	s.took = r.took
@@ -296,36 +291,33 @@ func (s *supervisor) heard(ev watchEvent) {
 		return
 	}
 	s.next, s.known = &edition{r.env, ev.states}, maps.Clone(ev.states) // without what is no longer in its folder
-	s.happened(evRead{same: r.env.Equal(s.runs.env), moving: r.moving, id: r.id})
+	s.happened(evRead{same: r.env.Equal(s.runs.env), moving: r.moving, id: r.id, beside: len(changedBesideFiles(s.runs.env, r.env)) > 0})
 }
 
-// ready is the last step before a change is acted on: the new files are written beside the old ones, or in their places where
-// no restart follows. --on-change signal can bring a change to the running command only in files with a path: its environment
-// and its files in memory stay what they are for as long as it lives. When something else has changed, too, the command is
-// restarted in place of being signalled: it would run on with a mixture of old and new, and nobody would notice before the old
-// value ends.
+// ready is the last step before a change is acted on: its files are written.
 func (s *supervisor) ready() {
-	if s.machine.state != hooking {
-		s.happened(evHooked{ok: true})
-		return
-	}
-	ev := evHooked{ok: true}
-	if s.Watching.OnChange.Do == ReactSignal {
-		if names := changedBesideFiles(s.runs.env, s.next.env); len(names) > 0 {
-			s.Log.Warn("a signal cannot bring this change to the command, it is restarted: only a --file NAME=PATH can change under it", "names", strings.Join(names, ", "))
-			ev.restart = true
-		}
+	s.happened(evHooked{ok: !s.machine.awaitsHook() || s.putFiles()})
+}
+
+// putFiles writes the new files beside the old ones, or in their places where no restart follows. --on-change signal can bring a
+// change to the running command only in files with a path: its environment and its files in memory stay what they are for as long
+// as it lives. When something else has changed, too, the command is restarted in place of being signalled: it would run on with a
+// mixture of old and new, and nobody would notice before the old value ends.
+func (s *supervisor) putFiles() (ok bool) {
+	if s.machine.insteadOfSignal() {
+		s.Log.Warn("a signal cannot bring this change to the command, it is restarted: only a --file NAME=PATH can change under it",
+			"names", strings.Join(changedBesideFiles(s.runs.env, s.next.env), ", "))
 	}
 	put := s.files.stage
-	if s.Watching.OnChange.Do == ReactSignal && !ev.restart { // the signal follows at once
+	if s.machine.bySignal() { // the signal follows at once
 		s.out.add(s.next.env)
 		put = s.files.place
 	}
 	if err := put(s.next.env); err != nil {
 		s.Log.Warn("the change is postponed: "+err.Error(), hinted(err)...)
-		ev.ok = false
+		return false
 	}
-	s.happened(ev)
+	return true
 }
 
 // rewrite puts the files of env in their places while the command runs.
@@ -338,33 +330,13 @@ func (s *supervisor) rewrite(env *environ.Env) {
 
 // changedBesideFiles lists the names that differ and are no --file NAME=PATH.
 func changedBesideFiles(from, to *environ.Env) []string {
-	deliverable := func(name string) bool {
-		for _, e := range []*environ.Env{from, to} {
-			for _, v := range e.Vars {
-				if v.Name == name && !v.Unused() && (v.File == nil || v.File.Path == "") {
-					return false
-				}
+	fixed := map[string]bool{} // for as long as the command lives
+	for _, e := range []*environ.Env{from, to} {
+		for _, v := range e.Vars {
+			if !v.Unused() && (v.File == nil || v.File.Path == "") {
+				fixed[v.Name] = true
 			}
 		}
-		return true
 	}
-	return slices.DeleteFunc(changedNames(from, to), func(n string) bool { return deliverable(strings.TrimLeft(n, "+-")) })
-}
-
-// outcome is what vaultexec ends with.
-func (s *supervisor) outcome() error {
-	m := s.machine
-	switch {
-	case m.err != nil:
-		return m.err
-	case m.next == toDie:
-		return &Killed{Signal: m.signal}
-	case m.signal != 0 && m.status.Signaled() && m.status.Signal() == s.Supervision.StopSignal: // which was vaultexec's own
-		return &Killed{Signal: m.signal}
-	case m.next == toExit:
-		return &Exited{Code: s.Watching.OnChange.Code} // the decision was logged
-	case m.status.Signaled():
-		return &Killed{Signal: m.status.Signal()}
-	}
-	return &Exited{Code: m.status.ExitStatus()}
+	return slices.DeleteFunc(changedNames(from, to), func(n string) bool { return !fixed[strings.TrimLeft(n, "+-")] })
 }
