@@ -3,24 +3,25 @@
 // Run finds the program first (exec.go), so that a wrong name costs no login. A worker logs in and reads all secrets at the
 // same time (fetch.go; folder.go finds those of a folder) while the main goroutine waits for signals: one that ends vaultexec
 // ends it within 200 ms, and at once, by the kernel, where there is nothing to put in order (signals.go). The secrets become one
-// environment (internal/environ, which is pure), or every reason why they do not is reported at
-// once. Then vaultexec becomes the command (exec.go), or stays as its parent (supervise.go) where something has to be done for it
-// later.
+// environment (internal/environ, which is pure), or every reason why they do not is reported at once. Then vaultexec becomes
+// the command (exec.go), or stays as its parent (supervise.go) where something has to be done for it later.
 //
-// There the main goroutine, locked to the main thread, owns the child: it alone forks, reaps and kills (child.go, by way of
-// stub.go where the child has to do something itself first) and signals, stops and resumes it (job.go, tty.go). It waits for
-// events in one loop (supervise.go): signals to pass on (signals.go), ended processes, one timer, and what the watcher sends.
+// There the main goroutine, locked to the main thread, owns the child. It alone starts, reaps and kills it (child.go; stub.go is
+// what the child itself has to do before the command), and signals, stops and resumes it (job.go, tty.go). It waits for events in
+// one loop (supervise.go): signals to pass on (signals.go), ended processes, one timer, and what the watcher sends.
+//
 // The watcher (watch.go) is a goroutine that looks at the secrets (look.go), keeps leases alive (lease.go), reads everything when
 // it is told to, and decides nothing.
-// On a terminal a second process of ours may live in the command's group for a while, to see its keys (witness.go). Another ends
-// the command's group when vaultexec was killed and could not (guard.go).
+//
 // What is to be done about an event is decided by a state machine without a clock or a process of its own (machine.go; change.go
-// is the way of a change through it, questions.go what others may ask it). Its actions are carried out in supervise.go, files.go writes the files, hook.go runs the
-// hook, decisions.go and ends.go write the lines of the log. Nothing is taken
-// from the running child before everything new was read and makes a valid environment, and what failed to work is replaced
-// by what worked before.
-// What outlives a command is named (survivors.go), as PID 1 ended at the end (pid1.go); orphans are reaped before there is a
-// command, too (orphans.go). shutdown.go is the end of a run.
+// is the way of a change through it, questions.go what others may ask it). Its actions are carried out in supervise.go; files.go
+// writes the files, hook.go runs the hook, decisions.go and ends.go write the lines of the log. Nothing is taken from the running
+// child before everything new was read and makes a valid environment, and what failed to work is replaced by what worked before.
+//
+// On a terminal a second process of ours may live in the command's group for a while, to see its keys (witness.go). Another ends
+// the command's group when vaultexec was killed and could not (guard.go). What outlives a command is named (survivors.go), as
+// PID 1 ended at the end (pid1.go); orphans are reaped before there is a command, too (orphans.go). shutdown.go is the end of a
+// run.
 //
 // With --mask what the command prints goes through vaultexec (output.go; internal/mask finds the values). On a terminal that
 // takes a second vaultexec behind a terminal of its own (inner.go), and the first one only passes on (relay_linux.go,

@@ -21,6 +21,6 @@ func TestNoStructShows(t *testing.T) {
 			return false
 		}
 		return true
-	}, Options{}, PathReport{}, Report{}, edition{}, fetcher{}, files{}, launch{},
+	}, Options{}, PathReport{}, Report{}, edition{}, fetcher{}, files{}, launch{}, denials{},
 		outputs{}, prepared{}, read{}, readResult{}, relay{}, stream{}, supervisor{}, watchEvent{}, watcher{})
 }

@@ -65,22 +65,26 @@ type launch struct {
 // Run fetches the secrets and becomes the command, or starts it and stays as its parent. It returns a *fault.Error or
 // fault.List when that failed, *Exited with the code of the command, *Killed when a signal ended vaultexec or the command. It
 // must be called on the main thread, locked.
-func Run(o Options) (err error) {
+func Run(o Options) error {
 	l := &launch{Options: o, inner: parseInner(os.Args[0])}
 	if l.staysBehind(nil) {
 		oneProcessor() // before the first request makes threads, which never go
 	}
-	if l.mayDie() {
-		l.signals = leaveDeadly()
-		l.Log = slog.New(messages{l.Log.Handler(), &sync.Once{}})
-		defer func() {
-			if err != nil {
-				survivePipe() // it will be printed
-			}
-		}()
-	} else {
+	if !l.mayDie() {
 		l.signals = catchDeadly()
+		return l.run()
 	}
+	l.signals = leaveDeadly()
+	l.Log = slog.New(messages{l.Log.Handler(), &sync.Once{}})
+	err := l.run()
+	if err != nil {
+		survivePipe() // it will be printed
+	}
+	return err
+}
+
+// run is Run, once somebody looks after the signals.
+func (l *launch) run() (err error) {
 	if terminals, yes := l.relayed(); yes {
 		return l.runRelay(terminals)
 	}
@@ -95,14 +99,8 @@ func Run(o Options) (err error) {
 		return err
 	}
 	defer l.out.finish(true)
-	if l.Dir, err = absoluteDir(l.Dir); err != nil {
-		return err
-	}
-	p, err := l.program()
+	p, err := l.canStart()
 	if err != nil {
-		return err
-	}
-	if err := CheckFilePlaces(o.Rules.Files, o.AllowDisk, o.AllowOwner...); err != nil {
 		return err
 	}
 	if l.staysBehind(nil) {
@@ -117,7 +115,23 @@ func Run(o Options) (err error) {
 	if l.staysBehind(got) {
 		return l.supervise(p, env, got)
 	}
-	if l.Session.Own() && len(leases(got)) == 0 { // or they would end with the token
+	return l.become(p, env, got)
+}
+
+// canStart finds the program, and finds out before Vault is asked what else would make the start fail.
+func (l *launch) canStart() (p program, err error) {
+	if l.Dir, err = absoluteDir(l.Dir); err != nil {
+		return program{}, err
+	}
+	if p, err = l.program(); err != nil {
+		return program{}, err
+	}
+	return p, CheckFilePlaces(l.Rules.Files, l.AllowDisk, l.AllowOwner...)
+}
+
+// become becomes the command. A token of this run's own is revoked first, unless leases would end with it.
+func (l *launch) become(p program, env *environ.Env, got []environ.Fetched) error {
+	if l.Session.Own() && len(leases(got)) == 0 {
 		if _, err := watched(l, func(ctx context.Context) (struct{}, error) {
 			l.Session.Revoke(ctx)
 			return struct{}{}, nil
@@ -125,13 +139,13 @@ func Run(o Options) (err error) {
 			return err
 		}
 	}
-	environ, fds, err := newFiles(o.AllowDisk, o.AllowOwner...).handOver(env) // none has a path here: somebody has to remove those
+	variables, fds, err := newFiles(l.AllowDisk, l.AllowOwner...).handOver(env) // none has a path here: somebody has to remove those
 	if err != nil {
 		return err
 	}
 	defer closeAll(fds)
 	l.Messages.Flush()
-	return replace(p, l.Dir, withPWD(environ, l.Dir), fds, l.signals)
+	return replace(p, l.Dir, withPWD(variables, l.Dir), fds, l.signals)
 }
 
 // mayDie reports whether nothing is lost when the kernel ends this process before there is a command: no token to revoke, no

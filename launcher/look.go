@@ -28,44 +28,69 @@ func nextLook(interval time.Duration, misses int, random func(time.Duration) tim
 	return d - d/10 + random(d/5+1)
 }
 
-// lookAll looks at every watched path at the same time and reports news.
+// sight is what a look at one path found.
+type sight struct {
+	path   vault.Path
+	marker vault.Marker
+	err    error
+}
+
+// away reports whether Vault could not be asked.
+func (s sight) away() bool { return fault.Is(s.err, fault.Away) }
+
+// lookAll looks at every watched path and reports news.
 func (w *watcher) lookAll(ctx context.Context) {
-	type sight struct {
-		path   vault.Path
-		marker vault.Marker
-		err    error
+	sights := w.lookAround(ctx)
+	if ctx.Err() != nil {
+		return
 	}
+	changed, news, trouble := w.compare(sights)
+	again := w.again && trouble == nil
+	if trouble != nil || !w.owed { // otherwise the read tells whether all is well
+		w.note(trouble)
+	}
+	if news || again {
+		w.again = w.again && !again
+		w.send(ctx, watchEvent{states: changed, again: !news})
+	}
+}
+
+// lookAround looks at every watched path at the same time. One failure is not yet trouble: behind a balancer it may be the one
+// dead node of three. What could not be asked is asked once more, unless it failed the last time, too.
+func (w *watcher) lookAround(ctx context.Context) []sight {
 	var sights []sight
 	for _, r := range plan(w.sights) {
 		if w.watched(r.path) {
 			sights = append(sights, sight{path: r.path})
 		}
 	}
-	var mu sync.Mutex // for noMeta
-	look := func(which func(sight) bool) (failed bool) {
-		var wg sync.WaitGroup
-		for i := range sights {
-			if which(sights[i]) {
-				wg.Go(func() { sights[i].marker, sights[i].err = w.lookAt(ctx, sights[i].path, &mu) })
-			}
+	w.lookAtEach(ctx, sights, func(sight) bool { return true })
+	if slices.ContainsFunc(sights, sight.away) && w.misses == 0 && ctx.Err() == nil {
+		w.lookAtEach(ctx, sights, sight.away)
+	}
+	return sights
+}
+
+// lookAtEach looks at those of the paths that which is true for, all at the same time.
+func (w *watcher) lookAtEach(ctx context.Context, sights []sight, which func(sight) bool) {
+	var wg sync.WaitGroup
+	for i := range sights {
+		if s := &sights[i]; which(*s) {
+			wg.Go(func() { s.marker, s.err = w.lookAt(ctx, s.path) })
 		}
-		wg.Wait()
-		return slices.ContainsFunc(sights, func(s sight) bool { return fault.Is(s.err, fault.Away) })
 	}
-	// One failure is not yet trouble: behind a balancer it may be the one dead node of three.
-	if look(func(sight) bool { return true }) && w.misses == 0 && ctx.Err() == nil {
-		look(func(s sight) bool { return fault.Is(s.err, fault.Away) })
-	}
-	if ctx.Err() != nil {
-		return
-	}
-	var trouble error
-	changed, news := states{}, false
+	wg.Wait()
+}
+
+// compare notes what was seen. It returns the states that the last read did not find, whether one of them is news, and the worst of
+// the failures.
+func (w *watcher) compare(sights []sight) (changed states, news bool, trouble error) {
+	changed = states{}
 	for _, s := range sights {
 		newest := w.seen[s.path]
 		switch {
 		case s.err != nil:
-			if fault.Is(s.err, fault.Away) || trouble == nil {
+			if s.away() || trouble == nil {
 				trouble = s.err
 			}
 			continue
@@ -77,59 +102,79 @@ func (w *watcher) lookAll(ctx context.Context) {
 		}
 		w.seen[s.path] = s.marker
 	}
-	again := w.again && trouble == nil
-	if trouble != nil || !w.owed { // otherwise the read tells whether all is well
-		w.note(trouble)
-	}
-	if news || again {
-		w.again = w.again && !again
-		w.send(ctx, watchEvent{states: changed, again: !news})
-	}
+	return changed, news, trouble
 }
 
-// lookAt finds the state of one secret: from the metadata where the policy allows that, else from the data itself.
-func (w *watcher) lookAt(ctx context.Context, p vault.Path, mu *sync.Mutex) (vault.Marker, error) {
-	var m vault.Marker
-	err := w.session.Do(ctx, func(ctx context.Context) error {
+// lookAt finds the state of one path.
+func (w *watcher) lookAt(ctx context.Context, p vault.Path) (m vault.Marker, err error) {
+	err = w.session.Do(ctx, func(ctx context.Context) (err error) {
 		if p.Folder {
-			var err error
 			m, err = w.lookInto(ctx, p)
-			return err
-		}
-		engine, known := w.session.Client.Engine(p)
-		if !known && w.opt.KVVersion == 2 && p.Mount != "" {
-			engine, known = vault.Engine{Mount: p.Mount, KV: 2}, true
-		}
-		mu.Lock()
-		token, denied := w.noMeta[p]
-		denied = denied && token.Equal(w.session.Client.Token())
-		mu.Unlock()
-		refused := known && engine.KV == 2 && !denied
-		if refused {
-			var err error
-			m, err = w.session.Client.Look(ctx, vault.Within(p, engine))
-			if !fault.Is(err, fault.Denied) {
-				return err
-			}
-		}
-		s, err := w.session.Client.Read(ctx, p, w.opt)
-		if err == nil {
-			m = w.digest.Marker(s)
 		} else {
-			var there bool
-			if m, there = vault.MarkerOf(err); !there {
-				return err // a policy that forbids the data, too, may come back as it was
-			}
+			m, err = w.lookAtSecret(ctx, p)
 		}
-		if refused {
-			mu.Lock()
-			w.noMeta[p] = w.session.Client.Token()
-			mu.Unlock()
-			w.log.Debug("the policy forbids the metadata, the data is read in its place", "path", p.String())
-		}
-		return nil
+		return err
 	})
 	return m, err
+}
+
+// lookAtSecret finds the state of one secret: from the metadata where the policy allows that, else from the data itself.
+func (w *watcher) lookAtSecret(ctx context.Context, p vault.Path) (vault.Marker, error) {
+	client := w.session.Client
+	engine, known := client.Engine(p)
+	if !known && w.opt.KVVersion == 2 && p.Mount != "" {
+		engine, known = vault.Engine{Mount: p.Mount, KV: 2}, true
+	}
+	hasMeta := known && engine.KV == 2 && !w.noMeta.has(p, client.Token())
+	if hasMeta {
+		m, err := client.Look(ctx, vault.Within(p, engine))
+		if !fault.Is(err, fault.Denied) {
+			return m, err
+		}
+	}
+	m, err := w.lookAtData(ctx, p)
+	if err != nil {
+		return m, err // a policy that forbids the data, too, may come back as it was
+	}
+	if hasMeta {
+		w.noMeta.add(p, client.Token())
+		w.log.Debug("the policy forbids the metadata, the data is read in its place", "path", p.String())
+	}
+	return m, nil
+}
+
+// lookAtData finds the state of one secret by reading it.
+func (w *watcher) lookAtData(ctx context.Context, p vault.Path) (vault.Marker, error) {
+	s, err := w.session.Client.Read(ctx, p, w.opt)
+	if err == nil {
+		return w.digest.Marker(s), nil
+	}
+	if m, there := vault.MarkerOf(err); there {
+		return m, nil
+	}
+	return vault.Marker{}, err
+}
+
+// denials tell which token may not read the metadata of a path. Looks at several paths ask at the same time.
+type denials struct {
+	mu     sync.Mutex
+	tokens map[vault.Path]vault.Text
+}
+
+func (d *denials) has(p vault.Path, token vault.Text) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	denied, ok := d.tokens[p]
+	return ok && denied.Equal(token)
+}
+
+func (d *denials) add(p vault.Path, token vault.Text) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.tokens == nil {
+		d.tokens = map[vault.Path]vault.Text{}
+	}
+	d.tokens[p] = token
 }
 
 // lookInto finds the state of a folder: which secrets are in it.

@@ -59,29 +59,7 @@ func (l *launch) openOutputs() (*outputs, error) {
 			o.fds[2] = o.fds[1]
 			break
 		}
-		s := &stream{outputs: o, out: fd, name: [...]string{1: "output", 2: "error"}[fd]}
-		var err error
-		switch {
-		case l.inner != nil && l.inner.ours(fd):
-			s.in, o.fds[fd], s.typed = l.inner.master, l.inner.slave, true
-		case isTerminal(fd):
-			s.in, o.fds[fd], err = openPty()
-			if err == nil {
-				s.relays = true
-				plainOutput(s.in, fd)
-			}
-		default:
-			s.in, o.fds[fd], err = openPipe()
-		}
-		if err == nil {
-			err = unix.SetNonblock(s.in, true)
-		}
-		if err == nil {
-			s.wake, s.waker, err = openPipe()
-		}
-		if err == nil {
-			err = unix.SetNonblock(s.wake, true)
-		}
+		s, err := o.newStream(fd)
 		if err != nil {
 			return nil, maskFault(err)
 		}
@@ -93,6 +71,34 @@ func (l *launch) openOutputs() (*outputs, error) {
 		go s.run()
 	}
 	return o, nil
+}
+
+// newStream makes what the child gets as a standard descriptor, and what is read from it.
+func (o *outputs) newStream(fd int) (*stream, error) {
+	s := &stream{outputs: o, out: fd, name: [...]string{1: "output", 2: "error"}[fd]}
+	inner := o.l.inner
+	var err error
+	switch {
+	case inner != nil && inner.ours(fd):
+		s.in, o.fds[fd], s.typed = inner.master, inner.slave, true
+	case isTerminal(fd):
+		if s.in, o.fds[fd], err = openPty(); err == nil {
+			s.relays = true
+			plainOutput(s.in, fd)
+		}
+	default:
+		s.in, o.fds[fd], err = openPipe()
+	}
+	if err == nil {
+		err = unix.SetNonblock(s.in, true)
+	}
+	if err == nil {
+		s.wake, s.waker, err = openPipe()
+	}
+	if err == nil {
+		err = unix.SetNonblock(s.wake, true)
+	}
+	return s, err
 }
 
 func maskFault(err error) error {

@@ -56,13 +56,13 @@ type watcher struct {
 	sights       []environ.Source  // what is looked at: the sources, and the secrets that their folders had at the last read
 	seen         states
 	acted        states
-	noMeta       map[vault.Path]vault.Text // the token that may not read the metadata of a path
-	again        bool                      // a read failed in passing: look and read again
-	owed         bool                      // no read has got through since: all is not well yet
-	misses       int                       // looks and reads that failed in a row
-	pause        time.Duration             // that the server asked for
-	troubleSince time.Time                 // zero while there is none
-	refused      map[string]string         // what cannot be used and why, as it was last logged
+	noMeta       denials           // of metadata
+	again        bool              // a read failed in passing: look and read again
+	owed         bool              // no read has got through since: all is not well yet
+	misses       int               // looks and reads that failed in a row
+	pause        time.Duration     // that the server asked for
+	troubleSince time.Time         // zero while there is none
+	refused      map[string]string // what cannot be used and why, as it was last logged
 	refusedSince time.Time
 	leases       map[string]*leaseState
 }
@@ -92,7 +92,7 @@ func newWatcher(l *launch, p program, got []environ.Fetched) *watcher {
 		opt: vault.ReadOptions{KVVersion: l.KVVersion}, interval: l.Watching.Interval, log: l.Log, clock: l.Session.Client.Clock,
 		out: make(chan watchEvent, 4), reads: make(chan int, 4), look: make(chan struct{}, 1),
 		digest: vault.NewDigester(key), got: got,
-		noMeta: map[vault.Path]vault.Text{}, refused: map[string]string{}, leases: map[string]*leaseState{},
+		refused: map[string]string{}, leases: map[string]*leaseState{},
 	}
 	for _, g := range got {
 		if g.Secret != nil {
@@ -159,21 +159,8 @@ func (w *watcher) read(ctx context.Context, number int) {
 		w.sights = seenSources(got)
 	}
 	found := w.statesOf(got)
-	stale := false
-	for p, m := range found {
-		if !w.watched(p) {
-			continue
-		}
-		newest, known := w.seen[p]
-		if m.OlderThan(newest) {
-			w.log.Debug("a replica that lags behind has answered", "path", p.String(), "version", m.String(), "known", newest.String())
-			stale = true
-			delete(found, p)
-			continue
-		}
-		result.moving = result.moving || known && m != newest // a secret that is new in its folder is not known
-		w.seen[p] = m
-	}
+	stale, moving := w.notice(found)
+	result.moving = moving
 	if err == nil && !stale {
 		result.env, err = environ.Build(got, w.rules, w.inherited)
 		if err == nil {
@@ -199,6 +186,25 @@ func (w *watcher) read(ctx context.Context, number int) {
 	}
 	result.took = time.Since(start)
 	w.send(ctx, watchEvent{states: found, read: result})
+}
+
+// notice notes the states that a read found. A path that a replica which lags behind has answered for is taken out of them.
+func (w *watcher) notice(found states) (stale, moving bool) {
+	for p, m := range found {
+		if !w.watched(p) {
+			continue
+		}
+		newest, known := w.seen[p]
+		if m.OlderThan(newest) {
+			w.log.Debug("a replica that lags behind has answered", "path", p.String(), "version", m.String(), "known", newest.String())
+			stale = true
+			delete(found, p)
+			continue
+		}
+		moving = moving || known && m != newest // a secret that is new in its folder is not known
+		w.seen[p] = m
+	}
+	return stale, moving
 }
 
 // failed notes why what was read makes no environment. What somebody wrote stays so until somebody writes again: then

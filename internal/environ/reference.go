@@ -142,19 +142,11 @@ func parseText(name, s, mount, mark string) (sources []Source, text string, err 
 		if !ok {
 			return nil, "", &fault.Error{Kind: fault.Usage, What: "cannot set " + name, Why: "a ${ has no }", Hint: "a ${ that begins no reference is written $${"}
 		}
-		src := Source{Name: name, Before: vault.NewText(plain.String()), More: true}
-		words := strings.Split(inner, "|")
-		if src.Path, src.Key, err = parseReference(words[0], mount); err != nil {
-			e := *fault.Of(err)
-			e.What = fmt.Sprintf("cannot set %s: cannot use %s", name, quoted("${"+inner+"}"))
-			return nil, "", &e
+		src, err := parsePiece(name, inner, mount)
+		if err != nil {
+			return nil, "", err
 		}
-		src.Filters = words[1:]
-		for _, f := range src.Filters {
-			if filters[f] == nil {
-				return nil, "", &fault.Error{Kind: fault.Usage, What: "cannot set " + name, Why: "there is no filter " + quoted(f), Hint: "there is: " + strings.Join(sortedKeys(filters), ", ")}
-			}
-		}
+		src.Before = vault.NewText(plain.String())
 		sources = append(sources, src)
 		plain.Reset()
 		s = after
@@ -166,6 +158,24 @@ func parseText(name, s, mount, mark string) (sources []Source, text string, err 
 	last := &sources[len(sources)-1]
 	last.After, last.More = vault.NewText(plain.String()), false
 	return sources, "", nil
+}
+
+// parsePiece reads what stands in a ${}: REFERENCE|FILTER...
+func parsePiece(name, inner, mount string) (Source, error) {
+	words := strings.Split(inner, "|")
+	src := Source{Name: name, Filters: words[1:], More: true}
+	var err error
+	if src.Path, src.Key, err = parseReference(words[0], mount); err != nil {
+		e := *fault.Of(err)
+		e.What = fmt.Sprintf("cannot set %s: cannot use %s", name, quoted("${"+inner+"}"))
+		return src, &e
+	}
+	for _, f := range src.Filters {
+		if filters[f] == nil {
+			return src, &fault.Error{Kind: fault.Usage, What: "cannot set " + name, Why: "there is no filter " + quoted(f), Hint: "there is: " + strings.Join(sortedKeys(filters), ", ")}
+		}
+	}
+	return src, nil
 }
 
 // quoted repeats what somebody wrote, unless it may be a secret.
