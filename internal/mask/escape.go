@@ -39,6 +39,8 @@ type unescaper struct {
 	decoded bool // something was
 }
 
+// unescape makes one pass over a text. It is one long loop since it is the inner one of the whole filter: what its steps share (the
+// place, the line break that came before) stays in registers, and a run of plain bytes takes no call.
 func (u *unescaper) unescape(src []byte, under *layer, indented bool, l *layer) (_ *layer, rest int) {
 	l.under, u.again = under, false
 	emit := func(r rune, isByte bool, p piece) {
@@ -158,7 +160,8 @@ func decodeEscape(b []byte, end bool) (r rune, isByte bool, n int) {
 	return entity(b, end)
 }
 
-// backslash reads an escape of JSON, C, Python, JavaScript and the like, behind any number of backslashes.
+// backslash reads an escape of JSON, C, Python, JavaScript and the like, behind any number of backslashes. It is long since it is
+// the table of these languages, a case for each of their forms.
 func backslash(b []byte, end bool) (r rune, isByte bool, n int) {
 	for n < len(b) && b[n] == '\\' {
 		n++
