@@ -39,8 +39,8 @@ type unescaper struct {
 	decoded bool // something was
 }
 
-// unescape makes one pass over a text. It is one long loop since it is the inner one of the whole filter: what its steps share (the
-// place, the line break that came before) stays in registers, and a run of plain bytes takes no call.
+// unescape makes one pass over a text. It is one long loop since it is the inner one of the whole filter: the place and the line break
+// that came before would have to be handed on for every byte.
 func (u *unescaper) unescape(src []byte, under *layer, indented bool, l *layer) (_ *layer, rest int) {
 	l.under, u.again = under, false
 	emit := func(r rune, isByte bool, p piece) {
