@@ -32,6 +32,7 @@ func putAccess(fd int, a environ.Access) error {
 // ownerError is a failed change of the owner.
 type ownerError struct{ error }
 
+// Unwrap gives the errno.
 func (e *ownerError) Unwrap() error { return e.error }
 
 // ownerFault says that a file cannot be given to somebody.
