@@ -63,7 +63,8 @@ func checkDir(dir string) error {
 }
 
 func dirError(dir string, err error) error {
-	e := &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot enter the folder of --chdir, %q", dir), Why: err.Error(), Err: err,
+	e := &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot enter the folder of --chdir, %q", dir),
+		Why: err.Error(), Err: err,
 		Hint: "it must be a folder that is there before the command is started"}
 	if errors.Is(err, unix.EACCES) {
 		e.Hint = "the user that vaultexec runs as needs execute permission on it, and on every folder above it"

@@ -46,7 +46,8 @@ func passing(err error, again bool) bool {
 	is := func(errnos ...error) bool {
 		return slices.ContainsFunc(errnos, func(errno error) bool { return errors.Is(err, errno) })
 	}
-	return is(unix.ETXTBSY, unix.EAGAIN, unix.ENOMEM, unix.ENFILE) || again && is(unix.EMFILE, unix.ENOENT, unix.ENOTDIR, unix.EACCES, unix.ENOEXEC, unix.ESTALE)
+	return is(unix.ETXTBSY, unix.EAGAIN, unix.ENOMEM, unix.ENFILE) ||
+		again && is(unix.EMFILE, unix.ENOENT, unix.ENOTDIR, unix.EACCES, unix.ENOEXEC, unix.ESTALE)
 }
 
 // waitForSignal waits for d, or until a deadly signal is there, which it returns. Others mean nothing without a child: a

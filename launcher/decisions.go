@@ -64,7 +64,8 @@ var stopText = map[purpose]string{
 
 // logDecision says what is done about the change under way.
 func (s *supervisor) logDecision(text string) {
-	s.Log.Info(text, "paths", s.runs.states.text(s.next.states), "names", strings.Join(changedNames(s.runs.env, s.next.env), ", "),
+	s.Log.Info(text, "paths", s.runs.states.text(s.next.states),
+		"names", strings.Join(changedNames(s.runs.env, s.next.env), ", "),
 		"read", duration(s.took), "since", duration(time.Since(s.machine.since)))
 }
 
@@ -75,16 +76,20 @@ func (s *supervisor) logAction(a action) {
 	case actLogSettle:
 		s.Log.Info("secrets changed", "paths", seen(), "settle", m.settle.String())
 	case actLogWait:
-		s.Log.Info("the change waits for its turn", "paths", seen(), "for", m.why, "in", duration(time.Until(m.deadline)))
+		s.Log.Info("the change waits for its turn", "paths", seen(), "for", m.why,
+			"in", duration(time.Until(m.deadline)))
 	case actLogSame:
 		s.Log.Info("the environment is the same, nothing to do", "paths", seen(), "read", duration(s.took))
 	case actLogNone:
 		s.logDecision("secrets changed, nothing is done as --on-change none asks")
 	case actLogTriedBefore:
-		s.Log.Info("these versions made the command fail before, not tried again", "paths", seen(), "read", duration(s.took))
+		s.Log.Info("these versions made the command fail before, not tried again", "paths", seen(),
+			"read", duration(s.took))
 	case actLogRevert:
-		s.Log.Error("the command failed with the changed secrets, starting it with the last good ones", "paths", s.runs.states.text(s.good.states),
-			"names", strings.Join(changedNames(s.runs.env, s.good.env), ", "), "status", statusText(m.status), "after", duration(time.Since(m.startedAt)))
+		s.Log.Error("the command failed with the changed secrets, starting it with the last good ones",
+			"paths", s.runs.states.text(s.good.states),
+			"names", strings.Join(changedNames(s.runs.env, s.good.env), ", "), "status", statusText(m.status),
+			"after", duration(time.Since(m.startedAt)))
 	case actLogLate:
 		s.Log.Info("the change is not acted on, a signal ends the command", "paths", seen(), "state", m.state.String())
 	}
@@ -131,6 +136,8 @@ func changedNames(from, to *environ.Env) []string {
 	for name := range old {
 		names = append(names, "-"+name)
 	}
-	slices.SortFunc(names, func(a, b string) int { return strings.Compare(strings.TrimLeft(a, "+-"), strings.TrimLeft(b, "+-")) })
+	slices.SortFunc(names, func(a, b string) int {
+		return strings.Compare(strings.TrimLeft(a, "+-"), strings.TrimLeft(b, "+-"))
+	})
 	return names
 }

@@ -14,7 +14,8 @@ import (
 
 // logEnd says how the command has ended.
 func (s *supervisor) logEnd(status unix.WaitStatus) {
-	attrs := []any{"command", s.name(), "pid", s.pid, "status", statusText(status), "ran", duration(time.Since(s.forkedAt))}
+	attrs := []any{"command", s.name(), "pid", s.pid, "status", statusText(status),
+		"ran", duration(time.Since(s.forkedAt))}
 	if begun := s.stopBegan(); !begun.IsZero() {
 		attrs = append(attrs, "stop", duration(time.Since(begun)))
 	}
@@ -30,13 +31,16 @@ func (s *supervisor) logKill() {
 	began := s.stopBegan()
 	switch {
 	case s.pid != 0 && time.Since(began)+moment/10 < s.Supervision.StopTimeout: // the timer counts from a little earlier
-		s.Log.Warn("a further SIGTERM ends the wait for the command, it gets SIGKILL", "command", s.name(), "pid", s.pid, "after", duration(time.Since(began)))
+		s.Log.Warn("a further SIGTERM ends the wait for the command, it gets SIGKILL", "command", s.name(),
+			"pid", s.pid, "after", duration(time.Since(began)))
 	case s.pid != 0:
-		s.Log.Warn("the command did not stop in time, it gets SIGKILL", "command", s.name(), "pid", s.pid, "after", duration(time.Since(began)),
+		s.Log.Warn("the command did not stop in time, it gets SIGKILL", "command", s.name(), "pid", s.pid,
+			"after", duration(time.Since(began)),
 			"hint", "--stop-timeout gives it more time")
 	default:
 		if names := processNames(s.leftovers()); names != "" {
-			s.Log.Warn("what the command left behind did not stop in time, it gets SIGKILL", "processes", names, "after", groupGrace.String())
+			s.Log.Warn("what the command left behind did not stop in time, it gets SIGKILL", "processes", names,
+				"after", groupGrace.String())
 		}
 	}
 }

@@ -33,7 +33,8 @@ func findProgram(argv, environ []string) (program, error) { return findProgramIn
 func findProgramIn(dir string, argv, environ []string) (program, error) {
 	name := argv[0]
 	if name == "" {
-		return program{}, &fault.Error{Kind: fault.NotFound, What: "cannot start the command", Why: "its name is empty", Hint: "a variable in the command line may be empty"}
+		return program{}, &fault.Error{Kind: fault.NotFound, What: "cannot start the command", Why: "its name is empty",
+			Hint: "a variable in the command line may be empty"}
 	}
 	if strings.Contains(name, "/") {
 		if err := executable(inDir(dir, name)); err != nil {
@@ -135,7 +136,9 @@ func inspect(dir, path string) error {
 	}
 	head = head[:n]
 	if why := precededBy(head); why != "" {
-		return &fault.Error{Kind: fault.NotExecutable, What: fmt.Sprintf("cannot start %q", path), Why: why, Hint: "save the script as UTF-8 without a byte order mark, with #! as its first two bytes", Err: unix.ENOEXEC}
+		return &fault.Error{Kind: fault.NotExecutable, What: fmt.Sprintf("cannot start %q", path), Why: why,
+			Hint: "save the script as UTF-8 without a byte order mark, with #! as its first two bytes",
+			Err:  unix.ENOEXEC}
 	}
 	switch {
 	case bytes.HasPrefix(head, []byte("#!")):
@@ -181,14 +184,16 @@ func interpreter(dir, path, interp string) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR):
-		e := &fault.Error{Kind: fault.NotFound, What: fmt.Sprintf("cannot start %q", path), Why: fmt.Sprintf("its interpreter %q is missing", interp),
+		e := &fault.Error{Kind: fault.NotFound, What: fmt.Sprintf("cannot start %q", path),
+			Why:  fmt.Sprintf("its interpreter %q is missing", interp),
 			Hint: "install it; a script names it in its #! line, and a program was perhaps built for another C library"}
 		if strings.HasSuffix(interp, "\r") {
 			e.Hint = "the #! line ends in a carriage return: save the script with Unix line ends"
 		}
 		return e
 	}
-	return &fault.Error{Kind: fault.NotExecutable, What: fmt.Sprintf("cannot start %q", path), Why: fmt.Sprintf("its interpreter %q: %s", interp, err), Hint: "it must be a program that may be executed"}
+	return &fault.Error{Kind: fault.NotExecutable, What: fmt.Sprintf("cannot start %q", path),
+		Why: fmt.Sprintf("its interpreter %q: %s", interp, err), Hint: "it must be a program that may be executed"}
 }
 
 // scriptInterpreter returns the program of a #! line as the kernel reads it (fs/binfmt_script.c).

@@ -146,7 +146,8 @@ func (f *fetcher) one(ctx context.Context, r *read) {
 		r.done = true
 	case r.err == nil:
 		r.done = true
-		f.log.Debug("read", "path", r.secret.Path.String(), "engine", r.secret.Engine.String(), "version", r.secret.Version)
+		f.log.Debug("read", "path", r.secret.Path.String(), "engine", r.secret.Engine.String(),
+			"version", r.secret.Version)
 	case r.optional && forgivable(r.err):
 		r.absence, r.err, r.done = r.err, nil, true
 		if !f.again {

@@ -37,7 +37,8 @@ func (e *ownerError) Unwrap() error { return e.error }
 
 // ownerFault says that a file cannot be given to somebody.
 func ownerFault(where string, err *ownerError) *fault.Error {
-	e := &fault.Error{Kind: fault.Usage, What: "cannot give the file " + where + " to its owner", Why: err.Error(), Err: err,
+	e := &fault.Error{Kind: fault.Usage, What: "cannot give the file " + where + " to its owner", Why: err.Error(),
+		Err:  err,
 		Hint: "its file system may not know owners, or not this one"}
 	if errors.Is(err, unix.EPERM) {
 		e.Hint = "that takes root, or CAP_CHOWN; without, only a group that vaultexec itself is in: owner=:GROUP"

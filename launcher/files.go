@@ -258,7 +258,8 @@ func CheckFilePlaces(specs []environ.FileSpec, allowDisk bool, allow ...int) err
 	for _, s := range specs {
 		if s.Path == "" {
 			if err := checkMemoryFiles(); err != nil {
-				faults = append(faults, &fault.Error{Kind: fault.Usage, What: "cannot hand over " + s.Name + " as a file in memory", Err: err,
+				faults = append(faults, &fault.Error{Kind: fault.Usage,
+					What: "cannot hand over " + s.Name + " as a file in memory", Err: err,
 					Why:  "its path would be in /proc, which is not mounted here",
 					Hint: fmt.Sprintf("mount /proc, or write it to a memory file system: --file %s=PATH", s.Name)})
 			} else if err := tryMemory(&s); err != nil {
@@ -292,7 +293,8 @@ func (f *files) discard() {
 func (f *files) remove(path string) {
 	if dir, err := os.OpenFile(filepath.Dir(path), trust.FolderFlags, 0); err == nil {
 		var st unix.Stat_t
-		if err := unix.Fstatat(int(dir.Fd()), filepath.Base(path), &st, unix.AT_SYMLINK_NOFOLLOW); err == nil && identify(&st) == f.written[path] {
+		err := unix.Fstatat(int(dir.Fd()), filepath.Base(path), &st, unix.AT_SYMLINK_NOFOLLOW)
+		if err == nil && identify(&st) == f.written[path] {
 			_ = unix.Unlinkat(int(dir.Fd()), filepath.Base(path), 0)
 		}
 		dir.Close()

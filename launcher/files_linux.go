@@ -30,7 +30,8 @@ func sealedFile(name, content string, who environ.Access) (int, error) {
 			}
 			b = b[max(n, 0):]
 		}
-		if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_SEAL|unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_WRITE); err != nil {
+		if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS,
+			unix.F_SEAL_SEAL|unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_WRITE); err != nil {
 			return err
 		}
 		_, err := unix.Seek(fd, 0, unix.SEEK_SET)

@@ -158,7 +158,8 @@ func lock(file *os.File) error {
 	for {
 		err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		switch {
-		case err == nil, errors.Is(err, unix.ENOLCK), errors.Is(err, unix.ENOSYS), errors.Is(err, unix.ENOTSUP), errors.Is(err, unix.EOPNOTSUPP):
+		case err == nil, errors.Is(err, unix.ENOLCK), errors.Is(err, unix.ENOSYS),
+			errors.Is(err, unix.ENOTSUP), errors.Is(err, unix.EOPNOTSUPP):
 			return nil
 		case err != unix.EINTR:
 			return err
@@ -213,7 +214,8 @@ func removeLeft(dir int, name string, owner int) {
 	}
 	defer unix.Close(fd)
 	var st unix.Stat_t
-	if unix.Fstat(fd, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFREG || int(st.Uid) != os.Geteuid() && int(st.Uid) != owner {
+	if unix.Fstat(fd, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFREG ||
+		int(st.Uid) != os.Geteuid() && int(st.Uid) != owner {
 		return
 	}
 	if unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) == nil {

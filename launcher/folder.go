@@ -28,7 +28,8 @@ func (f *fetcher) members(reads *[]*read) []*read {
 		}
 		f.log.Debug("listed", "path", r.folder.Path.String(), "secrets", len(r.folder.Names))
 		if r.folder.Folders > 0 {
-			f.log.Debug("folders in a folder are not entered", "path", r.folder.Path.String(), "folders", r.folder.Folders)
+			f.log.Debug("folders in a folder are not entered", "path", r.folder.Path.String(),
+				"folders", r.folder.Folders)
 		}
 		r.members = r.folder.Secrets()
 		for _, p := range r.members {
@@ -53,7 +54,9 @@ func judgeFolders(reads []*read) {
 		if r.folder == nil || r.err != nil || r.absence != nil || r.inUse(index) {
 			continue
 		}
-		err := &fault.Error{Kind: fault.Deleted, What: "cannot use " + r.folder.Path.String(), Why: "every secret in it is deleted", Hint: "write one of them anew, or bring it back with `vault kv undelete`"}
+		err := &fault.Error{Kind: fault.Deleted, What: "cannot use " + r.folder.Path.String(),
+			Why:  "every secret in it is deleted",
+			Hint: "write one of them anew, or bring it back with `vault kv undelete`"}
 		if r.optional {
 			r.absence = err
 			continue

@@ -41,7 +41,8 @@ func isDumpable() bool {
 // error that looks like the program's.
 func setParentDeath(sys *syscall.SysProcAttr, sig syscall.Signal) bool {
 	var now int32
-	if unix.Prctl(unix.PR_GET_PDEATHSIG, uintptr(unsafe.Pointer(&now)), 0, 0, 0) != nil || unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(now), 0, 0, 0) != nil {
+	if unix.Prctl(unix.PR_GET_PDEATHSIG, uintptr(unsafe.Pointer(&now)), 0, 0, 0) != nil ||
+		unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(now), 0, 0, 0) != nil {
 		return false
 	}
 	sys.Pdeathsig = sig
@@ -68,7 +69,8 @@ func TakeEnviron() []string {
 	for rest := environBlock(); len(rest) > 0; {
 		var kv []byte
 		kv, rest, _ = bytes.Cut(rest, []byte{0})
-		if name, value, _ := bytes.Cut(kv, []byte{'='}); environ.IsCredential(string(name)) || environ.HasPassword(string(name), string(value)) {
+		name, value, _ := bytes.Cut(kv, []byte{'='})
+		if environ.IsCredential(string(name)) || environ.HasPassword(string(name), string(value)) {
 			clear(value)
 		}
 	}
@@ -81,7 +83,9 @@ func HideArgument(arg string) {
 	if environBlock() == nil { // the arguments are not where they should be
 		return
 	}
-	at := slices.IndexFunc(os.Args, func(a string) bool { return len(a) == len(arg) && unsafe.StringData(a) == unsafe.StringData(arg) })
+	at := slices.IndexFunc(os.Args, func(a string) bool {
+		return len(a) == len(arg) && unsafe.StringData(a) == unsafe.StringData(arg)
+	})
 	if at < 1 || len(arg) == 0 {
 		return
 	}
@@ -109,7 +113,8 @@ func environBlock() []byte {
 		return uintptr(n)
 	}
 	arg := unsafe.Pointer(unsafe.StringData(os.Args[0]))
-	if from := uintptr(arg); from < at(argStart) || from >= at(argEnd) || from >= at(envStart) || at(envStart) >= at(envEnd) {
+	if from := uintptr(arg); from < at(argStart) || from >= at(argEnd) || from >= at(envStart) ||
+		at(envStart) >= at(envEnd) {
 		return nil
 	}
 	return unsafe.Slice((*byte)(unsafe.Add(arg, at(envStart)-uintptr(arg))), at(envEnd)-at(envStart))

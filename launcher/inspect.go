@@ -100,7 +100,8 @@ func (l *launch) inspect(ctx context.Context) (*Report, error) {
 
 // report turns a read into its part of the report.
 func (l *launch) report(ctx context.Context, rd *read) PathReport {
-	p := PathReport{Path: rd.path, Secret: rd.secret, Folder: rd.folder, Member: rd.member, Optional: rd.optional && !rd.member}
+	p := PathReport{Path: rd.path, Secret: rd.secret, Folder: rd.folder, Member: rd.member,
+		Optional: rd.optional && !rd.member}
 	if rd.absence != nil {
 		p.Absent = fault.Of(rd.absence)
 	}
@@ -145,7 +146,8 @@ func (l *launch) ask(ctx context.Context, r *Report) {
 		p := &r.Paths[i]
 		p.Caps, p.MetaCaps = caps[p.API], caps[p.Metadata]
 		if p.Leased && p.Caps != nil && !vault.Allows(p.Caps, "read") {
-			p.Fault = &fault.Error{Kind: fault.Denied, What: "cannot read " + p.Path.String(), Why: "permission denied", Hint: vault.PolicyHint(p.API, "read")}
+			p.Fault = &fault.Error{Kind: fault.Denied, What: "cannot read " + p.Path.String(), Why: "permission denied",
+				Hint: vault.PolicyHint(p.API, "read")}
 		}
 	}
 }

@@ -120,7 +120,8 @@ func (s *supervisor) childStopped(sig syscall.Signal) {
 	}
 	// A child that was stopped because it asked for the terminal goes on if it can have it. That is so after `fg` of a job that
 	// runs: the shell gives the terminal to the group that it knows, and has no reason to send SIGCONT.
-	if s.tty.own && (sig == unix.SIGTTIN || sig == unix.SIGTTOU) && s.inner.inFront() && (s.tty.inFront() == s.pid || s.tty.give(s.tty.group, s.pid)) {
+	if s.tty.own && (sig == unix.SIGTTIN || sig == unix.SIGTTOU) && s.inner.inFront() &&
+		(s.tty.inFront() == s.pid || s.tty.give(s.tty.group, s.pid)) {
 		s.signalChild(unix.SIGCONT, true)
 		return
 	}
@@ -174,7 +175,8 @@ func (s *supervisor) takeTerminal() {
 	if s.tty == nil || !s.tty.own {
 		return
 	}
-	if front := s.tty.inFront(); front >= 0 && front != s.tty.group && (front == s.pid || unix.Kill(-front, 0) == unix.ESRCH) {
+	if front := s.tty.inFront(); front >= 0 && front != s.tty.group &&
+		(front == s.pid || unix.Kill(-front, 0) == unix.ESRCH) {
 		s.tty.give(front, s.tty.group)
 	}
 }

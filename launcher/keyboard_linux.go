@@ -24,7 +24,8 @@ type keyboard struct {
 }
 
 func newKeyboard(outer, master int) (*keyboard, error) {
-	k := &keyboard{outer: outer, master: master, lost: make(chan struct{}, 1), sent: map[syscall.Signal]int{}, all: map[syscall.Signal]bool{},
+	k := &keyboard{outer: outer, master: master, lost: make(chan struct{}, 1), sent: map[syscall.Signal]int{},
+		all:    map[syscall.Signal]bool{},
 		shared: unix.Getpgrp() != os.Getpid()}
 	var err error
 	if k.wake, k.waker, err = openPipe(); err == nil {

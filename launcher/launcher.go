@@ -139,7 +139,8 @@ func (l *launch) become(p program, env *environ.Env, got []environ.Fetched) erro
 			return err
 		}
 	}
-	variables, fds, err := newFiles(l.AllowDisk, l.AllowOwner...).handOver(env) // none has a path here: somebody has to remove those
+	// None has a path here: somebody has to remove those.
+	variables, fds, err := newFiles(l.AllowDisk, l.AllowOwner...).handOver(env)
 	if err != nil {
 		return err
 	}

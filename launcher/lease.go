@@ -118,7 +118,8 @@ func (w *watcher) tendLease(ctx context.Context, l *leaseState) {
 			if l.lease.ID == "" {
 				what = "a token ends"
 			}
-			w.log.Warn(what+", and without --watch it is not replaced", "path", l.path.String(), "ends", l.ends.UTC().Format(time.RFC3339))
+			w.log.Warn(what+", and without --watch it is not replaced", "path", l.path.String(),
+				"ends", l.ends.UTC().Format(time.RFC3339))
 		}
 		return
 	}

@@ -26,7 +26,8 @@ const (
 	ended                 // nothing is left to do
 )
 
-var stateNames = [...]string{"starting", "running", "settling", "waiting", "reading", "hooking", "stopping", "ending", "clearing", "ended"}
+var stateNames = [...]string{"starting", "running", "settling", "waiting", "reading", "hooking", "stopping", "ending",
+	"clearing", "ended"}
 
 // String names the state in logs.
 func (s state) String() string { return stateNames[s] }

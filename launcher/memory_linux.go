@@ -33,7 +33,8 @@ func releaseProgram() {
 			if (perms == "r-xp" || perms == "r--p") && strings.HasSuffix(line, " "+exe) {
 				start, end = from, to
 			}
-		} else if size, ok := strings.CutPrefix(line, "Anonymous:"); ok && start != 0 && strings.TrimSpace(size) == "0 kB" {
+		} else if size, ok := strings.CutPrefix(line, "Anonymous:"); ok && start != 0 &&
+			strings.TrimSpace(size) == "0 kB" {
 			_, _, _ = unix.Syscall(unix.SYS_MADVISE, start, end-start, unix.MADV_DONTNEED)
 		}
 	}

@@ -89,11 +89,13 @@ func noPath(dir, name string) bool {
 }
 
 // shellWords are built into the shell, and no programs of their own (POSIX.1-2024, 2.4 and 2.15, and what every shell has beside).
-var shellWords = []string{".", ":", "!", "{", "(", "alias", "bg", "break", "case", "command", "continue", "eval", "exec", "exit", "export", "fg", "for", "getopts",
-	"hash", "if", "jobs", "local", "read", "readonly", "return", "set", "shift", "times", "trap", "type", "ulimit", "umask", "unalias", "unset", "until", "wait", "while"}
+var shellWords = []string{".", ":", "!", "{", "(", "alias", "bg", "break", "case", "command", "continue", "eval",
+	"exec", "exit", "export", "fg", "for", "getopts", "hash", "if", "jobs", "local", "read", "readonly", "return", "set",
+	"shift", "times", "trap", "type", "ulimit", "umask", "unalias", "unset", "until", "wait", "while"}
 
 // bashOnly has what dash, the sh of Debian, does not know.
-var bashOnly = []string{"source", "[[", "((", "builtin", "declare", "disown", "enable", "function", "let", "mapfile", "popd", "pushd", "select", "shopt", "typeset"}
+var bashOnly = []string{"source", "[[", "((", "builtin", "declare", "disown", "enable", "function", "let", "mapfile",
+	"popd", "pushd", "select", "shopt", "typeset"}
 
 // shellWord quotes a line for a shell.
 func shellWord(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }

@@ -40,7 +40,8 @@ func (l *launch) takeNotify() {
 	}
 	n := &notifier{socket: socket}
 	usec, err := strconv.ParseInt(variable(l.Environ, "WATCHDOG_USEC"), 10, 64)
-	if pid := variable(l.Environ, "WATCHDOG_PID"); err == nil && usec > 0 && (pid == "" || pid == fmt.Sprint(os.Getpid())) {
+	if pid := variable(l.Environ, "WATCHDOG_PID"); err == nil && usec > 0 &&
+		(pid == "" || pid == fmt.Sprint(os.Getpid())) {
 		n.watchdog = time.Duration(usec) * time.Microsecond / 2
 	}
 	l.Environ = withoutNotify(l.Environ)
@@ -132,7 +133,8 @@ func (n *notifier) ends() {
 
 // send sends one datagram. Nobody reads an answer, and there is none: a manager that is away is no reason to end anything.
 func (n *notifier) send(text string) {
-	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: n.socket, Net: "unixgram"}) // a leading @ is an abstract one
+	// A leading @ is an abstract one.
+	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: n.socket, Net: "unixgram"})
 	if err != nil {
 		return
 	}

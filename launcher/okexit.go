@@ -21,7 +21,8 @@ func ParseOKExit(text string) (from, to int, err error) {
 		to, ok = exitCode(as)
 	}
 	if !ok {
-		return 0, 0, &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot use %q", text), Why: "not an exit code from 0 to 255",
+		return 0, 0, &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot use %q", text),
+			Why:  "not an exit code from 0 to 255",
 			Hint: "write it as 143, which then counts as 0, or 143=1; a death by signal has 128 + the signal's number"}
 	}
 	return from, to, nil

@@ -102,7 +102,8 @@ func (o *outputs) newStream(fd int) (*stream, error) {
 }
 
 func maskFault(err error) error {
-	return &fault.Error{Kind: fault.Usage, What: "cannot mask the output", Why: "no terminal or pipe for it: " + vault.Errno(err), Err: err,
+	return &fault.Error{Kind: fault.Usage, What: "cannot mask the output",
+		Why: "no terminal or pipe for it: " + vault.Errno(err), Err: err,
 		Hint: "standard output and error that are no terminals need pipes only: vaultexec … 2>&1 | cat"}
 }
 
@@ -332,7 +333,8 @@ func (s *stream) run() {
 			}
 			wait = int(max(idleTime-time.Since(since), 0) / time.Millisecond)
 		}
-		fds := []unix.PollFd{{Fd: int32(s.in), Events: unix.POLLIN}, {Fd: int32(s.out)}, {Fd: int32(s.wake), Events: unix.POLLIN}}
+		fds := []unix.PollFd{{Fd: int32(s.in), Events: unix.POLLIN}, {Fd: int32(s.out)},
+			{Fd: int32(s.wake), Events: unix.POLLIN}}
 		n, err := unix.Poll(fds, wait)
 		switch {
 		case err != nil: // EINTR
@@ -432,7 +434,8 @@ func (s *stream) write(b []byte) bool {
 		case unix.ENOSPC, unix.EDQUOT, unix.EFBIG, unix.ENOMEM, unix.ENOBUFS:
 			if !s.lossy {
 				s.lossy = true
-				s.outputs.l.Log.Warn(fmt.Sprintf("cannot write the command's standard %s, what it writes is lost: %s", s.name, vault.Errno(err)))
+				s.outputs.l.Log.Warn(fmt.Sprintf("cannot write the command's standard %s, what it writes is lost: %s",
+					s.name, vault.Errno(err)))
 			}
 			return true
 		default:

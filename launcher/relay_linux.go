@@ -184,7 +184,8 @@ func (r *relay) reap() error {
 		endAll()
 		if status.Signaled() {
 			sig := status.Signal()
-			if (sig == unix.SIGINT || sig == unix.SIGQUIT) && !r.keys.told(sig) && r.tty.group != os.Getpid() && r.tty.inFront() == r.tty.group {
+			if (sig == unix.SIGINT || sig == unix.SIGQUIT) && !r.keys.told(sig) && r.tty.group != os.Getpid() &&
+				r.tty.inFront() == r.tty.group {
 				// In a script: without vaultexec the key would have reached everyone.
 				_ = unix.Kill(0, sig)
 			}
@@ -293,7 +294,8 @@ func (r *relay) hangup() {
 
 // rawModes is cfmakeraw(3).
 func rawModes(t unix.Termios) unix.Termios {
-	t.Iflag &^= unix.IGNBRK | unix.BRKINT | unix.PARMRK | unix.ISTRIP | unix.INLCR | unix.IGNCR | unix.ICRNL | unix.IXON | unix.IXOFF | unix.IXANY
+	t.Iflag &^= unix.IGNBRK | unix.BRKINT | unix.PARMRK | unix.ISTRIP | unix.INLCR | unix.IGNCR | unix.ICRNL |
+		unix.IXON | unix.IXOFF | unix.IXANY
 	t.Oflag &^= unix.OPOST
 	t.Lflag &^= unix.ECHO | unix.ECHONL | unix.ICANON | unix.ISIG | unix.IEXTEN
 	t.Cflag = t.Cflag&^(unix.CSIZE|unix.PARENB) | unix.CS8

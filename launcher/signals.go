@@ -50,8 +50,10 @@ type signals struct {
 }
 
 func newSignals() *signals {
-	s := &signals{ch: make(chan os.Signal, 512), second: make(chan os.Signal, 1), ignored: map[syscall.Signal]bool{}, left: leftSignals{}}
-	for _, sig := range []syscall.Signal{unix.SIGHUP, unix.SIGINT, unix.SIGCONT, unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU} {
+	s := &signals{ch: make(chan os.Signal, 512), second: make(chan os.Signal, 1), ignored: map[syscall.Signal]bool{},
+		left: leftSignals{}}
+	for _, sig := range []syscall.Signal{unix.SIGHUP, unix.SIGINT, unix.SIGCONT, unix.SIGTSTP, unix.SIGTTIN,
+		unix.SIGTTOU} {
 		// Of the ignored signals Go keeps these six until they are caught.
 		s.ignored[sig] = isIgnored(sig)
 	}

@@ -23,7 +23,8 @@ const (
 // rtSigaction goes past os/signal, which keeps books of its own and cannot set a plain SIG_DFL.
 func rtSigaction(sig syscall.Signal, set, old *sigaction) {
 	const setSize = 8
-	_, _, _ = syscall.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig), uintptr(unsafe.Pointer(set)), uintptr(unsafe.Pointer(old)), setSize, 0, 0)
+	_, _, _ = syscall.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig), uintptr(unsafe.Pointer(set)),
+		uintptr(unsafe.Pointer(old)), setSize, 0, 0)
 }
 
 func isIgnored(sig syscall.Signal) bool {

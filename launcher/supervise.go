@@ -153,9 +153,11 @@ func (s *supervisor) attend(p program, got []environ.Fetched) (finish func(conte
 func (l *launch) policy() policy {
 	w := l.Watching
 	return policy{
-		stopSignal: l.Supervision.StopSignal, okExit: l.Supervision.OKExit, stopTimeout: l.Supervision.StopTimeout, stopExplicit: l.Supervision.StopExplicit,
+		stopSignal: l.Supervision.StopSignal, okExit: l.Supervision.OKExit,
+		stopTimeout: l.Supervision.StopTimeout, stopExplicit: l.Supervision.StopExplicit,
 		onChange: w.OnChange.Do, exitCode: w.OnChange.Code, settle: w.Settle, splay: w.Splay, minUptime: w.MinUptime,
-		probation: w.Probation, rollback: w.Rollback, random: func(d time.Duration) time.Duration { return rand.N(d + 1) },
+		probation: w.Probation, rollback: w.Rollback,
+		random: func(d time.Duration) time.Duration { return rand.N(d + 1) },
 	}
 }
 
@@ -291,7 +293,8 @@ func (s *supervisor) heard(ev watchEvent) {
 		return
 	}
 	s.next, s.known = &edition{r.env, ev.states}, maps.Clone(ev.states) // without what is no longer in its folder
-	s.happened(evRead{same: r.env.Equal(s.runs.env), moving: r.moving, id: r.id, beside: len(changedBesideFiles(s.runs.env, r.env)) > 0})
+	s.happened(evRead{same: r.env.Equal(s.runs.env), moving: r.moving, id: r.id,
+		beside: len(changedBesideFiles(s.runs.env, r.env)) > 0})
 }
 
 // ready is the last step before a change is acted on: its files are written.

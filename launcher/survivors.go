@@ -56,7 +56,8 @@ func (s *supervisor) survivors() []process {
 			}
 			top = above
 		}
-		if top.parent == self && top.pid != self && !p.dead && top.pid != s.hook.pid && top.pid != s.keys.pid && top.pid != s.guard.pid && !reap.Awaited(top.pid) {
+		if top.parent == self && top.pid != self && !p.dead && top.pid != s.hook.pid && top.pid != s.keys.pid &&
+			top.pid != s.guard.pid && !reap.Awaited(top.pid) {
 			list = append(list, p)
 		}
 	}

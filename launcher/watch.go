@@ -89,8 +89,9 @@ func newWatcher(l *launch, p program, got []environ.Fetched) *watcher {
 	_, _ = rand.Read(key) // never fails since Go 1.24
 	w := &watcher{
 		session: l.Session, sources: l.Sources, rules: l.Rules, inherited: l.Environ, argv: p.argv,
-		opt: vault.ReadOptions{KVVersion: l.KVVersion}, interval: l.Watching.Interval, log: l.Log, clock: l.Session.Client.Clock,
-		out: make(chan watchEvent, 4), reads: make(chan int, 4), look: make(chan struct{}, 1),
+		opt: vault.ReadOptions{KVVersion: l.KVVersion}, interval: l.Watching.Interval, log: l.Log,
+		clock: l.Session.Client.Clock,
+		out:   make(chan watchEvent, 4), reads: make(chan int, 4), look: make(chan struct{}, 1),
 		digest: vault.NewDigester(key), got: got,
 		refused: map[string]string{}, leases: map[string]*leaseState{},
 	}
@@ -196,7 +197,8 @@ func (w *watcher) notice(found states) (stale, moving bool) {
 		}
 		newest, known := w.seen[p]
 		if m.OlderThan(newest) {
-			w.log.Debug("a replica that lags behind has answered", "path", p.String(), "version", m.String(), "known", newest.String())
+			w.log.Debug("a replica that lags behind has answered", "path", p.String(), "version", m.String(),
+				"known", newest.String())
 			stale = true
 			delete(found, p)
 			continue
@@ -278,7 +280,8 @@ func (w *watcher) statesOf(got []environ.Fetched) states {
 func identity(found states) string {
 	var parts []string
 	for p, m := range found {
-		parts = append(parts, fmt.Sprintf("%s=%d,%s,%t,%t,%t,%x", p, m.Version, m.Created, m.Absent, m.Deleted, m.Destroyed, m.Digest))
+		parts = append(parts, fmt.Sprintf("%s=%d,%s,%t,%t,%t,%x", p, m.Version, m.Created, m.Absent, m.Deleted,
+			m.Destroyed, m.Digest))
 	}
 	slices.Sort(parts)
 	return strings.Join(parts, ";")
@@ -290,7 +293,8 @@ func (w *watcher) unusable(err error, changes string) {
 	for _, f := range fault.All(err) {
 		now[f.What] = f.Why
 		if w.refused[f.What] != f.Why {
-			w.log.Warn("the change is not used, the command keeps running with what it has: "+f.Error(), append([]any{"paths", changes}, hinted(f)...)...)
+			w.log.Warn("the change is not used, the command keeps running with what it has: "+f.Error(),
+				append([]any{"paths", changes}, hinted(f)...)...)
 		}
 	}
 	if len(w.refused) == 0 {

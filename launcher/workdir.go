@@ -47,7 +47,8 @@ func (f workdir) check() error {
 	if f == "" || !gone() {
 		return nil
 	}
-	e := &fault.Error{Kind: fault.NotFound, What: "cannot start the command", Why: fmt.Sprintf("its folder %q was removed", string(f)),
+	e := &fault.Error{Kind: fault.NotFound, What: "cannot start the command",
+		Why:  fmt.Sprintf("its folder %q was removed", string(f)),
 		Hint: fmt.Sprintf("start vaultexec again; with --chdir %s each start enters the folder that the path leads to then", string(f))}
 	if _, err := os.Stat(string(f)); err == nil {
 		e.Why += ", and the path leads to another one now"

@@ -64,7 +64,8 @@ func parseFileMode(text string) (fs.FileMode, error) {
 // parseOwner reads USER, USER:GROUP or :GROUP, each a name or a number.
 func parseOwner(text string, host Host) (uid, gid int, err error) {
 	who, group, both := strings.Cut(text, ":")
-	if group == "" && (who == "" || both) { // chown(1) takes the user's login group for USER:, which is easily overlooked
+	// chown(1) takes the user's login group for USER:, which is easily overlooked.
+	if group == "" && (who == "" || both) {
 		return -1, -1, errors.New("its owner, or its group, is empty")
 	}
 	if uid, err = idOf(who, "user", host.UID); err != nil {

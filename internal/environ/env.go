@@ -120,7 +120,8 @@ func (e *Env) Equal(o *Env) bool {
 }
 
 // cleanNames are inherited with --clean-env. NOTIFY_SOCKET and its like belong to the process, not to the user's settings.
-var cleanNames = []string{"PATH", "HOME", "TERM", "TZ", "LANG", "NOTIFY_SOCKET", "JOURNAL_STREAM", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID", "WATCHDOG_PID", "WATCHDOG_USEC"}
+var cleanNames = []string{"PATH", "HOME", "TERM", "TZ", "LANG", "NOTIFY_SOCKET", "JOURNAL_STREAM", "LISTEN_PID",
+	"LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID", "WATCHDOG_PID", "WATCHDOG_USEC"}
 
 // Kernel limits, from include/uapi/linux/binfmts.h and fs/exec.c: MAX_ARG_STRLEN is 32 pages, the byte at its end included.
 const maxArgStrlen = 32 * 4096
@@ -178,11 +179,13 @@ func (b *builder) add(g Fetched) {
 		}
 		from := origin(g, key)
 		if b.rules.Names != nil && !slices.Contains(b.rules.Names, b.rules.Prefix+name) {
-			b.fail(fault.Value, from, fmt.Sprintf("%q is not among --names", b.rules.Prefix+name), "add it to --names if the command is to have it, or leave the key out with --exclude")
+			b.fail(fault.Value, from, fmt.Sprintf("%q is not among --names", b.rules.Prefix+name),
+				"add it to --names if the command is to have it, or leave the key out with --exclude")
 			continue
 		}
 		if text, ok := b.text(from, g.Secret.Values[key]); ok {
-			b.put(Variable{Name: b.rules.Prefix + name, Value: vault.NewText(text), Origin: from, Whole: true, Parts: b.leaves(g.Secret.Values[key])})
+			b.put(Variable{Name: b.rules.Prefix + name, Value: vault.NewText(text), Origin: from, Whole: true,
+				Parts: b.leaves(g.Secret.Values[key])})
 		} else {
 			b.broken = append(b.broken, b.rules.Prefix+name)
 		}
@@ -204,7 +207,8 @@ func (b *builder) text(from string, v vault.Value) (string, bool) {
 	case b.rules.NullAsEmpty:
 		return "", true
 	default:
-		b.fail(fault.Value, from, "the value is null", "write a value, leave the key out with --exclude, or take null as empty with --null-as-empty")
+		b.fail(fault.Value, from, "the value is null",
+			"write a value, leave the key out with --exclude, or take null as empty with --null-as-empty")
 	}
 	return "", false
 }
@@ -232,7 +236,8 @@ func (b *builder) put(v Variable) {
 func (b *builder) tryPut(v Variable) {
 	name := v.Name
 	if !IsName(name) {
-		b.fail(fault.Value, v.Origin, fmt.Sprintf("%q is not a variable name", name), "names are [A-Za-z_][A-Za-z0-9_]*: choose one with --env NAME=PATH#KEY, or leave the key out with --exclude")
+		b.fail(fault.Value, v.Origin, fmt.Sprintf("%q is not a variable name", name),
+			"names are [A-Za-z_][A-Za-z0-9_]*: choose one with --env NAME=PATH#KEY, or leave the key out with --exclude")
 		return
 	}
 	if why, hint := refusal(name, v.Value.Reveal(), b.rules.AllowNames); why != "" {
@@ -245,11 +250,14 @@ func (b *builder) tryPut(v Variable) {
 	}
 	value := v.Value.Reveal()
 	if strings.IndexByte(value, 0) >= 0 {
-		b.fail(fault.Value, v.Origin, "the value holds a NUL byte, which no variable can", fmt.Sprintf("hand it over as a file with --file %s, or leave the key out with --exclude", name))
+		b.fail(fault.Value, v.Origin, "the value holds a NUL byte, which no variable can",
+			fmt.Sprintf("hand it over as a file with --file %s, or leave the key out with --exclude", name))
 		return
 	}
 	if size := len(name) + 1 + len(value) + 1; size > maxArgStrlen {
-		b.fail(fault.Value, v.Origin, fmt.Sprintf("%s would be %d bytes, and the kernel takes %d for one variable", name, size, maxArgStrlen), fmt.Sprintf("hand it over as a file with --file %s, or leave the key out with --exclude", name))
+		b.fail(fault.Value, v.Origin,
+			fmt.Sprintf("%s would be %d bytes, and the kernel takes %d for one variable", name, size, maxArgStrlen),
+			fmt.Sprintf("hand it over as a file with --file %s, or leave the key out with --exclude", name))
 		return
 	}
 	b.insert(v)
@@ -271,7 +279,8 @@ func (b *builder) insert(v Variable) {
 		v.Beat = append(old.Beat, old.Origin)
 		b.vars[i] = v
 	default:
-		b.faults = append(b.faults, &fault.Error{Kind: fault.Value, What: "cannot set " + v.Name, Why: fmt.Sprintf("both %s and %s give it", old.Origin, v.Origin),
+		b.faults = append(b.faults, &fault.Error{Kind: fault.Value, What: "cannot set " + v.Name,
+			Why:  fmt.Sprintf("both %s and %s give it", old.Origin, v.Origin),
 			Hint: "leave one out with --exclude, rename one with --env NAME=PATH#KEY or --prefix, or choose with --on-collision first|last"})
 	}
 }
@@ -349,7 +358,9 @@ func CheckSize(env *Env, argv []string, stackLimit uint64) error {
 	for _, v := range vars[:min(3, len(vars))] {
 		largest = append(largest, fmt.Sprintf("%s (%s, %d bytes)", v.Name, v.Origin, len(v.Value.Reveal())))
 	}
-	return &fault.Error{Kind: fault.Value, What: "cannot start the command", Why: fmt.Sprintf("arguments and environment take %d bytes with what the kernel adds, and it takes %d", total, limit),
+	return &fault.Error{Kind: fault.Value, What: "cannot start the command",
+		Why: fmt.Sprintf("arguments and environment take %d bytes with what the kernel adds, and it takes %d",
+			total, limit),
 		Hint: "hand the largest over as files with --file, or raise the stack limit (ulimit -s); the largest are " + strings.Join(largest, ", ")}
 }
 

@@ -52,7 +52,8 @@ type Host struct {
 // ParseFile reads NAME[:base64][=PATH][,mode=MODE][,owner=USER[:GROUP]]. The path is made absolute: the command may change its folder.
 func ParseFile(text string, host Host) (FileSpec, error) {
 	bad := func(why, hint string) (FileSpec, error) {
-		return FileSpec{}, &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot use %q", text), Why: why, Hint: hint}
+		what := fmt.Sprintf("cannot use %q", text)
+		return FileSpec{}, &fault.Error{Kind: fault.Usage, What: what, Why: why, Hint: hint}
 	}
 	rest, who, err := cutAccess(text, host)
 	if err != nil {
@@ -62,7 +63,8 @@ func ParseFile(text string, host Host) (FileSpec, error) {
 	name, coding, coded := strings.Cut(name, ":")
 	switch {
 	case !IsName(name):
-		return bad(fmt.Sprintf("%q is not a variable name", name), "write it as NAME, NAME=PATH, NAME:base64 or NAME:base64=PATH")
+		return bad(fmt.Sprintf("%q is not a variable name", name),
+			"write it as NAME, NAME=PATH, NAME:base64 or NAME:base64=PATH")
 	case coded && coding != "base64":
 		return bad(fmt.Sprintf("%q is not a coding", coding), "the only one is base64: NAME:base64")
 	case hasPath && (path == "" || strings.HasSuffix(path, "/") || strings.IndexByte(path, 0) >= 0):
@@ -115,7 +117,8 @@ func (b *builder) putFile(v Variable, f *FileSpec) {
 	if f.Base64 {
 		content, ok := decodeBase64(v.Value.Reveal())
 		if !ok {
-			b.fail(fault.Value, v.Origin, "the value is not base64", fmt.Sprintf("write --file %s without :base64 to hand it over as it is", f.Name))
+			b.fail(fault.Value, v.Origin, "the value is not base64",
+				fmt.Sprintf("write --file %s without :base64 to hand it over as it is", f.Name))
 			return
 		}
 		v.Parts = append(v.Parts, v.Value)
@@ -148,18 +151,22 @@ func decodeBase64(s string) (vault.Text, bool) {
 // checkFiles finds a --file that no secret gives, and a name that a file and a secret both want. An optional path that has
 // nothing is forgiven its files, too: that it has nothing was said.
 func (b *builder) checkFiles(got []Fetched) {
-	forgiven := slices.ContainsFunc(got, func(g Fetched) bool { return g.Secret == nil && g.Folder == nil && g.Source.Optional })
+	forgiven := slices.ContainsFunc(got, func(g Fetched) bool {
+		return g.Secret == nil && g.Folder == nil && g.Source.Optional
+	})
 	for i := range b.rules.Files {
 		f := &b.rules.Files[i]
 		if _, ok := b.byName[f.Name]; !ok {
 			if !forgiven && len(b.faults) == 0 {
-				b.faults = append(b.faults, &fault.Error{Kind: fault.Value, What: "cannot make the file of --file " + f.Name, Why: "no secret gives " + f.Name,
+				b.faults = append(b.faults, &fault.Error{Kind: fault.Value,
+					What: "cannot make the file of --file " + f.Name, Why: "no secret gives " + f.Name,
 					Hint: "--dry-run without --file shows the names; --env " + f.Name + "=PATH#KEY gives it one"})
 			}
 			continue
 		}
 		if j, ok := b.byName[f.Variable()]; ok {
-			b.faults = append(b.faults, &fault.Error{Kind: fault.Value, What: "cannot set " + f.Variable(), Why: fmt.Sprintf("both --file %s and %s give it", f.Name, b.vars[j].Origin),
+			b.faults = append(b.faults, &fault.Error{Kind: fault.Value, What: "cannot set " + f.Variable(),
+				Why:  fmt.Sprintf("both --file %s and %s give it", f.Name, b.vars[j].Origin),
 				Hint: "leave one out with --exclude, or rename one with --env NAME=PATH#KEY or --prefix"})
 		}
 	}

@@ -28,21 +28,25 @@ const mark = "vault:"
 func ParseEnv(s, mount string) ([]Source, error) {
 	name, text, ok := strings.Cut(s, "=")
 	if !ok {
-		return nil, &fault.Error{Kind: fault.Usage, What: "cannot use " + quoted(s), Why: "not of the form NAME=PATH#KEY", Hint: "write it as DB_PASSWORD=database#POSTGRES_PASSWORD"}
+		return nil, &fault.Error{Kind: fault.Usage, What: "cannot use " + quoted(s),
+			Why: "not of the form NAME=PATH#KEY", Hint: "write it as DB_PASSWORD=database#POSTGRES_PASSWORD"}
 	}
 	if !IsName(name) {
-		return nil, &fault.Error{Kind: fault.Usage, What: "cannot use " + quoted(s), Why: quoted(name) + " is not a variable name", Hint: "names are [A-Za-z_][A-Za-z0-9_]*"}
+		return nil, &fault.Error{Kind: fault.Usage, What: "cannot use " + quoted(s),
+			Why: quoted(name) + " is not a variable name", Hint: "names are [A-Za-z_][A-Za-z0-9_]*"}
 	}
 	if !strings.Contains(text, "${") {
 		p, key, err := parseReference(text, mount)
 		if err != nil && !strings.Contains(text, "#") { // a value that was written here by mistake is not repeated
-			err = &fault.Error{Kind: fault.Usage, What: "cannot set " + name, Why: fault.Of(err).Why, Hint: fault.Of(err).Hint}
+			err = &fault.Error{Kind: fault.Usage, What: "cannot set " + name, Why: fault.Of(err).Why,
+				Hint: fault.Of(err).Hint}
 		}
 		return []Source{{Path: p, Name: name, Key: key}}, err
 	}
 	sources, _, err := parseText(name, text, mount, "")
 	if err == nil && len(sources) == 0 {
-		err = &fault.Error{Kind: fault.Usage, What: "cannot set " + name, Why: "there is no reference in its text", Hint: "write one as ${database#POSTGRES_PASSWORD}"}
+		err = &fault.Error{Kind: fault.Usage, What: "cannot set " + name, Why: "there is no reference in its text",
+			Hint: "write one as ${database#POSTGRES_PASSWORD}"}
 	}
 	return sources, err
 }
@@ -54,7 +58,8 @@ func ParseVariable(name, value, mount string) (sources []Source, text string, er
 	case strings.HasPrefix(value, ">>"+mark), strings.Contains(value, "${>>"+mark):
 		err = &fault.Error{Why: "it would write to Vault, as bank-vaults does, and a start writes nothing"}
 	case value == mark+"login":
-		err = &fault.Error{Why: "bank-vaults puts the token of its own login there, and vaultexec hands its token to no command", Hint: "leave the variable out; --keep-token hands on a token that was given, as VAULT_TOKEN"}
+		err = &fault.Error{Why: "bank-vaults puts the token of its own login there, and vaultexec hands its token to no command",
+			Hint: "leave the variable out; --keep-token hands on a token that was given, as VAULT_TOKEN"}
 	case transit(value):
 		err = &fault.Error{Why: "it is ciphertext of the transit engine, which is not decrypted here"}
 	case strings.HasPrefix(value, mark):
@@ -140,7 +145,8 @@ func parseText(name, s, mount, mark string) (sources []Source, text string, err 
 		}
 		inner, after, ok := strings.Cut(rest, "}")
 		if !ok {
-			return nil, "", &fault.Error{Kind: fault.Usage, What: "cannot set " + name, Why: "a ${ has no }", Hint: "a ${ that begins no reference is written $${"}
+			return nil, "", &fault.Error{Kind: fault.Usage, What: "cannot set " + name, Why: "a ${ has no }",
+				Hint: "a ${ that begins no reference is written $${"}
 		}
 		src, err := parsePiece(name, inner, mount)
 		if err != nil {
@@ -172,7 +178,8 @@ func parsePiece(name, inner, mount string) (Source, error) {
 	}
 	for _, f := range src.Filters {
 		if filters[f] == nil {
-			return src, &fault.Error{Kind: fault.Usage, What: "cannot set " + name, Why: "there is no filter " + quoted(f), Hint: "there is: " + strings.Join(sortedKeys(filters), ", ")}
+			return src, &fault.Error{Kind: fault.Usage, What: "cannot set " + name,
+				Why: "there is no filter " + quoted(f), Hint: "there is: " + strings.Join(sortedKeys(filters), ", ")}
 		}
 	}
 	return src, nil
@@ -257,7 +264,8 @@ func (b *builder) piece(g Fetched) {
 	if m.broken {
 		b.broken = append(b.broken, src.Name)
 	} else {
-		b.put(Variable{Name: src.Name, Value: vault.NewText(m.text.String()), Origin: strings.Join(m.origins, ", "), recipe: vault.NewText(m.recipe.String()), Parts: m.parts})
+		b.put(Variable{Name: src.Name, Value: vault.NewText(m.text.String()), Origin: strings.Join(m.origins, ", "),
+			recipe: vault.NewText(m.recipe.String()), Parts: m.parts})
 	}
 	b.made = made{}
 }

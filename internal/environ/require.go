@@ -35,8 +35,9 @@ func (b *builder) checkRequired(env *Env) {
 	if len(missing) == 0 {
 		return
 	}
-	b.faults = append(b.faults, &fault.Error{Kind: fault.Missing, What: "cannot do without " + strings.Join(missing, ", "),
-		Why: "required, and neither given by a secret nor inherited", Hint: requiredHint(missing, names)})
+	b.faults = append(b.faults, &fault.Error{Kind: fault.Missing,
+		What: "cannot do without " + strings.Join(missing, ", "),
+		Why:  "required, and neither given by a secret nor inherited", Hint: requiredHint(missing, names)})
 }
 
 // requiredHint names the variable of Vault that was meant, where there is one, as when --upcase or --prefix is missing.
