@@ -23,7 +23,7 @@
 // PID 1 ended at the end (pid1.go); orphans are reaped before there is a command, too (orphans.go). shutdown.go is the end of a
 // run.
 //
-// With --mask what the command prints goes through vaultexec (output.go; internal/mask finds the values). On a terminal that
+// With --mask what the command prints goes through vaultexec (output.go, stream.go; internal/mask finds the values). On a terminal that
 // takes a second vaultexec behind a terminal of its own (inner.go), and the first one only passes on (relay_linux.go,
 // keyboard_linux.go).
 //
