@@ -233,7 +233,7 @@ func (o *outputs) drain() {
 	}
 }
 
-// finish writes what is left when the command and its group have ended. Others may have the pipes still open (D19): what they
+// finish writes what is left when the command and its group have ended. Others may have the pipes still open: what they
 // write later is lost. A reader that does not read is waited for, as the command would, until a signal comes that would end
 // vaultexec; if one has come already, for a moment.
 func (o *outputs) finish(told bool) {
