@@ -260,7 +260,7 @@ func TestAnswers(t *testing.T) {
 		{name: "token of another namespace", does: vaultError(500, "error performing token check: failed to look up namespace from the token: no namespace"), code: "121", says: `the token is of another namespace or cluster$`},
 		{name: "damaged token", does: vaultError(500, "illegal base64 data at input byte 4"), code: "121", says: `the token is damaged`},
 		{name: "DR secondary", does: vaultError(400, "path disabled in replication DR secondary mode"), code: "120", retry: true, says: `disaster recovery secondary`},
-		{name: "401", does: vaultError(401, "unauthorized"), code: "121", says: `credentials are wanted that are none of Vault's`},
+		{name: "401", does: vaultError(401, "unauthorized"), code: "121", says: `something wants credentials that are not Vault's`},
 		{name: "408", does: vaultError(408, "timeout"), code: "120", retry: true, says: `took too long`},
 		{name: "472", does: vaultError(472), code: "120", retry: true, says: `disaster recovery secondary`},
 		{name: "473", does: vaultError(473), code: "120", retry: true, says: `performance standby`},

@@ -478,7 +478,7 @@ var undriven = map[string]string{
 	"it did not answer within":   "a helper that hangs for a minute: outage_test.go",
 	"the session is over":        "nobody is told: the command is being ended",
 	"cannot log in again":        "beside a command: watch_test.go",
-	"is tried again at":          "beside a command: internal/vault/session_test.go",
+	"the next try is at":         "beside a command: internal/vault/session_test.go",
 	"the token is wrapped":       "completion only, which prints nothing",
 	"the wrapping token":         "needs a wrapping token: login_test.go",
 	"cannot read the shares":     "a sealed Vault, and an input that fails",

@@ -83,7 +83,7 @@ func (s *supervisor) logAction(a action) {
 	case actLogNone:
 		s.logDecision("secrets changed, nothing is done as --on-change none asks")
 	case actLogTriedBefore:
-		s.Log.Info("these versions made the command fail before, not tried again", "paths", seen(),
+		s.Log.Info("these versions made the command fail before and are not tried again", "paths", seen(),
 			"read", duration(s.took))
 	case actLogRevert:
 		s.Log.Error("the command failed with the changed secrets, starting it with the last good ones",

@@ -164,7 +164,7 @@ func precededBy(head []byte) string {
 		return fmt.Sprintf(broken, "UTF-16")
 	}
 	if text := bytes.TrimLeft(head, " \t\r\n"); len(text) < len(head) && bytes.HasPrefix(text, []byte("#!")) {
-		return "a blank or an empty line stands before its #! line, so that it is none"
+		return "a blank or an empty line comes before its #! line, which therefore does not count"
 	}
 	return ""
 }
@@ -188,7 +188,7 @@ func interpreter(dir, path, interp string) error {
 			Why:  fmt.Sprintf("its interpreter %q is missing", interp),
 			Hint: "install it; a script names it in its #! line, and a program was perhaps built for another C library"}
 		if strings.HasSuffix(interp, "\r") {
-			e.Hint = "the #! line ends in a carriage return: save the script with Unix line ends"
+			e.Hint = "the #! line ends in a carriage return: save the script with Unix line endings"
 		}
 		return e
 	}

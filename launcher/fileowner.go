@@ -41,7 +41,7 @@ func ownerFault(where string, err *ownerError) *fault.Error {
 		Err:  err,
 		Hint: "its file system may not know owners, or not this one"}
 	if errors.Is(err, unix.EPERM) {
-		e.Hint = "that takes root, or CAP_CHOWN; without, only a group that vaultexec itself is in: owner=:GROUP"
+		e.Hint = "that takes root, or CAP_CHOWN; without it, only a group that vaultexec itself is in is possible: owner=:GROUP"
 	}
 	return e
 }

@@ -28,20 +28,20 @@ func notFound(argv []string) *fault.Error {
 		f.Why = "it is an assignment, which only a shell understands"
 		f.Hint = fmt.Sprintf("write -- env %s=VALUE COMMAND, or put the assignment before vaultexec", variable)
 	case strings.HasPrefix(name, "-"):
-		f.Why = "it begins with a dash, and after -- stands the command"
+		f.Why = "it begins with a dash, and what follows -- is the command"
 		f.Hint = "write options of vaultexec before --, and those of the command after its name"
 	case strings.HasPrefix(name, "["+`"`), strings.HasPrefix(name, "['"):
 		f.Why = "it is a list of words in brackets"
 		f.Hint = "leave brackets, quotes and commas out here; Docker takes such a list only with double quotes and as the whole line"
 	case strings.HasPrefix(name, "~"):
-		f.Why = `nobody has replaced "~"`
+		f.Why = `no shell has expanded "~"`
 		f.Hint = "a shell does that outside of quotes only: write the whole path"
 	case strings.HasPrefix(name, "$"):
-		f.Why = "nobody has replaced the variable"
+		f.Why = "no shell has expanded the variable"
 		f.Hint = "a shell does that outside of single quotes only; where no shell reads the line, have one do it: -- sh -c 'exec " + name + "'"
 	case strings.HasSuffix(name, "\r"):
 		f.Why = "its name ends in a carriage return"
-		f.Hint = "save the file that it stands in with Unix line ends"
+		f.Hint = "save the file that it is in with Unix line endings"
 	case strings.ContainsAny(name, "|&;<>"):
 		f.What = fmt.Sprintf("cannot start %q", lineOf(argv[:1]))
 		f.Why = "it is a line for a shell"

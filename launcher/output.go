@@ -102,7 +102,7 @@ func (o *outputs) newStream(fd int) (*stream, error) {
 func maskFault(err error) error {
 	return &fault.Error{Kind: fault.Usage, What: "cannot mask the output",
 		Why: "no terminal or pipe for it: " + vault.Errno(err), Err: err,
-		Hint: "standard output and error that are no terminals need pipes only: vaultexec … 2>&1 | cat"}
+		Hint: "where standard output and error are not terminals, pipes are enough: vaultexec … 2>&1 | cat"}
 }
 
 // openPipe returns both ends, which no other program inherits.

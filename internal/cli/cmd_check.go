@@ -245,7 +245,7 @@ func tokenText(c *checked) string {
 	case t.Life == 0:
 		parts = append(parts, "never ends")
 	default:
-		parts = append(parts, "ends in "+roughly(t.Life))
+		parts = append(parts, "expires in "+roughly(t.Life))
 	}
 	switch {
 	case t.Type == "batch":

@@ -13,10 +13,10 @@ import (
 )
 
 var configCommand = &command{
-	name: "config", args: "[OPTIONS]", summary: "what counts, and where each value comes from",
+	name: "config", args: "[OPTIONS]", summary: "the values in effect, and where each comes from",
 	about: `
-Options win over variables, those over the file of --config, that over defaults.
-Credentials are shown as "set". Nothing is asked of Vault.
+Options win over variables, variables over the file of --config, and that over
+defaults. Credentials are shown as "set". Nothing is asked of Vault.
 
 The file is YAML; every option that has a variable may stand in it by its long
 name. Lists are lists, and a profile says what differs from the top level:

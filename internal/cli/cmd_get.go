@@ -65,7 +65,7 @@ func (a *app) get(ctx context.Context, s *settings, words []string) error {
 			if f := c.CanBeRead(ctx, secret); f != nil {
 				return f
 			}
-			return &fault.Error{Kind: fault.Usage, What: "cannot get " + secret.Path.String(), Why: fmt.Sprintf("the mount %s is %s, and reading there may create something", secret.Engine.Mount, secret.Engine.Type), Hint: "what it makes is for a command: vaultexec --path /" + secret.Path.String() + " -- COMMAND"}
+			return &fault.Error{Kind: fault.Usage, What: "cannot get " + secret.Path.String(), Why: fmt.Sprintf("the mount %s is of type %s, and reading there may create something", secret.Engine.Mount, secret.Engine.Type), Hint: "what it makes is for a command: vaultexec --path /" + secret.Path.String() + " -- COMMAND"}
 		}
 		if key != "" {
 			return a.getKey(s, secret, key, reveal)

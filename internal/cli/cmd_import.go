@@ -34,7 +34,7 @@ are written unless --expand.
 		{name: "map", arg: "GLOB=PATH", list: true, group: groupOwn, usage: "names that fit GLOB go to PATH"},
 		{name: "overwrite", group: groupOwn, usage: "change keys that have another value"},
 		{name: "replace", group: groupOwn, usage: "make the secret exactly what FILE says: keys that are not in it go, others change"},
-		{name: "expand", group: groupOwn, usage: "replace $VAR, ${VAR} and ${VAR:-default}, outside of single quotes, by what FILE says of VAR"},
+		{name: "expand", group: groupOwn, usage: "replace $VAR, ${VAR} and ${VAR:-default}, outside of single quotes, by the value that FILE gives VAR"},
 		{name: "dialect", arg: "compose|node|python|ruby", group: groupOwn, usage: "read FILE as Docker Compose, Node's dotenv, python-dotenv or Ruby's dotenv does; without it, lines that they read differently in a way that matters are refused (docs/dotenv.md)"},
 		{name: "write-references", arg: "NEWFILE", group: groupOwn, usage: "write a new .env file with references in place of the values, for --env-file"},
 		dryRunOption, jsonOption,
@@ -285,7 +285,7 @@ func (t *target) refuse() *fault.Error {
 		return nil
 	}
 	return &fault.Error{Kind: fault.Conflict, Err: vault.ErrRefused, What: fmt.Sprintf("cannot import into %s", t.report.Path),
-		Why:  "there are other values for " + strings.Join(t.report.Changed, ", "),
+		Why:  "Vault has other values for " + strings.Join(t.report.Changed, ", "),
 		Hint: "--overwrite changes them; take them out of the file to keep what is in Vault"}
 }
 

@@ -68,7 +68,7 @@ func (a *app) wordHint(s *settings, word string) string {
 			}
 		}
 	}
-	return "what belongs to the command stands after --"
+	return "what belongs to the command comes after --"
 }
 
 // commandOf is what stands after --, or the command of the configuration file where there is no --.
@@ -144,7 +144,7 @@ func okExit(s *settings) launcher.OKExit {
 			continue
 		}
 		if other, known := codes[from]; known && other != to {
-			s.bad(v, fmt.Sprintf("another --ok-exit has %d count as %d", from, other), "give it one")
+			s.bad(v, fmt.Sprintf("another --ok-exit makes %d count as %d", from, other), "give each code once")
 		}
 		if codes == nil {
 			codes = launcher.OKExit{}

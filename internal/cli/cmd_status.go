@@ -103,7 +103,7 @@ func unusable(c *vault.Client, seal vault.SealStatus) error {
 	case !seal.Initialized:
 		return &fault.Error{Kind: fault.Away, Exit: exitSealed, What: c.Where() + " is not initialized", Hint: "`vault operator init` makes its keys (deploy/bootstrap does it)"}
 	case seal.Sealed && seal.Type != "shamir":
-		return &fault.Error{Kind: fault.Away, Exit: exitSealed, What: c.Where() + " is sealed", Hint: fmt.Sprintf("its seal is %q, it should unseal itself: see Vault's log", seal.Type)}
+		return &fault.Error{Kind: fault.Away, Exit: exitSealed, What: c.Where() + " is sealed", Hint: fmt.Sprintf("its seal is %q, so it should unseal itself: see Vault's log", seal.Type)}
 	case seal.Sealed:
 		return &fault.Error{Kind: fault.Away, Exit: exitSealed, What: c.Where() + " is sealed", Hint: "run `vaultexec unseal`"}
 	}
@@ -148,7 +148,7 @@ func (r *statusReport) fill(seal vault.SealStatus, now time.Time) {
 		if !seal.Expires.IsZero() {
 			r.Expires = &seal.Expires
 			if left := seal.Expires.Sub(now); left < 14*24*time.Hour {
-				r.warn(fmt.Sprintf("the server's certificate ends in %s", spell(left)))
+				r.warn(fmt.Sprintf("the server's certificate expires in %s", spell(left)))
 			}
 		}
 	}

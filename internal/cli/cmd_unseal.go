@@ -15,12 +15,12 @@ var unsealCommand = &command{
 	name: "unseal", summary: "feed key shares until Vault is unsealed",
 	about: `
 Shares come from --keys-file, from standard input, or, on a terminal, are asked
-for without echo; an empty line ends the asking. What they stand in may be the
-output of "vault operator init", as text or JSON, KEY=value lines, or a share a
-line. A Vault that is unsealed already is success.
+for without echo; an empty line ends the asking. The file may hold the output of
+"vault operator init", as text or JSON, KEY=value lines, or a share a line. A
+Vault that is unsealed already counts as success.
 
-Vault notices a wrong share only when it has as many as it needs, and forgets
-all of them then. Other combinations of the shares at hand are tried, and the
+Vault notices a wrong share only once it has as many as it needs, and then
+forgets all of them. Other combinations of the shares at hand are tried, and the
 wrong one is named.
 
   vaultexec unseal --keys-file /root/vault-keys
@@ -187,7 +187,7 @@ func readKeysFile(option, path string, allow []int) ([]vault.Share, error) {
 		return nil, e
 	}
 	if mode := info.Mode().Perm(); mode&0o077 != 0 {
-		e.Why = fmt.Sprintf("others than its owner have access to it (mode %04o)", mode)
+		e.Why = fmt.Sprintf("users other than its owner have access to it (mode %04o)", mode)
 		e.Hint = fmt.Sprintf("chmod 600 %s, and think about who may have read it", shellQuote(path))
 		return nil, e
 	}

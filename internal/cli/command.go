@@ -138,7 +138,7 @@ func (c *command) split(g *given, args []string) (words []string, err error) {
 		switch {
 		case !ok && c.secret > 0 && len(words) >= c.secret:
 			// It may be a value that begins with a dash.
-			return nil, &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("no such option as word %d after %s", i+1, c.name), Hint: "a value that begins with - stands after --, or is read from standard input with -"}
+			return nil, &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("no such option as word %d after %s", i+1, c.name), Hint: "a value that begins with - goes after --, or is read from standard input with -"}
 		case !ok:
 			return nil, noOption(name, c.options())
 		case o.arg == "" && !hasValue:
@@ -266,7 +266,7 @@ func (a *app) resolve(ctx context.Context, c *vault.Client, s *settings, p vault
 		return p, e, advise(ctx, c, s, p, err)
 	}
 	if e.KV == 0 {
-		return p, e, &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot use %s", p), Why: fmt.Sprintf("the mount %s is %s and no KV engine", e.Mount, e.Type), Hint: "`vaultexec list /` shows the mounts that the token can see"}
+		return p, e, &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot use %s", p), Why: fmt.Sprintf("the mount %s is a %s engine, not a KV engine", e.Mount, e.Type), Hint: "`vaultexec list /` shows the mounts that the token can see"}
 	}
 	return p, e, nil
 }

@@ -66,7 +66,7 @@ func (s *settings) configure() (warnings []string, err error) {
 	chosen, ok := c.profiles[profile.text]
 	if !ok {
 		names := slices.Sorted(maps.Keys(c.profiles))
-		e := &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot use %s %q", profile.from, profile.text), Why: fmt.Sprintf("there is no such profile in %s", oneLine(file.text)), Hint: "there is: " + strings.Join(names, ", ")}
+		e := &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot use %s %q", profile.from, profile.text), Why: fmt.Sprintf("there is no such profile in %s", oneLine(file.text)), Hint: "choose from: " + strings.Join(names, ", ")}
 		if len(names) == 0 {
 			e.Hint = "there are none; they stand below profiles:"
 		}

@@ -161,7 +161,7 @@ func (r *configReader) mapping(n *yaml.Node, what string) []pair {
 			continue
 		}
 		if first := lines[k.Value]; first > 0 {
-			r.fail(k.Line, keyName(k.Value)+" stands there twice", fmt.Sprintf("first in line %d", first), "")
+			r.fail(k.Line, keyName(k.Value)+" appears twice", fmt.Sprintf("first in line %d", first), "")
 			continue
 		}
 		lines[k.Value] = k.Line

@@ -43,7 +43,7 @@ func files(s *settings) []environ.FileSpec {
 		case why != "":
 			s.bad(v, why, hint)
 		case slices.ContainsFunc(list, func(o environ.FileSpec) bool { return o.Name == f.Name }):
-			s.bad(v, f.Name+" has a --file already", "give it one")
+			s.bad(v, f.Name+" has a --file already", "give one --file for each name")
 		case f.Path != "" && slices.ContainsFunc(list, func(o environ.FileSpec) bool { return o.Path == f.Path }):
 			s.bad(v, "another --file has that path", "give each a path of its own")
 		}

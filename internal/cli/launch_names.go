@@ -82,7 +82,7 @@ func dangerous(sources []environ.Source, allowed []string) error {
 	for _, src := range sources {
 		what := fmt.Sprintf("cannot set %s", src.Name)
 		if environ.Steers(src.Name) {
-			return &fault.Error{Kind: fault.Usage, What: what, Why: "it steers vaultexec and Vault's own tools, which no secret may", Hint: "give it another name; what vaultexec itself is to have is set where it is started"}
+			return &fault.Error{Kind: fault.Usage, What: what, Why: "it steers vaultexec and Vault's own tools, and no secret may do that", Hint: "give it another name; to set it for vaultexec itself, set it where vaultexec is started"}
 		}
 		if why, hint := choosesCode(src.Name, "it", allowed); why != "" {
 			return &fault.Error{Kind: fault.Usage, What: what, Why: why, Hint: hint}

@@ -177,7 +177,7 @@ func (a *app) method(s *settings, in inputs, throughAgent bool) vault.Method {
 	if v := s.one("auth"); v.text != "" {
 		m := vault.Method(v.text)
 		if !slices.Contains(vault.Methods, m) {
-			s.bad(v, "no such method", "there is: "+strings.Join(methodNames(), ", "))
+			s.bad(v, "no such method", "choose from: "+strings.Join(methodNames(), ", "))
 		}
 		return m
 	}

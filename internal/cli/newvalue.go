@@ -28,7 +28,7 @@ func (a *app) newValue(s *settings, words []string) (vault.Text, error) {
 	case random:
 		return randomValue(s)
 	case len(words) > 0 && file != "":
-		return vault.Text{}, &fault.Error{Kind: fault.Usage, What: "cannot use --from-file", Why: "the value stands on the command line, too", Hint: "leave one of them out"}
+		return vault.Text{}, &fault.Error{Kind: fault.Usage, What: "cannot use --from-file", Why: "the value is given on the command line, too", Hint: "leave one of them out"}
 	case file != "":
 		b, err := readUpTo(file, maxValue+2) // more than a value and its line break
 		if err != nil {
@@ -51,7 +51,7 @@ func (a *app) newValue(s *settings, words []string) (vault.Text, error) {
 	}
 	value := strings.Clone(words[0])
 	launcher.HideArgument(words[0])
-	a.ui.log.Warn("the value on the command line stands in the shell's history now, and was visible to everybody in the list of processes until it was overwritten there; - reads it from standard input")
+	a.ui.log.Warn("the value on the command line is now in the shell's history, and was visible to everybody in the list of processes until it was overwritten there; - reads it from standard input")
 	if value == "" { // meant: nobody writes '' by accident
 		return vault.NewText(""), nil
 	}
@@ -116,7 +116,7 @@ func randomValue(s *settings) (vault.Text, error) {
 	case err != nil || n < 8 || n > 4096:
 		s.bad(v, "not a number from 8 to 4096", "")
 	case charset == "hex" && n%2 != 0, charset == "base64" && n%4 != 0:
-		s.bad(v, "nothing of this length can be decoded", "use an even number with hex and a multiple of 4 with base64")
+		s.bad(v, "a value of this length cannot be decoded", "use an even number with hex and a multiple of 4 with base64")
 	}
 	if alphabet := charsets[charset]; len(s.faults) == 0 {
 		return vault.NewText(randomText(alphabet, n)), nil

@@ -85,7 +85,7 @@ func unclear(src string) error {
 		case !isName(a.name): // said elsewhere
 			continue
 		case a.quote == '"' && digitEscape().MatchString(a.raw):
-			e.Why = `a backslash before a digit in double quotes: no two readers agree what it is; put the value in single quotes, or write \\`
+			e.Why = `a backslash before a digit in double quotes: no two readers agree on what it is; put the value in single quotes, or write \\`
 		case a.quote == 0 && strings.HasPrefix(a.raw, "`") && strings.Contains(a.raw[1:], "`"):
 			e.Why = "backticks are quotes to Node's dotenv and belong to the value elsewhere: use single or double quotes"
 		case a.quote == 0 && spaceHash().MatchString(a.raw):

@@ -241,7 +241,7 @@ func (x *expansion) expand(key, v string) (string, error) {
 		ref, more := parseReference(rest)
 		switch {
 		case ref == nil && strings.HasPrefix(rest, "{"):
-			return "", &Error{Names: []string{key}, Why: "a reference that is not understood: there are $VAR, ${VAR}, ${VAR-default} and ${VAR:-default}"}
+			return "", &Error{Names: []string{key}, Why: "a reference that is not understood: only $VAR, ${VAR}, ${VAR-default} and ${VAR:-default} are"}
 		case ref == nil:
 			b.WriteByte('$')
 			v = rest

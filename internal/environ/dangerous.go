@@ -118,7 +118,7 @@ func dangerousValue(name, value string) bool {
 func refusal(name, value string, allowed []string) (why, hint string) {
 	switch {
 	case Steers(name):
-		return name + " steers vaultexec and Vault's own tools, which no secret may", "rename it with --env or --prefix, or leave it out with --exclude; what vaultexec itself is to have is set where it is started"
+		return name + " steers vaultexec and Vault's own tools, and no secret may do that", "rename it with --env or --prefix, or leave it out with --exclude; to set it for vaultexec itself, set it where vaultexec is started"
 	case IsDangerous(name, allowed):
 		return name + " changes which code runs", fmt.Sprintf("whoever may write the secret would own the process: rename it with --env, leave it out with --exclude, or allow it with --allow-name %s", name)
 	case dangerousValue(name, value) && !matchesAny(allowed, name):

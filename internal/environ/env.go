@@ -359,7 +359,7 @@ func CheckSize(env *Env, argv []string, stackLimit uint64) error {
 		largest = append(largest, fmt.Sprintf("%s (%s, %d bytes)", v.Name, v.Origin, len(v.Value.Reveal())))
 	}
 	return &fault.Error{Kind: fault.Value, What: "cannot start the command",
-		Why: fmt.Sprintf("arguments and environment take %d bytes with what the kernel adds, and it takes %d",
+		Why: fmt.Sprintf("arguments and environment take %d bytes with what the kernel adds, and the limit is %d",
 			total, limit),
 		Hint: "hand the largest over as files with --file, or raise the stack limit (ulimit -s); the largest are " + strings.Join(largest, ", ")}
 }

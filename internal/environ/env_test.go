@@ -120,7 +120,7 @@ func TestDangerousNames(t *testing.T) {
 	for _, g := range DangerousNames() {
 		for n := range strings.FieldsSeq(g[1]) {
 			if begin := strings.TrimSuffix(n, "*"); !IsName(begin) || seen[n] {
-				t.Errorf("%q is no name or prefix, or stands there twice", n)
+				t.Errorf("%q is no name or prefix, or appears twice", n)
 			}
 			seen[n] = true
 		}
@@ -221,7 +221,7 @@ func TestCheckSize(t *testing.T) {
 	}
 	f := fault.Of(CheckSize(at(low+1), argv, stack))
 	var taken, limit int
-	if _, err := fmt.Sscanf(f.Why, "arguments and environment take %d bytes with what the kernel adds, and it takes %d", &taken, &limit); err != nil || taken != limit+1 {
+	if _, err := fmt.Sscanf(f.Why, "arguments and environment take %d bytes with what the kernel adds, and the limit is %d", &taken, &limit); err != nil || taken != limit+1 {
 		t.Errorf("%d bytes are too many by one: %s", low+1, f.Why)
 	}
 	if f.Kind != fault.Value || !strings.Contains(f.Hint, "V0 (m/p#k, 100000 bytes), V1 (m/p#k, 100000 bytes), V2 (m/p#k, ") || strings.Contains(f.Error()+f.Hint, "xxx") {

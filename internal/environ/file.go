@@ -66,7 +66,7 @@ func ParseFile(text string, host Host) (FileSpec, error) {
 		return bad(fmt.Sprintf("%q is not a variable name", name),
 			"write it as NAME, NAME=PATH, NAME:base64 or NAME:base64=PATH")
 	case coded && coding != "base64":
-		return bad(fmt.Sprintf("%q is not a coding", coding), "the only one is base64: NAME:base64")
+		return bad(fmt.Sprintf("%q is not an encoding", coding), "the only one is base64: NAME:base64")
 	case hasPath && (path == "" || strings.HasSuffix(path, "/") || strings.IndexByte(path, 0) >= 0):
 		return bad("its path names no file", "write it as TLS_KEY=/run/app/tls.key")
 	}

@@ -34,7 +34,7 @@ func TestParseFile(t *testing.T) {
 		{"KEY=a,owner=app:app", `there is no group "app"`},
 		{"KEY=a,owner=app:", "its owner, or its group, is empty"},
 		{"A-B=a", `"A-B" is not a variable name`},
-		{"KEY:hex=a", `"hex" is not a coding`},
+		{"KEY:hex=a", `"hex" is not an encoding`},
 		{"KEY=a/", "its path names no file"},
 	} {
 		f, err := ParseFile(c.text, host)

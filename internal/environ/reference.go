@@ -101,7 +101,7 @@ func parseReference(s, mount string) (vault.Path, string, error) {
 		return vault.Path{}, "", &fault.Error{Kind: fault.Usage, What: "cannot use " + quoted(s), Why: why}
 	}
 	if strings.HasPrefix(key, "${") {
-		return bad("it holds a template of bank-vaults, and there are none here")
+		return bad("it holds a template of bank-vaults, which vaultexec does not support")
 	}
 	if strings.HasPrefix(name, "/") {
 		return bad("an empty segment")
@@ -179,7 +179,7 @@ func parsePiece(name, inner, mount string) (Source, error) {
 	for _, f := range src.Filters {
 		if filters[f] == nil {
 			return src, &fault.Error{Kind: fault.Usage, What: "cannot set " + name,
-				Why: "there is no filter " + quoted(f), Hint: "there is: " + strings.Join(sortedKeys(filters), ", ")}
+				Why: "there is no filter " + quoted(f), Hint: "choose from: " + strings.Join(sortedKeys(filters), ", ")}
 		}
 	}
 	return src, nil

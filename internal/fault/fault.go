@@ -40,7 +40,7 @@ var kinds = [...]struct {
 }{
 	Usage:         {"usage", 125, false, ""},
 	Defect:        {"defect", 125, false, "this should not happen: report it with what vaultexec --version prints"},
-	Away:          {"away", 120, true, "Vault's own log says more; --wait is how long the end of it is waited for"},
+	Away:          {"away", 120, true, "Vault's own log says more; --wait sets how long vaultexec waits for this to pass"},
 	Address:       {"address", 120, false, "check --address or VAULT_ADDR"},
 	Refused:       {"refused", 121, false, "vaultexec help login says what each method needs"},
 	Denied:        {"denied", 121, false, "vaultexec check shows which policy rule is missing"},

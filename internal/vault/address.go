@@ -20,9 +20,9 @@ func checkAddress(address string) (*url.URL, error) {
 	}
 	switch {
 	case quoted(address):
-		return nil, bad("it stands in quotes", "leave them out in VAULT_ADDR: only a shell takes them away")
+		return nil, bad("it is in quotes", "leave them out in VAULT_ADDR: only a shell removes them")
 	case strings.HasSuffix(address, "\r"):
-		return nil, bad("it ends in a carriage return", "the file that VAULT_ADDR was read from has the line ends of Windows: take them out")
+		return nil, bad("it ends in a carriage return", "the file that VAULT_ADDR was read from has Windows line endings: take them out")
 	case strings.TrimSpace(address) != address:
 		return nil, bad("there is a blank before or after it", "correct --address, VAULT_ADDR or VAULT_AGENT_ADDR")
 	}

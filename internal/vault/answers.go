@@ -56,7 +56,7 @@ var answers = []rule{
 	{status: 400, text: noEntity, kind: fault.Denied, hint: "a token that no auth method gave (root, `vault token create`) belongs to no entity: log in with one, as approle or kubernetes"},
 	{status: 400, text: "unknown role: ", kind: fault.Missing, hint: "the engine has no such role: `vault list MOUNT/roles` shows those that it has"},
 	{status: 400, text: "replication DR secondary", kind: fault.Away, why: "the server is a disaster recovery secondary, which serves no secrets", hint: "give the address of the primary cluster"},
-	{status: 401, kind: fault.Refused, why: "HTTP 401: credentials are wanted that are none of Vault's", hint: "something in front of Vault asks for a login of its own: name the Vault behind it, or give what it wants in VAULT_HEADERS"},
+	{status: 401, kind: fault.Refused, why: "HTTP 401: something wants credentials that are not Vault's", hint: "something in front of Vault asks for a login of its own: name the Vault behind it, or give what it wants in VAULT_HEADERS"},
 	{status: 403, text: "invalid token", kind: fault.BadToken, why: whyBadToken},
 	{status: 403, text: "permission denied", exact: true, kind: fault.BadToken, why: whyBadToken},
 	{status: 403, text: "bad token", kind: fault.BadToken, why: whyBadToken},
@@ -95,7 +95,7 @@ var logins = []rule{
 	{status: 400, text: "Client sent an HTTP request to an HTTPS server", kind: fault.Address, why: "the server speaks TLS, and the address says http", hint: "write the address as https://"},
 	{status: 400, text: "LDAP Result Code 200", kind: fault.Away, why: "Vault cannot reach the directory"},
 	{status: 400, text: "tls connection required", kind: fault.Refused, cause: fault.NoTLS, why: "certificates can only be shown over TLS", hint: "write the address as https://"},
-	{status: 400, text: "wrapping token is not valid or does not exist", kind: fault.Refused, why: "the wrapping token was used already or has expired (Vault does not tell which), and may have been intercepted", hint: "if nobody of yours has used it, somebody else has: revoke what it held. Have a new one issued"},
+	{status: 400, text: "wrapping token is not valid or does not exist", kind: fault.Refused, why: "the wrapping token was used already or has expired (Vault does not tell which), and may have been intercepted", hint: "if none of your own people or programs has used it, somebody else has: revoke what it held. Have a new one issued"},
 	{status: 400, text: "invalid role or secret ID", kind: fault.Refused, why: "invalid role id or secret id", hint: "a wrong, expired or used-up secret id look the same to Vault: have a new one issued, and compare the role id"},
 	{status: 400, kind: fault.Refused},
 	{status: 403, text: "permission denied", exact: true, kind: fault.Refused, cause: fault.PlainDenial, why: "permission denied", hint: "no such auth mount, or the account is locked after wrong tries, or Vault cannot check the credential: compare --auth-mount"},
@@ -249,7 +249,7 @@ func ruleFor(r request, a *Answer) rule {
 // wrappedAnswer is the failure of an answer that holds a wrapping token in place of what was asked for.
 func wrappedAnswer(what string) *fault.Error {
 	return &fault.Error{Kind: fault.Denied, What: what, Why: "Vault gave a wrapping token in place of the answer",
-		Hint: "a control group wants the approval of others first, which no start waits for: use a path without one. If there is none, something in front of Vault adds X-Vault-Wrap-TTL: take that out"}
+		Hint: "a control group requires the approval of others first, and vaultexec does not wait for that: use a path without one. If there is none, something in front of Vault adds X-Vault-Wrap-TTL: take that out"}
 }
 
 const tokenHint = "it may have expired or been revoked or used up, or may not be used from this address: log in again (`vault login`), or give another token"

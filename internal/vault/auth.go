@@ -278,7 +278,7 @@ func (l *authenticator) write(ctx context.Context, r request, compare func(*faul
 		f.Why += "; whether the login was counted is not known"
 	case f.Kind == fault.Refused && l.lost:
 		// No theft alarm: the likeliest explanation is that we used it up ourselves.
-		f.Hint = "the answer to an earlier try was lost on the way, which may have used up a wrapped or limited credential: have a new one issued"
+		f.Hint = "the answer to an earlier try was lost on the way, and that try may have used up a wrapped or limited credential: have a new one issued"
 	case f.Kind == fault.Refused && f.Cause != fault.NoNamespace && f.Cause != fault.NoTLS && compare != nil:
 		compare(f)
 	}

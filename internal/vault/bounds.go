@@ -86,7 +86,7 @@ func (c *Client) noteLength(r request, n int) {
 
 func tooLong(what string, limit int64) *fault.Error {
 	return &fault.Error{Kind: fault.Away, What: what, Why: fmt.Sprintf("the answer is longer than %d MiB", limit>>20),
-		Hint: "no answer is expected to be so long: check what answers at this address. A secret that has grown to that size is taken by a restart of vaultexec"}
+		Hint: "no answer is expected to be so long: check what answers at this address. If a secret has grown to that size, a restart of vaultexec accepts it"}
 }
 
 func tooWide(what string) *fault.Error {

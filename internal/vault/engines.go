@@ -108,6 +108,6 @@ func (c *Client) CanBeRead(ctx context.Context, s *Secret) *fault.Error {
 // notReadable explains a path that is written to, listed, or both.
 func notReadable(f *fault.Error, e Engine) {
 	if f.Cause == fault.Unsupported && f.Hint == "" {
-		f.Hint = fmt.Sprintf("%s has this path to be written to (to issue, sign or encrypt something) or listed, and vaultexec only reads: let the program ask Vault itself, with --keep-token", e.Type)
+		f.Hint = fmt.Sprintf("in a %s engine this path is for writing (to issue, sign or encrypt something) or listing, and vaultexec only reads: let the program ask Vault itself, with --keep-token", e.Type)
 	}
 }

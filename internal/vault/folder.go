@@ -59,7 +59,7 @@ func (c *Client) ListFolder(ctx context.Context, p Path, kvVersion int) (*Folder
 	}
 	p = p.within(engine.Mount)
 	if engine.KV == 0 {
-		return nil, &fault.Error{Kind: fault.Usage, What: cannotList(p), Why: fmt.Sprintf("the mount %s is %s, and has no folders of secrets", engine.Mount, engine), Hint: "name each path that is to be read"}
+		return nil, &fault.Error{Kind: fault.Usage, What: cannotList(p), Why: fmt.Sprintf("the mount %s is of type %s, and has no folders of secrets", engine.Mount, engine), Hint: "name each path that is to be read"}
 	}
 	keys, err := c.List(ctx, engine, p.Name)
 	if err != nil {
@@ -142,7 +142,7 @@ func (c *Client) nearestFolder(ctx context.Context, engine Engine, p Path) strin
 		return ""
 	}
 	if slices.Contains(names, base) {
-		return fmt.Sprintf("it is a secret and no folder: write %q", EscapePath(dir+base))
+		return fmt.Sprintf("it is a secret, not a folder: write %q", EscapePath(dir+base))
 	}
 	folders := slices.DeleteFunc(names, func(n string) bool { return !strings.HasSuffix(n, "/") })
 	if near := Nearest(base, folders); near != "" {

@@ -155,7 +155,7 @@ func (c *Client) askServer(ctx context.Context, p Path) (Engine, error) {
 	if err != nil {
 		f := fault.Of(err)
 		if a != nil && a.Status == http.StatusForbidden && f.Cause == fault.NotVault {
-			f.Kind, f.Hint = fault.Address, "something in front of Vault does not let /v1/sys/ through: say which version the mount is with --kv-version 2 (or 1), which saves the question"
+			f.Kind, f.Hint = fault.Address, "something in front of Vault does not let /v1/sys/ through: give the version of the mount with --kv-version 2 (or 1), so that Vault need not be asked"
 		}
 		return Engine{}, f
 	}

@@ -64,7 +64,7 @@ func (c *Client) proxyTrouble(e *fault.Error, err error) bool {
 	if !errors.As(err, &op) || op.Op != "proxyconnect" {
 		return false
 	}
-	e.Kind, e.Why, e.Hint = fault.Away, "no connection to "+c.proxy(), "check that it runs, or take it out for Vault: NO_PROXY="+c.url.Hostname()
+	e.Kind, e.Why, e.Hint = fault.Away, "no connection to "+c.proxy(), "check that it runs, or exempt Vault from it: NO_PROXY="+c.url.Hostname()
 	return true
 }
 

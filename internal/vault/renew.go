@@ -139,7 +139,7 @@ func (k *keeper) announce(g *grant) {
 		return
 	}
 	k.ending = g.token
-	k.log.Warn("the token ends and cannot be renewed further; put a new one where it came from, it is read again",
+	k.log.Warn("the token will expire and cannot be renewed further; put a new one where it came from: it is read again",
 		"end", g.at.Add(g.life).Format(time.RFC3339))
 }
 
@@ -156,7 +156,7 @@ func (k *keeper) tend(ctx context.Context, n need, g *grant) time.Duration {
 		} else if !fault.Is(err, fault.Away, fault.Address, fault.BadToken) {
 			// Not allowed to ask (the default policy is missing): it shows when it ends.
 			s.update(g.token, func(g *grant) { g.asked = true })
-			k.log.Debug("the life of the token cannot be found out", "cause", fault.Of(err).Error())
+			k.log.Debug("cannot find out when the token expires", "cause", fault.Of(err).Error())
 			err = nil
 		}
 	case needRenewal:

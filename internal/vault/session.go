@@ -242,7 +242,7 @@ func (r *refusals) check(a *attempt, what string, now time.Time) error {
 		return nil
 	}
 	return &fault.Error{Kind: fault.Refused, What: what, RetryAfter: wait,
-		Why:  fmt.Sprintf("it was refused (%s) and is tried again at %s", r.why, r.next.Format(time.TimeOnly)),
+		Why:  fmt.Sprintf("the login was refused (%s), and the next try is at %s", r.why, r.next.Format(time.TimeOnly)),
 		Hint: "other credentials are tried at once"}
 }
 

@@ -59,7 +59,7 @@ func ParseShares(text, name string) ([]Share, error) {
 	return shares, nil
 }
 
-const recoveryHint = "Vault that unseals itself has recovery keys: they unseal nothing, look at its seal instead"
+const recoveryHint = "a Vault that unseals itself has recovery keys, which unseal nothing: look at its seal instead"
 
 func addShare(shares []Share, s Share) []Share {
 	if slices.ContainsFunc(shares, s.Same) {
@@ -73,7 +73,7 @@ func addShare(shares []Share, s Share) []Share {
 func jsonShares(text string) ([]Share, *fault.Error) {
 	var object map[string]json.RawMessage
 	if json.Unmarshal([]byte(text), &object) != nil {
-		return nil, &fault.Error{Why: "it begins like JSON and is none", Hint: "it should be what `vault operator init -format=json` printed"}
+		return nil, &fault.Error{Why: "it begins like JSON but is not JSON", Hint: "it should be what `vault operator init -format=json` printed"}
 	}
 	var shares []Share
 	recovery := false

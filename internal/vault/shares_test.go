@@ -23,7 +23,7 @@ func FuzzParseShares(f *testing.F) {
 				t.Fatalf("share %d is not from the text", i)
 			}
 			if slices.ContainsFunc(shares[:i], s.Same) {
-				t.Fatalf("share %d stands there twice", i)
+				t.Fatalf("share %d appears twice", i)
 			}
 			if err != nil && strings.Contains(err.Error(), s.Key.Reveal()) {
 				t.Fatal("a share in the error")

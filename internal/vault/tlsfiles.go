@@ -44,7 +44,7 @@ func newTLSFiles(cfg Config) (*tlsFiles, *tls.Config, error) {
 		conf.ServerName = u.Hostname() // what the user wrote, and not what DNS makes of it
 	}
 	if (cfg.ClientCert == "") != (cfg.ClientKey == "") {
-		return nil, nil, tlsFault("a client certificate needs its key and the reverse", "give both --client-cert and --client-key", nil)
+		return nil, nil, tlsFault("a client certificate needs its key, and a key its certificate", "give both --client-cert and --client-key", nil)
 	}
 	if cfg.ClientCert != "" {
 		f.of = stamps(cfg.ClientCert, cfg.ClientKey)

@@ -71,10 +71,10 @@ func (c *Client) tlsTrouble(e *fault.Error, err error, at string) bool {
 
 func wrongName(cert *x509.Certificate) (why, hint string) {
 	if cert != nil && len(cert.DNSNames)+len(cert.IPAddresses) == 0 {
-		return "the server's certificate names nothing but a common name, which is not looked at any more",
+		return "the server's certificate has only a common name, which is no longer looked at",
 			"have it issued again with a subjectAltName (DNS or IP) for the host in --address"
 	}
-	return "the server's certificate is for another name", "use a name that stands in the certificate in --address, or give it with --tls-server-name"
+	return "the server's certificate is for another name", "put a name from the certificate into --address, or give it with --tls-server-name"
 }
 
 func invalidCert(reason x509.InvalidReason) (why, hint string) {
@@ -84,7 +84,7 @@ func invalidCert(reason x509.InvalidReason) (why, hint string) {
 	case x509.IncompatibleUsage:
 		return "the server's certificate is not one for servers", "have it issued again with the extended key usage serverAuth"
 	case x509.NotAuthorizedToSign:
-		return "the server's certificate is signed by one that is no CA's", "have it issued by a CA, or name the CA itself with --ca-cert FILE (VAULT_CACERT)"
+		return "the server's certificate is signed by a certificate that is not a CA's", "have it issued by a CA, or name the CA itself with --ca-cert FILE (VAULT_CACERT)"
 	}
 	return "the server's certificate is not valid", "have it renewed"
 }

@@ -69,7 +69,7 @@ func CheckCredential(name, s string) (Text, error) {
 	case strings.HasPrefix(s, "{") && json.Valid([]byte(s)):
 		return inJSON(name, s)
 	case quoted(s):
-		e.Why, e.Hint = "it stands in quotes", "leave them out: only a shell takes them away"
+		e.Why, e.Hint = "it is in quotes", "leave them out: only a shell removes them"
 	case strings.IndexFunc(s, func(r rune) bool { return r <= ' ' || r >= 0x7f }) >= 0:
 		e.Why, e.Hint = "it holds a blank, a line break or a character that no credential has", "put the credential there, and nothing else"
 	default:

@@ -171,7 +171,7 @@ func (u *Unsealing) feed(ctx context.Context, i int) (refused bool, err error) {
 	if len(set) == 1 && !u.foreign {
 		which = u.labels(set)
 	}
-	u.Note(fmt.Sprintf("refused: %s is wrong; Vault tells only when it has %d, and starts again at 0", which, before.Threshold))
+	u.Note(fmt.Sprintf("refused: %s is wrong; Vault can tell only once it has %d, and starts again at 0", which, before.Threshold))
 	u.fed, u.foreign, u.status.Progress = nil, false, 0
 	return true, nil
 }
@@ -320,12 +320,12 @@ var ErrTooFew = errors.New("too few shares")
 
 func (u *Unsealing) allWrong() error {
 	n, t := len(u.Shares)-len(u.short), u.status.Threshold
-	e := &fault.Error{Kind: fault.Refused, What: "cannot unseal " + u.Client.where, Hint: "they may be those of another Vault, or of before a rekey"}
+	e := &fault.Error{Kind: fault.Refused, What: "cannot unseal " + u.Client.where, Hint: "they may belong to another Vault, or date from before a rekey"}
 	switch {
 	case n == t:
 		e.Why, e.Hint = fmt.Sprintf("one of the %d shares is wrong, and Vault cannot tell which", n), "give one more share: the wrong one can then be told from the others. "+e.Hint
 	case n < t:
-		e.Why = fmt.Sprintf("a share is wrong, and %d are needed in place of the %d at hand", t, n)
+		e.Why = fmt.Sprintf("a share is wrong: %d right ones are needed, and only %d others are at hand", t, n)
 	default:
 		e.Why = fmt.Sprintf("fewer than %d of the %d shares are right", t, n)
 	}
