@@ -39,7 +39,7 @@ func findProgramIn(dir string, argv, environ []string) (program, error) {
 	if strings.Contains(name, "/") {
 		if err := executable(inDir(dir, name)); err != nil {
 			failed := startErrorIn(dir, name, err)
-			if f := notFound(argv); fault.Is(failed, fault.NotFound) && f.Why != whyNotFound && noPath(dir, name) {
+			if f := notFound(argv); fault.Is(failed, fault.NotFound) && f.Cause != fault.Misspelled && noPath(dir, name) {
 				f.Err = err
 				return program{}, f
 			}

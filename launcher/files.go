@@ -21,19 +21,26 @@ import (
 type files struct {
 	allowDisk bool
 	allow     []int             // users whose folders they may be in
-	written   map[string]fileID // by path
+	written   map[string]placed // by path
 	staged    []stagedFile      // complete, and not in their places yet
 	stagedFor *environ.Env
 	swept     map[string]bool // by path
 }
 
-// fileID tells whether a path still names the file that was written there.
+// fileID tells whether a path still names the file that was written there, as long as that is open: then nobody else's file gets
+// its number.
 type fileID struct{ dev, ino uint64 }
+
+// placed is a file in its place.
+type placed struct {
+	id   fileID
+	file *os.File // open, and not locked any more
+}
 
 func identify(st *unix.Stat_t) fileID { return fileID{uint64(st.Dev), uint64(st.Ino)} }
 
 func newFiles(allowDisk bool, allow ...int) *files {
-	return &files{allowDisk: allowDisk, allow: allow, written: map[string]fileID{}, swept: map[string]bool{}}
+	return &files{allowDisk: allowDisk, allow: allow, written: map[string]placed{}, swept: map[string]bool{}}
 }
 
 // handOver puts the files of env in their places and returns the environment that names them, and the descriptors of those in
@@ -142,7 +149,8 @@ func (f *files) place(env *environ.Env) error {
 		if err != nil {
 			return fileFault(fmt.Sprintf("%q", path), err)
 		}
-		f.written[path] = s.id
+		f.written[path].close()
+		f.written[path] = s.placed()
 		current[path] = true
 	}
 	for path := range f.written {
@@ -294,11 +302,12 @@ func (f *files) remove(path string) {
 	if dir, err := os.OpenFile(filepath.Dir(path), trust.FolderFlags, 0); err == nil {
 		var st unix.Stat_t
 		err := unix.Fstatat(int(dir.Fd()), filepath.Base(path), &st, unix.AT_SYMLINK_NOFOLLOW)
-		if err == nil && identify(&st) == f.written[path] {
+		if err == nil && identify(&st) == f.written[path].id {
 			_ = unix.Unlinkat(int(dir.Fd()), filepath.Base(path), 0)
 		}
 		dir.Close()
 	}
+	f.written[path].close()
 	delete(f.written, path)
 }
 

@@ -75,6 +75,31 @@ func TestFilesInMemoryReachTheCommandOnly(t *testing.T) {
 	}
 }
 
+// TestFileOfAnother: at the end a file is removed only if it is the one that was written, also where the file system gives the
+// number of a file that is gone to the next one.
+func TestFileOfAnother(t *testing.T) {
+	for range 20 {
+		path := filepath.Join(t.TempDir(), "key")
+		f := newFiles(true)
+		env := &environ.Env{Vars: []environ.Variable{{Name: "KEY", Value: vault.NewText("one"), File: &environ.FileSpec{Name: "KEY", Path: path}}}}
+		if err := f.place(env); err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(os.Remove(path), os.WriteFile(path, []byte("another"), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		if f.removeAll(); !exists(path) {
+			t.Fatal("the file of another was removed")
+		}
+		if err := f.place(env); err != nil {
+			t.Fatal(err)
+		}
+		if f.removeAll(); exists(path) {
+			t.Fatal("the file stays")
+		}
+	}
+}
+
 // TestFilesFollowNoLink: a link that somebody puts where a file belongs is refused, and one that comes between the look and the
 // step is replaced itself. What it points to is never written.
 func TestFilesFollowNoLink(t *testing.T) {
@@ -389,4 +414,9 @@ func TestFolderOfOthers(t *testing.T) {
 	if _, err := os.Lstat(filepath.Join(dir, "victim", "A")); !errors.Is(err, fs.ErrNotExist) {
 		t.Error("it went where the link leads")
 	}
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
 }

@@ -105,6 +105,20 @@ func (s *stagedFile) rename() error {
 	return nil
 }
 
+// placed hands over the file, which is in its place.
+func (s *stagedFile) placed() placed {
+	p := placed{s.id, s.file}
+	_ = unix.Flock(int(s.file.Fd()), unix.LOCK_UN)
+	s.file = nil
+	return p
+}
+
+func (p placed) close() {
+	if p.file != nil {
+		p.file.Close()
+	}
+}
+
 // drop removes what is not in its place.
 func (s *stagedFile) drop() {
 	if s.temp != "" {
@@ -208,12 +222,20 @@ func sweep(dir int, spec *environ.FileSpec) {
 }
 
 func removeLeft(dir int, name string, owner int) {
-	fd, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	open := func() (int, error) {
+		return unix.Openat(dir, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	}
+	var st unix.Stat_t
+	fd, err := open()
+	if err == unix.EACCES && unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW) == nil &&
+		int(st.Uid) == os.Geteuid() && st.Mode&unix.S_IFMT == unix.S_IFREG { // its mode= leaves its owner out
+		_ = unix.Fchmodat(dir, name, 0o600, 0)
+		fd, err = open()
+	}
 	if err != nil {
 		return
 	}
 	defer unix.Close(fd)
-	var st unix.Stat_t
 	if unix.Fstat(fd, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFREG ||
 		int(st.Uid) != os.Geteuid() && int(st.Uid) != owner {
 		return

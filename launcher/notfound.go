@@ -13,13 +13,20 @@ import (
 // A command that was not found is often none: what a shell would have understood was handed over as the name of a program. Each
 // such thing is called what it is, and the line to write instead is shown.
 
-const whyNotFound = "command not found"
-
 // notFound is the failure for a command that was not found anywhere.
 func notFound(argv []string) *fault.Error {
 	name := argv[0]
-	f := &fault.Error{Kind: fault.NotFound, What: fmt.Sprintf("cannot start %q", name), Why: whyNotFound,
+	f := &fault.Error{Kind: fault.NotFound, Cause: fault.Misspelled, What: fmt.Sprintf("cannot start %q", name), Why: "command not found",
 		Hint: "check its spelling and PATH, or write its path; aliases and functions of a shell are not known here"}
+	if notAProgram(f, argv) {
+		f.Cause = 0
+	}
+	return f
+}
+
+// notAProgram says of a failure what was given in place of a program, if that can be told.
+func notAProgram(f *fault.Error, argv []string) bool {
+	name := argv[0]
 	variable, _, assigned := strings.Cut(name, "=")
 	line := lineOf(argv)
 	switch {
@@ -63,8 +70,10 @@ func notFound(argv []string) *fault.Error {
 	case slices.Contains(shellWords, name):
 		f.Why = "it belongs to the shell"
 		f.Hint = "have a shell read the line: -- sh -c " + shellWord(line)
+	default:
+		return false
 	}
-	return f
+	return true
 }
 
 // lineOf joins the words of a command line. One that may hold a secret is cut: what is given stands in logs.

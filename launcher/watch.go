@@ -56,13 +56,13 @@ type watcher struct {
 	sights       []environ.Source  // what is looked at: the sources, and the secrets that their folders had at the last read
 	seen         states
 	acted        states
-	noMeta       denials           // of metadata
-	again        bool              // a read failed in passing: look and read again
-	owed         bool              // no read has got through since: all is not well yet
-	misses       int               // looks and reads that failed in a row
-	pause        time.Duration     // that the server asked for
-	troubleSince time.Time         // zero while there is none
-	refused      map[string]string // what cannot be used and why, as it was last logged
+	noMeta       denials         // of metadata
+	again        bool            // a read failed in passing: look and read again
+	owed         bool            // no read has got through since: all is not well yet
+	misses       int             // looks and reads that failed in a row
+	pause        time.Duration   // that the server asked for
+	troubleSince time.Time       // zero while there is none
+	refused      map[string]bool // what cannot be used and why, as it was last logged
 	refusedSince time.Time
 	leases       map[string]*leaseState
 }
@@ -93,7 +93,7 @@ func newWatcher(l *launch, p program, got []environ.Fetched) *watcher {
 		clock: l.Session.Client.Clock,
 		out:   make(chan watchEvent, 4), reads: make(chan int, 4), look: make(chan struct{}, 1),
 		digest: vault.NewDigester(key), got: got,
-		refused: map[string]string{}, leases: map[string]*leaseState{},
+		refused: map[string]bool{}, leases: map[string]*leaseState{},
 	}
 	for _, g := range got {
 		if g.Secret != nil {
@@ -289,10 +289,10 @@ func identity(found states) string {
 
 // unusable logs once what cannot be used and why.
 func (w *watcher) unusable(err error, changes string) {
-	now := map[string]string{}
+	now := map[string]bool{}
 	for _, f := range fault.All(err) {
-		now[f.What] = f.Why
-		if w.refused[f.What] != f.Why {
+		now[f.Error()] = true
+		if !w.refused[f.Error()] {
 			w.log.Warn("the change is not used, the command keeps running with what it has: "+f.Error(),
 				append([]any{"paths", changes}, hinted(f)...)...)
 		}
@@ -307,7 +307,7 @@ func (w *watcher) unusable(err error, changes string) {
 func (w *watcher) usable() {
 	if len(w.refused) > 0 {
 		w.log.Info("the secrets can be used again", "after", duration(time.Since(w.refusedSince)))
-		w.refused = map[string]string{}
+		w.refused = map[string]bool{}
 	}
 }
 

@@ -176,7 +176,7 @@ func (a *app) interruptible(f func(context.Context) error) error {
 		cancel()
 		select {
 		case <-done:
-		case <-time.After(150 * time.Millisecond): // spec 4: ends within 200 ms
+		case <-time.After(150 * time.Millisecond): // it ends within 200 ms
 		}
 		return &interrupted{sig.(syscall.Signal)}
 	}

@@ -1,9 +1,10 @@
 package environ
 
 import (
-	"net/url"
 	"slices"
 	"strings"
+
+	"github.com/agenticverz/vaultexec/internal/vault"
 )
 
 // credentialNames are taken out of what others inherit. The BAO_ names are OpenBao's for the same.
@@ -26,26 +27,27 @@ func IsProxy(name string) bool { return slices.Contains(proxyNames, name) }
 
 // HasPassword reports whether a variable is an address with a user or a password in it: of Vault or of a proxy.
 func HasPassword(name, value string) bool {
-	if !strings.Contains(value, "@") || !isSteering(name) && !IsProxy(name) {
-		return false
-	}
-	u, err := url.Parse(value)
-	return err == nil && u.User != nil && u.Host != ""
+	return (isAddress(name) || IsProxy(name)) && len(vault.Users(value)) > 0
 }
 
-// isSteering reports whether a variable is one of vaultexec's or Vault's own.
-func isSteering(name string) bool {
-	return strings.HasPrefix(name, "VAULT_") || strings.HasPrefix(name, "BAO_") || strings.HasPrefix(name, "VAULTEXEC_")
+// isAddress reports whether a variable is one by which vaultexec, or Vault's own tools, find Vault or the way to it. The server's
+// own settings (VAULT_PG_CONNECTION_URL) are not among them.
+func isAddress(name string) bool {
+	for _, prefix := range []string{"VAULT_", "BAO_", "VAULTEXEC_"} {
+		if rest, ok := strings.CutPrefix(name, prefix); ok {
+			return strings.HasSuffix(rest, "ADDR") || strings.HasSuffix(rest, "ADDRESS") || strings.HasSuffix(rest, "PROXY")
+		}
+	}
+	return false
 }
 
-// withoutUser is an address without its user and its password.
-func withoutUser(address string) string {
-	u, err := url.Parse(address)
-	if err != nil {
-		return ""
+// withoutUsers is a list of addresses, or one, without their users and passwords.
+func withoutUsers(value string) string {
+	users := vault.Users(value)
+	for _, u := range slices.Backward(users) {
+		value = value[:u.From] + value[u.To+1:] // with the @
 	}
-	u.User = nil
-	return u.String()
+	return value
 }
 
 // leastCopied is from how many bytes on a variable that is equal to a credential is a copy of it and no coincidence.
@@ -70,9 +72,9 @@ func WithoutCredentials(environ []string) (rest, stripped []string) {
 		case IsCredential(name), copied[value]:
 			stripped = append(stripped, name)
 			continue
-		case isSteering(name) && HasPassword(name, value):
+		case isAddress(name) && HasPassword(name, value):
 			stripped = append(stripped, name)
-			kv = name + "=" + withoutUser(value)
+			kv = name + "=" + withoutUsers(value)
 		}
 		rest = append(rest, kv)
 	}

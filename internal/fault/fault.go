@@ -31,7 +31,7 @@ const (
 	Conflict                      // somebody else wrote first (check-and-set)
 )
 
-// kinds is the table of spec section 4. Exit codes 125 to 127 are those of docker and env(1).
+// kinds is the table of exit codes in the README. 125 to 127 are those of docker and env(1).
 var kinds = [...]struct {
 	name  string
 	code  int
@@ -83,6 +83,7 @@ const (
 	PlainDenial                  // a login is denied, and Vault says nothing further
 	NoTLS                        // the login needs a TLS connection
 	Empty                        // a credential is empty
+	Misspelled                   // no program has that name, which is otherwise one that a program may have
 )
 
 // Error is one failure.

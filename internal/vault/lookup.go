@@ -18,7 +18,7 @@ type TokenInfo struct {
 // LookupToken asks about the client's own token, which costs one use of a use-limited one. Without the default policy it is
 // mostly denied.
 func (c *Client) LookupToken(ctx context.Context) (TokenInfo, error) {
-	d, err := c.lookupSelf(ctx, request{})
+	d, err := c.lookupSelf(ctx, request{auth: true})
 	if err != nil {
 		return TokenInfo{}, err
 	}

@@ -37,19 +37,50 @@ func (s *Secrets) Add(list ...Text) {
 	}
 }
 
-// AddAddress adds the user and the password of an address. A user alone is a token; beside a password it is a name.
-func (s *Secrets) AddAddress(address string) {
-	u, err := url.Parse(address)
-	if err != nil || u.User == nil {
-		return
+// Span is a part of a text.
+type Span struct{ From, To int }
+
+// Users returns where users and passwords stand in an address, or in a list of addresses with commas between them: what is before
+// the last @ of what comes before the path. It goes by the text, and not by what net/url takes for an address: curl and Go's
+// net/http also take a proxy without a scheme, and what is no address at all must not show its password either.
+func Users(text string) []Span {
+	var list []Span
+	for at := 0; at < len(text); {
+		end := len(text)
+		if i := strings.IndexByte(text[at:], ','); i >= 0 {
+			end = at + i
+		}
+		from := at
+		if i := strings.Index(text[at:end], "://"); i >= 0 {
+			from = at + i + len("://")
+		}
+		authority := text[from:end]
+		if i := strings.IndexAny(authority, "/?#"); i >= 0 {
+			authority = authority[:i]
+		}
+		if i := strings.LastIndexByte(authority, '@'); i >= 0 {
+			list = append(list, Span{from, from + i})
+		}
+		at = end + 1
 	}
-	if password, given := u.User.Password(); given && password != "" {
-		s.Add(NewText(password))
-		if !LooksSecret(u.User.Username()) {
-			return
+	return list
+}
+
+// AddAddress adds the user and the password of an address, or of each in a list. A user alone is a token; beside a password it
+// is a name.
+func (s *Secrets) AddAddress(text string) {
+	for _, at := range Users(text) {
+		user, password, given := strings.Cut(text[at.From:at.To], ":")
+		for _, secret := range []string{password, user} {
+			if secret == user && given && password != "" && !LooksSecret(user) {
+				continue
+			}
+			s.Add(NewText(secret))
+			if plain, err := url.PathUnescape(secret); err == nil {
+				s.Add(NewText(plain))
+			}
 		}
 	}
-	s.Add(NewText(u.User.Username()))
 }
 
 // AddHeaders adds the values of VAULT_HEADERS, also without the scheme before them, and the password of basic authentication.
