@@ -59,7 +59,7 @@ func TestEveryPackageChecks(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []struct{ pkg, name string }{
-		{module, "credential"}, {module, "target"}, {module + "/internal/vault", "grant"}, {module + "/internal/vault", "Session"}, {module + "/launcher", "edition"}, {module + "/launcher", "watcher"},
+		{module + "/internal/cli", "credential"}, {module + "/internal/cli", "target"}, {module + "/internal/environ", "Variable"}, {module + "/internal/vault", "grant"}, {module + "/internal/vault", "Session"}, {module + "/launcher", "edition"}, {module + "/launcher", "watcher"},
 	} {
 		if !slices.Contains(all[want.pkg], want.name) {
 			t.Errorf("%s of %s is not found", want.name, want.pkg)

@@ -303,7 +303,7 @@ func TestKeepHandedInUnknown(t *testing.T) {
 	s := newSession(t, proxy.Addr, vault.LoginConfig{Method: vault.AuthToken, Token: text(r.srv.Token(t, vaulttest.TokenOpts{Policies: []string{policy}, NoDefault: true}))})
 	login(t, s)
 	log, _ := keep(t, s)
-	wait.Until(t, time.Minute, "the lookup to be refused", func() bool { return log.count("cannot be found out") == 1 })
+	wait.Until(t, time.Minute, "the lookup to be refused", func() bool { return log.count("cannot find out when the token expires") == 1 })
 	if log.count("level=WARN") != 0 {
 		t.Errorf("warnings: %s", log)
 	}
