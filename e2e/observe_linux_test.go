@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -34,9 +35,10 @@ type observer struct {
 	t       *testing.T
 	dir     string // working folder of the programs
 	strace  string
-	command string // the program that is given the secrets: in its environment they are in their place
-	given   string // the program that is started with credentials in its environment, if any is: vaultexec
-	memory  string // folder of --file NAME=PATH, whose files are in their place, too
+	command string      // the program that is given the secrets: in its environment they are in their place
+	program string      // vaultexec
+	given   atomic.Bool // it is started with credentials in its environment
+	memory  string      // folder of --file NAME=PATH, whose files are in their place, too
 	env     []string
 	forms   [][]byte
 	inputs  []string // files that the test itself wrote
@@ -101,7 +103,7 @@ func (o *observer) look() {
 		environ, _ := os.ReadFile(p + "/environ")
 		argv, _ := os.ReadFile(p + "/cmdline")
 		after, _ := os.Readlink(p + "/exe")
-		if exe != after || exe == o.command || o.given != "" && (exe == o.given || exe == o.strace) || bytes.HasPrefix(argv, []byte("vaultexec: starting the command")) {
+		if exe != after || exe == o.command || o.given.Load() && (exe == o.program || exe == o.strace) || bytes.HasPrefix(argv, []byte("vaultexec: starting the command")) {
 			continue
 		}
 		if o.shows(environ) {
@@ -224,7 +226,7 @@ var (
 // judge looks at one line of strace's.
 func (o *observer) judge(line []byte) {
 	if m := execLine.FindSubmatch(line); m != nil {
-		its := string(m[1]) == o.command || string(m[1]) == o.given || bytes.HasPrefix(m[2], []byte("vaultexec: starting the command"))
+		its := string(m[1]) == o.command || o.given.Load() && string(m[1]) == o.program || bytes.HasPrefix(m[2], []byte("vaultexec: starting the command"))
 		if !its && o.shows(line) {
 			o.leak("what a program is started with", line)
 		}
@@ -250,7 +252,7 @@ func (o *observer) judge(line []byte) {
 	}
 	if m := writeLine.FindSubmatch(line); m != nil {
 		to := string(m[1])
-		elsewhere := o.given != "" && strings.HasPrefix(to, "pipe:") || // the helper's answer
+		elsewhere := o.given.Load() && strings.HasPrefix(to, "pipe:") || // the helper's answer
 			strings.HasPrefix(to, "socket:") || strings.HasPrefix(to, "TCP") || strings.HasPrefix(to, "/memfd:") || strings.HasPrefix(to, o.memory+"/")
 		if !elsewhere && o.shows(line) {
 			o.leak("what is written", line)
@@ -269,6 +271,7 @@ func (o *observer) judge(line []byte) {
 func TestNothingCanBeObserved(t *testing.T) {
 	o := newObserver(t)
 	bin := vaulttest.BuildStatic(t, ".")
+	o.program = bin
 	srv := vaulttest.Raft(t, vaulttest.RaftOpts{TLS: true}) // HTTP/2, which http2debug is about
 	srv.Init(t, 1, 1)
 	srv.Unseal(t)
@@ -387,7 +390,7 @@ func TestNothingCanBeObserved(t *testing.T) {
 	vaulttest.WriteFile(t, filepath.Join(helped, ".vault"), fmt.Sprintf("token_helper = %q\n", helper), 0o644)
 	o.inputs = append(o.inputs, helped, filepath.Join(helped, ".vault"))
 	bare := o.env
-	o.given = bin
+	o.given.Store(true)
 	o.env = append(slices.Clone(bare), "HOME="+helped, "VAULTEXEC_PASSWORD="+fresh("environ"), "VAULTEXEC_JWT="+fresh("environ"), "VAULTEXEC_SECRET_ID="+fresh("environ"), "BAO_HEADERS={\"X-Key\":\""+fresh("environ")+"\"}",
 		"VAULT_ADDR="+strings.Replace(srv.Addr, "://", "://user:"+fresh("environ")+"@", 1))
 	r := o.begin("token helper", bin, append([]string{"--auth", "token", "--log-level", "debug", "--path", "app"}, short...)...)
@@ -396,7 +399,8 @@ func TestNothingCanBeObserved(t *testing.T) {
 		t.Errorf("the token helper's environment: %v\n%s", err, vaulttest.Redact(string(b)))
 	}
 	_ = os.Remove(filepath.Join(o.dir, "hook-helper"))
-	o.env, o.given = bare, ""
+	o.env = bare
+	o.given.Store(false)
 	stub := o.begin("stub", "/bin/sh", append([]string{"-c", `export LISTEN_PID=$$; exec "$@"`, "sh", bin, "--supervise", "--token-file", tokenFile, "--path", "app"}, forever...)...)
 	stub.awaitCommand(nil)
 	stub.signal(unix.SIGTERM)
