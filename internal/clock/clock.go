@@ -1,6 +1,6 @@
-// Package clock knows that a machine may have been suspended. The monotonic clock, by which Go's timers and time.Until go,
-// stands still then, on Linux as on macOS; the lives of tokens and leases, which a server counts, do not. The wall clock goes
-// on, but somebody may set it back. So what is due is due as soon as either of the two says so.
+// Package clock knows that a machine may have been suspended. Go's timers and time.Until go by the monotonic clock,
+// which stands still during that, on Linux as on macOS. The lives of tokens and leases do not: a server counts them.
+// The wall clock goes on, but somebody may set it back. So what is due is due as soon as either of the two says so.
 package clock
 
 import (
@@ -21,14 +21,14 @@ type Clock struct {
 // Machine is the clock of this machine.
 var Machine = New(time.Now, watch)
 
-// New makes a clock whose second opinion is wall. watch, which may be nil, is started with the first call of Jumped, in a
-// goroutine of its own; it calls its argument whenever the wall clock was set or the machine has slept.
+// New makes a clock whose second opinion is wall. The first call of Jumped starts watch, which may be nil, in a
+// goroutine of its own. watch calls its argument whenever the wall clock was set or the machine has slept.
 func New(wall func() time.Time, watch func(jumped func())) *Clock {
 	return &Clock{wall: wall, watch: watch, jumped: make(chan struct{})}
 }
 
-// Left is how long it is until at, which is a reading of time.Now with something added to it. It is negative when at is over
-// by one of the clocks.
+// Left is how long it is until at, which is a reading of time.Now with something added to it. It is negative when at is
+// over by one of the clocks.
 func (c *Clock) Left(at time.Time) time.Duration {
 	return min(time.Until(at), at.Round(0).Sub(c.wall().Round(0)))
 }

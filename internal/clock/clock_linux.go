@@ -8,8 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// watch has the kernel tell of every jump: a timer by the wall clock, due in a year, is cancelled when that clock is set, and
-// when the machine wakes up (timerfd_create(2), TFD_TIMER_CANCEL_ON_SET). So an idle process sleeps on.
+// watch has the kernel tell of every jump. It sets a timer by the wall clock, due in a year. The kernel cancels that
+// timer when somebody sets the clock, and when the machine wakes up (timerfd_create(2), TFD_TIMER_CANCEL_ON_SET). So an
+// idle process sleeps on.
 func watch(jumped func()) {
 	fd, err := unix.TimerfdCreate(unix.CLOCK_REALTIME, unix.TFD_CLOEXEC|unix.TFD_NONBLOCK)
 	if err != nil {
@@ -22,7 +23,8 @@ func watch(jumped func()) {
 		if err != nil {
 			break
 		}
-		if unix.TimerfdSettime(fd, unix.TFD_TIMER_ABSTIME|unix.TFD_TIMER_CANCEL_ON_SET, &unix.ItimerSpec{Value: inAYear}, nil) != nil {
+		if unix.TimerfdSettime(fd, unix.TFD_TIMER_ABSTIME|unix.TFD_TIMER_CANCEL_ON_SET,
+			&unix.ItimerSpec{Value: inAYear}, nil) != nil {
 			break
 		}
 		if _, err := timer.Read(make([]byte, 8)); err != nil && !errors.Is(err, unix.ECANCELED) {

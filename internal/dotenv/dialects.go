@@ -6,9 +6,9 @@ import (
 	"sync"
 )
 
-// The readers of .env files agree about most lines and not about all (docs/dotenv.md has a table, made by running them). What
-// one of them would read in a way that is surely not meant, or that nobody else does, is refused with its line in place of being
-// guessed at: what is imported is gone from sight.
+// The readers of .env files agree about most lines and not about all (docs/dotenv.md has a table, made by running
+// them). One of them would read some lines in a way that is surely not meant, or that nobody else does. Such a line is
+// refused and not guessed at: what is imported is gone from sight.
 
 // assignment is one KEY=VALUE as it stands in a file.
 type assignment struct {
@@ -87,7 +87,8 @@ func unclear(src string) error {
 		case a.quote == '"' && digitEscape().MatchString(a.raw):
 			e.Why = `a backslash before a digit in double quotes: no two readers agree on what it is; put the value in single quotes, or write \\`
 		case a.quote == 0 && strings.HasPrefix(a.raw, "`") && strings.Contains(a.raw[1:], "`"):
-			e.Why = "backticks are quotes to Node's dotenv and belong to the value elsewhere: use single or double quotes"
+			e.Why =
+				"backticks are quotes to Node's dotenv and belong to the value elsewhere: use single or double quotes"
 		case a.quote == 0 && spaceHash().MatchString(a.raw):
 			e.Why = "a comment or a part of the value? Docker Compose takes a # after a tab for the latter, others do not: put quotes around the value, or a blank before the #"
 		default:

@@ -1,7 +1,7 @@
-// Package dotenv reads .env files in the dialect of Docker Compose, whose parser it uses: export, single and double quotes
-// over several lines, escapes in double quotes, comments. What it adds is that a reference such as ${VAR} stays as it is
-// written unless it is asked to be expanded, that lines which the parser would leave out or guess at are errors, and that no
-// error quotes the file, because half of a value may look like a name.
+// Package dotenv reads .env files in the dialect of Docker Compose, whose parser it uses: export, single and double
+// quotes over several lines, escapes in double quotes, comments. It adds three things. A reference such as ${VAR} stays
+// as it is written unless the caller asks to expand it. Lines that the parser would leave out or guess at are errors.
+// No error quotes the file, because half of a value may look like a name.
 package dotenv
 
 import (
@@ -64,10 +64,10 @@ func Parse(src string, o Options) (map[string]string, error) {
 	default:
 		return parseAs(o.Dialect, src)
 	}
-	// The parser expands references at once. So that they can be kept, each $ becomes a reference to one variable of ours,
-	// whose value is a character that does not occur in the file: where the parser expands, outside of single quotes, we
-	// find that character, and where it does not, the reference itself. Both are turned back below. An escaped \$ in double
-	// quotes comes out as the reference, too: it is not to be expanded either.
+	// The parser expands references at once. To keep them, each $ becomes a reference to one variable of ours, whose
+	// value is a character that does not occur in the file. Where the parser expands, outside of single quotes, we find
+	// that character; where it does not, we find the reference itself. Both are turned back below. An escaped \$ in
+	// double quotes comes out as the reference, too: it is not to be expanded either.
 	dollar := unused(src)
 	name := "VAULTEXEC_DOLLAR"
 	for strings.Contains(src, name) {
@@ -90,7 +90,8 @@ func Parse(src string, o Options) (map[string]string, error) {
 		return nil, &Error{Line: lineOf(src, bare[0]), Why: "there is no = in it, or it follows a closing quote"}
 	}
 	if ambiguous := commentOrValue(src, parsed); len(ambiguous) > 0 {
-		return nil, &Error{Names: ambiguous, Why: `a comment or a value? put quotes around it, or "" before the comment`}
+		return nil, &Error{Names: ambiguous,
+			Why: `a comment or a value? put quotes around it, or "" before the comment`}
 	}
 	vars := make(map[string]string, len(parsed))
 	for key, value := range parsed {
@@ -120,7 +121,9 @@ func unused(s string) rune {
 // parserError keeps the line of the parser's error; the text quotes the file. Of a quote that is not closed the parser
 // counts the line on which the file ends.
 func parserError(err error, src, reference string) error {
-	e := &Error{Why: "it cannot be read: an = is missing, a name has a character that no name has, or a quote is not closed"}
+	e := &Error{
+		Why: "it cannot be read: an = is missing, a name has a character that no name has, or a quote is not closed",
+	}
 	text := err.Error()
 	if m := lineNumber().FindStringSubmatch(text); m != nil {
 		e.Line, _ = strconv.Atoi(m[1])
@@ -179,8 +182,8 @@ func isName(s string) bool {
 	return s != ""
 }
 
-// expansion replaces references. They are looked up in the file alone: what the caller's environment happens to hold does
-// not belong into a secret.
+// expansion replaces references. They are looked up in the file alone: what the caller's environment happens to hold
+// does not belong into a secret.
 type expansion struct {
 	vars      map[string]string // as parsed
 	dollar    string            // stands for a $ that begins a reference
@@ -217,7 +220,9 @@ func (x *expansion) value(key string) (string, error) {
 }
 
 var (
-	braced = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^\{([A-Za-z_][A-Za-z0-9_]*)(?:(:?-)([^{}]*))?\}`) })
+	braced = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`^\{([A-Za-z_][A-Za-z0-9_]*)(?:(:?-)([^{}]*))?\}`)
+	})
 	simple = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^([A-Za-z_][A-Za-z0-9_]*)`) })
 )
 
@@ -241,7 +246,8 @@ func (x *expansion) expand(key, v string) (string, error) {
 		ref, more := parseReference(rest)
 		switch {
 		case ref == nil && strings.HasPrefix(rest, "{"):
-			return "", &Error{Names: []string{key}, Why: "a reference that is not understood: only $VAR, ${VAR}, ${VAR-default} and ${VAR:-default} are"}
+			return "", &Error{Names: []string{key},
+				Why: "a reference that is not understood: only $VAR, ${VAR}, ${VAR-default} and ${VAR:-default} are"}
 		case ref == nil:
 			b.WriteByte('$')
 			v = rest

@@ -7,16 +7,18 @@ import (
 	"sync"
 )
 
-// Dialects are the readers whose rules a file can be read by. Without one, what they read differently is refused where a guess would
-// be wrong (unclear).
+// Dialects are the readers whose rules a file can be read by. Without a dialect, a line that they read differently is
+// refused where a guess would be wrong (unclear).
 var Dialects = []string{"compose", "node", "python", "ruby"}
 
-// parseAs reads a file as one of the other readers does, but that a $ stays as it is written, and that a line which the reader would
-// pass over is an error: what is not imported would be missed only later.
+// parseAs reads a file as one of the other readers does, with two differences. A $ stays as it is written. A line that
+// the reader would pass over is an error: what is not imported would be missed only later.
 func parseAs(dialect, src string) (map[string]string, error) {
 	src = strings.ReplaceAll(src, "\r\n", "\n")
 	src = strings.ReplaceAll(src, "\r", "\n")
-	next := map[string]func(string) (name, value string, n int){"node": nodeLine, "python": pythonLine, "ruby": rubyLine}[dialect]
+	next := map[string]func(string) (name, value string, n int){
+		"node": nodeLine, "python": pythonLine, "ruby": rubyLine,
+	}[dialect]
 	if next == nil {
 		return nil, &Error{Why: fmt.Sprintf("no dialect %q", dialect)}
 	}
@@ -31,7 +33,8 @@ func parseAs(dialect, src string) (map[string]string, error) {
 		name, value, n := next(src)
 		switch {
 		case n == 0:
-			return nil, &Error{Line: line, Why: "this dialect does not read it: an = is missing, a quote is not closed, or something follows one"}
+			return nil, &Error{Line: line,
+				Why: "this dialect does not read it: an = is missing, a quote is not closed, or something follows one"}
 		case !isName(name):
 			return nil, &Error{Line: line, Why: "names are [A-Za-z_][A-Za-z0-9_]*"}
 		}
@@ -48,8 +51,8 @@ var nodeHead = sync.OnceValue(func() *regexp.Regexp {
 	return regexp.MustCompile(`^` + blank + `(?:export[ \t]+)?([\w.-]+)(?:` + blank + `=|:[ \t]+)` + blank)
 })
 
-// quotedOrLine splits what stands behind the = into a quoted value, with its quote, or the rest of the line. n is its length with what
-// may follow: blanks and a comment. escaped says that a backslash keeps a quote from closing.
+// quotedOrLine splits what stands behind the = into a quoted value, with its quote, or the rest of the line. n is its
+// length with what may follow: blanks and a comment. escaped says that a backslash keeps a quote from closing.
 func quotedOrLine(s, quotes string) (raw string, quote byte, n int, ok bool) {
 	end := strings.IndexByte(s, '\n')
 	if end < 0 {
@@ -76,7 +79,8 @@ func pastLine(s string, n int) int {
 	return n
 }
 
-// nodeLine: quotes are ', " and `, a # ends an unquoted value anywhere, and only \n and \r are escapes, in double quotes.
+// nodeLine: quotes are ', " and `. A # ends an unquoted value anywhere. Only \n and \r are escapes, and only in double
+// quotes.
 func nodeLine(s string) (name, value string, n int) {
 	m := nodeHead().FindStringSubmatch(s)
 	if m == nil {
@@ -97,7 +101,9 @@ func nodeLine(s string) (name, value string, n int) {
 	return m[1], raw, n
 }
 
-var pythonHead = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[ \t]*(?:export[ \t]+)?([^=#\s]+)[ \t]*=[ \t]*`) })
+var pythonHead = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^[ \t]*(?:export[ \t]+)?([^=#\s]+)[ \t]*=[ \t]*`)
+})
 
 var spaceComment = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`\s+#.*`) })
 

@@ -1,6 +1,6 @@
-// Package fault is the one error taxonomy of vaultexec: the kind of a failure decides its exit code and whether waiting can
-// help, and every failure carries a text for a person and a hint on what to do. No text holds a secret: an Error is made of
-// names and of our own words, never of a response body or of a wrapped error that was not looked at.
+// Package fault is the one error taxonomy of vaultexec. The kind of a failure decides its exit code and whether waiting
+// can help. Every failure carries a text for a person and a hint on what to do. No text holds a secret: an Error is
+// made of names and of our own words, never of a response body or of a wrapped error that was not looked at.
 package fault
 
 import (
@@ -94,7 +94,8 @@ type Error struct {
 	Why   string // the cause: "permission denied"
 	Hint  string // what to do about it; may be empty
 
-	Passing    bool          // somebody else may be about to end it, whatever its kind: a credential file that is not written yet
+	// Passing says that somebody else may be about to end it, whatever its kind: a credential file is not written yet.
+	Passing    bool
 	Exit       int           // exit code in place of the kind's, if not 0
 	RetryAfter time.Duration // how long the server asked to wait; 0 if it did not
 	Err        error         // what errors.Is and errors.As may find; never printed

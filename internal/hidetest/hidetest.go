@@ -1,5 +1,5 @@
-// Package hidetest finds out whether a secret shows when what holds it is printed, in whatever way, without anybody's having
-// thought of it: a struct in a line of a debug log, three types above the secret.
+// Package hidetest finds out whether a secret shows when somebody prints what holds it, in whatever way. It also finds
+// what nobody has thought of: a struct in a line of a debug log, three types above the secret.
 package hidetest
 
 import (
@@ -19,9 +19,9 @@ import (
 // marker is what stands in place of a secret. It looks the same in quotes.
 const marker = "markerOfASecretThatShows"
 
-// Check fills each of the values, of one package, with secrets wherever one has its place, prints it in every way, and looks for
-// them. Every type of the package that holds a secret must be among the values; what they hold does not matter. put puts a secret
-// at a pointer and reports true, when it points at what can hold one.
+// Check fills each of the values, all of one package, with secrets wherever one has its place. It prints each in every
+// way and looks for the secrets. Every type of the package that holds a secret must be among the values; what they hold
+// does not matter. put puts a secret at a pointer and reports true, when it points at what can hold one.
 func Check(t *testing.T, put func(at any, secret string) bool, values ...any) {
 	t.Helper()
 	root, err := moduleRoot()
@@ -76,8 +76,8 @@ func moduleRoot() (string, error) {
 	}
 }
 
-// fill has put fill every place that it knows, unexported fields included, and returns how many there were. within are the types
-// that it is in the midst of.
+// fill has put fill every place that it knows, unexported fields included, and returns how many there were. within are
+// the types that fill is inside of.
 func fill(v reflect.Value, put func(at any) bool, within []reflect.Type) (n int) {
 	typ := v.Type()
 	v = reflect.NewAt(typ, v.Addr().UnsafePointer()).Elem() // reflect lets nobody write to an unexported field
@@ -132,8 +132,10 @@ func prints(v reflect.Value) map[string]string {
 		return s.Interface()
 	}
 	for place, x := range map[string]any{
-		"the value": v.Interface(), "a pointer to it": v.Addr().Interface(), "a list": []any{v.Interface()}, "a map": map[string]any{"k": v.Interface()},
-		"a field": inField("Field", ""), "an unexported field": inField("field", "x"), "a list of pointers": []any{v.Addr().Interface()},
+		"the value": v.Interface(), "a pointer to it": v.Addr().Interface(), "a list": []any{v.Interface()},
+		"a map":   map[string]any{"k": v.Interface()},
+		"a field": inField("Field", ""), "an unexported field": inField("field", "x"),
+		"a list of pointers": []any{v.Addr().Interface()},
 	} {
 		note := func(way string, print func() string) {
 			defer func() {
@@ -143,7 +145,8 @@ func prints(v reflect.Value) map[string]string {
 			}()
 			texts[place+" and "+way] = print()
 		}
-		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d", "%c", "%U", "%t", "%08b", "%e", "%p"} {
+		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q",
+			"%x", "%X", "%d", "%c", "%U", "%t", "%08b", "%e", "%p"} {
 			note(verb, func() string { return fmt.Sprintf(verb, x) })
 		}
 		note("Println", func() string { return fmt.Sprintln(x) })
@@ -231,7 +234,8 @@ func shown(text string) string {
 		}
 		return strings.Join(list, sep)
 	}
-	forms := []string{marker, runes("%d", " "), runes("%d", ","), runes("%x", ""), runes("%X", ""), runes("%#x", ", "), runes("%c", " "), runes("U+%04X", " "), runes("%08b", " ")}
+	forms := []string{marker, runes("%d", " "), runes("%d", ","), runes("%x", ""), runes("%X", ""), runes("%#x", ", "),
+		runes("%c", " "), runes("U+%04X", " "), runes("%08b", " ")}
 	for skip := range 3 { // Base64 takes three bytes at a time
 		forms = append(forms, base64.RawStdEncoding.EncodeToString([]byte(marker[skip:skip+18])))
 	}

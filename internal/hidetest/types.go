@@ -17,9 +17,10 @@ const module = "github.com/agenticverz/vaultexec"
 // secrets are the types that hold a secret themselves.
 var secrets = []string{module + "/internal/vault.Text", module + "/internal/vault.Value"}
 
-// holders lists the types of the module that hold a secret, by the path of their package: those that have one in a field, or in
-// another such type, in a list, in a map or behind a pointer. (What a function gives is not in it, and what a channel or an
-// interface carries is judged by its own type. Types within functions are not listed: they would have to be made there.)
+// holders lists the types of the module that hold a secret, by the path of their package. Such a type has a secret in a
+// field, or in another such type, in a list, in a map or behind a pointer. What a function gives is not in it. What a
+// channel or an interface carries is judged by its own type. Types within functions are not listed: they would have to
+// be made there.
 func holders(root string) (map[string][]string, error) {
 	names := map[string]map[string]bool{} // the types that a type is made of
 	fset := token.NewFileSet()
@@ -27,7 +28,8 @@ func holders(root string) (map[string][]string, error) {
 		if err != nil {
 			return err
 		}
-		if d.IsDir() && (d.Name() == "testdata" || strings.HasPrefix(d.Name(), ".") && file != root || file == filepath.Join(root, "tools", "vault")) {
+		if d.IsDir() && (d.Name() == "testdata" || strings.HasPrefix(d.Name(), ".") && file != root ||
+			file == filepath.Join(root, "tools", "vault")) {
 			return fs.SkipDir
 		}
 		if d.IsDir() || !strings.HasSuffix(file, ".go") || strings.HasSuffix(file, "_test.go") {

@@ -6,7 +6,7 @@ import (
 	"unicode/utf8"
 )
 
-// formBreak stands for a line break that was written as in a form, where a plus sign is a blank. (It is a vertical tab.)
+// formBreak stands for a line break that was written as in a form, where a plus sign is a blank. It is a vertical tab.
 const formBreak = '\v'
 
 const (
@@ -39,8 +39,8 @@ type unescaper struct {
 	decoded bool // something was
 }
 
-// unescape makes one pass over a text. It is one long loop since it is the inner one of the whole filter: the place and the line break
-// that came before would have to be handed on for every byte.
+// unescape makes one pass over a text. It is one long loop since it is the inner one of the whole filter: the place and
+// the line break that came before would have to be handed on for every byte.
 func (u *unescaper) unescape(src []byte, under *layer, indented bool, l *layer) (_ *layer, rest int) {
 	l.under, u.again = under, false
 	emit := func(r rune, isByte bool, p piece) {
@@ -135,15 +135,16 @@ func (u *unescaper) unescape(src []byte, under *layer, indented bool, l *layer) 
 	return l, len(src)
 }
 
-// decodeEscape reads what may be an escape: n bytes that stand for r, which is a byte or a character. r is -1 when it is none; then
-// n is the length of what begins it. n is 0 when more has to come.
+// decodeEscape reads what may be an escape: n bytes that stand for r, which is a byte or a character. r is -1 when it
+// is none; then n is the length of what begins it. n is 0 when more has to come.
 func decodeEscape(b []byte, end bool) (r rune, isByte bool, n int) {
 	switch b[0] {
 	case '\\':
 		return backslash(b, end)
 	case '%':
 		n := 1
-		for len(b) >= n+4 && b[n] == '2' && b[n+1] == '5' && isHex(b[n+2]) && isHex(b[n+3]) { // a percent sign, encoded again and again
+		// A percent sign, encoded again and again.
+		for len(b) >= n+4 && b[n] == '2' && b[n+1] == '5' && isHex(b[n+2]) && isHex(b[n+3]) {
 			n += 2
 		}
 		if len(b) >= n+2 && isHex(b[n]) && isHex(b[n+1]) {
@@ -160,8 +161,8 @@ func decodeEscape(b []byte, end bool) (r rune, isByte bool, n int) {
 	return entity(b, end)
 }
 
-// backslash reads an escape of JSON, C, Python, JavaScript and the like, behind any number of backslashes. It is long since it is
-// the table of these languages, a case for each of their forms.
+// backslash reads an escape of JSON, C, Python, JavaScript and the like, behind any number of backslashes. It is long
+// since it is the table of these languages, a case for each of their forms.
 func backslash(b []byte, end bool) (r rune, isByte bool, n int) {
 	for n < len(b) && b[n] == '\\' {
 		n++

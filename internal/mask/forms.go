@@ -19,14 +19,15 @@ func pieces(s string, n int) []string {
 	}
 }
 
-// isArmor reports whether a line is one that begins or ends the text form of a key (RFC 7468): every certificate has it, too.
+// isArmor reports whether a line begins or ends the text form of a key (RFC 7468). Every certificate has such lines,
+// too.
 func isArmor(line string) bool {
 	return strings.HasPrefix(line, "-----") && strings.HasSuffix(line, "-----")
 }
 
-// base64Within returns the characters that stand for v whatever comes before and behind it, where v begins at the given place
-// of a group of three bytes: user:PASSWORD in a header is base64 of more than the password. The characters at the ends
-// that depend on the neighbours, too, and hold up to four bits of v, are not among them.
+// base64Within returns the characters that stand for v whatever comes before and behind it, where v begins at the given
+// place of a group of three bytes: user:PASSWORD in a header is base64 of more than the password. The characters at the
+// ends also depend on the neighbours, and hold up to four bits of v. They are not among those returned.
 func base64Within(enc *base64.Encoding, v string, offset int) string {
 	code := enc.EncodeToString([]byte("\x00\x00"[:offset] + v))
 	from := (8*offset + 5) / 6

@@ -10,9 +10,9 @@ import (
 
 // index finds patterns in a text. It does not change.
 //
-// Almost all output holds none of them, so it is looked at in strides: every pattern has at least least bytes, and therefore
-// one of its first few grams of four bytes lies on every stride. A table says for each gram at which places of a pattern's
-// beginning it occurs; only there the patterns themselves are compared.
+// Almost all output holds none of them, so it is looked at in strides: every pattern has at least least bytes, and
+// therefore one of its first few grams of four bytes lies on every stride. A table says for each gram at which places
+// of a pattern's beginning it occurs; only there the patterns themselves are compared.
 type index struct {
 	patterns []string // sorted
 	kinds    []kind   // of each; nil when all are whole
@@ -32,7 +32,7 @@ type kind uint8
 const (
 	whole  kind = iota // it is to be masked
 	flat               // it is to be masked unless it was in pieces
-	coded0             // from here on: a value may be in the code that is there, with the phase of coded0 + 0 to 3 for base64
+	coded0             // from here on: a value may be in the code there, with the phase of coded0 + 0 to 3 for base64
 	coded1
 	coded2
 	coded3
@@ -59,7 +59,8 @@ type pattern struct {
 
 // newIndex makes an index of patterns, none of which is empty.
 func newIndex(list []pattern) *index {
-	slices.SortFunc(list, func(a, b pattern) int { return cmp.Or(strings.Compare(a.text, b.text), cmp.Compare(a.kind, b.kind)) })
+	slices.SortFunc(list,
+		func(a, b pattern) int { return cmp.Or(strings.Compare(a.text, b.text), cmp.Compare(a.kind, b.kind)) })
 	list = slices.Compact(list)
 	s := &index{patterns: make([]string, len(list)), heads: map[uint64]span{}}
 	mixed := false

@@ -7,8 +7,8 @@ import (
 	"unicode/utf8"
 )
 
-// A layer is a text that was decoded from another. It knows which bytes of that one each of its own was made of, and so on down
-// to the stream.
+// A layer is a text that was decoded from another. It knows which bytes of that one each of its own was made of, and so
+// on down to the stream.
 type layer struct {
 	text  []byte
 	under *layer // nil: the stream
@@ -28,7 +28,8 @@ const (
 	hexCode
 )
 
-// piece says where the bytes from at on come from, up to those of the next piece: from n bytes at from, or one by one if n is 0.
+// piece says where the bytes from at on come from, up to those of the next piece: from n bytes at from, or one by one
+// if n is 0.
 type piece struct{ at, from, n int }
 
 // source returns the bytes of the stream that those from from to to (which is more) were made of.
@@ -66,12 +67,14 @@ func (l *layer) piece(at int) int {
 // maxPasses bounds how many kinds of escapes may lie within each other. Of one kind any number is taken away at once.
 const maxPasses = 4
 
-// plainOf takes all quoting away: what backslashes, percent signs and entities stand for takes their place; quotes, backslashes,
-// control characters, line breaks and the blanks that follow them are left out. So a value reads alike however it was quoted
-// or folded, and however often: it is only to be compared with another that went through the same.
+// plainOf takes all quoting away. What backslashes, percent signs and entities stand for takes their place. Quotes,
+// backslashes, control characters, line breaks and the blanks that follow them are left out. So a value reads alike
+// however, and however often, it was quoted or folded. The result is only to be compared with another that went through
+// the same.
 //
-// What stands in the stream from rest on may be the beginning of an escape, and is left out; rest is -1 when there is no such
-// thing, as at the end. indented says that a line break and blanks came before; escaped, that there were escapes.
+// What stands in the stream from rest on may be the beginning of an escape, and is left out. rest is -1 when there is
+// no such thing, as at the end. indented says that a line break and blanks came before, and escaped that there were
+// escapes.
 func plainOf(text []byte, under *layer, end, indented bool, room *rooms) (l *layer, rest int, escaped bool) {
 	u := unescaper{end: end, last: true}
 	l, rest = u.unescape(text, under, indented, room.layer(0, len(text)))
@@ -168,7 +171,8 @@ func inCode(code coding, c byte) bool {
 	return digitsOf64[c] < 64
 }
 
-// decodeRun decodes the code from from to to, whose first group begins at start: before from if its beginning is missing.
+// decodeRun decodes the code from from to to. Its first group begins at start, which is before from if its beginning is
+// missing.
 func decodeRun(l *layer, code coding, start, from, to int) *layer {
 	d := &layer{under: l, code: code, start: start, first: from}
 	bits, size := 6, 4
@@ -196,8 +200,8 @@ func decodeRun(l *layer, code coding, start, from, to int) *layer {
 	return d
 }
 
-// decodeDump decodes bytes that are written one by one, with blanks, colons, commas and 0x between them or not; whole reports
-// whether something else comes behind.
+// decodeDump decodes bytes that are written one by one, with blanks, colons, commas and 0x between them or not; whole
+// reports whether something else comes behind.
 func decodeDump(under *layer, at int, decimal bool, most int) (d *layer, whole bool) {
 	src := under.text
 	d = &layer{under: under}
@@ -247,8 +251,8 @@ func withoutBlanks(under *layer, room *rooms) *layer {
 	return l
 }
 
-// fromUTF16 decodes UTF-16 in which every second byte is mostly zero, as that of Western texts is: with the zeros behind, and with
-// the zeros in front.
+// fromUTF16 decodes UTF-16 in which every second byte is mostly zero, as that of Western texts is: with the zeros
+// behind, and with the zeros in front.
 func fromUTF16(under *layer) []*layer {
 	src := under.text
 	var zeros [2]int

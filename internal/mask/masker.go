@@ -8,17 +8,17 @@ import (
 // Text is what stands in the output where a value stood.
 const Text = "***"
 
-// Masker masks one stream. Every byte of every occurrence of a value is taken out, and for each run of occurrences that overlap
-// there is one Text: of two values of which one begins in the other, as a URL and the password in it, nothing remains. The
-// result does not depend on how the stream is cut into pieces.
+// Masker masks one stream. It takes out every byte of every occurrence of a value. Each run of occurrences that overlap
+// becomes one Text: when one value begins in another, as a password in a URL, nothing of either remains. The result
+// does not depend on how the stream is cut into pieces.
 //
-// Held back is only the longest end of what came that may still become a value; Flush lets it go when nothing has followed for a
-// moment, because it may be a prompt. It stays known all the same: if it does become a value, the rest is masked. What looks
-// like a value so far is masked by Flush already, as far as that is more than a coincidence: a program that writes blocks of
-// 4096 bytes may write the second half of a password a minute after the first.
+// It holds back only the longest end of what came that may still become a value. Flush lets that go when nothing has
+// followed for a moment, because it may be a prompt. It stays known all the same: if it does become a value, the rest
+// is masked. Flush masks already what looks like a value so far, as far as that is more than a coincidence: a program
+// that writes blocks of 4096 bytes may write the second half of a password a minute after the first.
 //
-// After a line break, and where a person types, a few bytes that may begin a value in another form are let go at once: a
-// program that answers line by line would wait for each otherwise.
+// After a line break, and where a person types, a few bytes that may begin a value in another form are let go at once:
+// a program that answers line by line would wait for each otherwise.
 type Masker struct {
 	Set   *Set
 	Least int  // --mask-min: a beginning of so many bytes is no coincidence
@@ -62,7 +62,7 @@ func afterBreak(text []byte, before bool) bool {
 // Holds reports whether Flush would put something out.
 func (m *Masker) Holds() bool { return m.shown < len(m.held) }
 
-// Pending reports whether what is held back looks like the beginning of a value. Otherwise it is only what may go before one.
+// Pending reports whether what is held back looks like the beginning of a value. Otherwise it only may go before one.
 func (m *Masker) Pending() bool { return m.pending }
 
 // Held reports whether something is remembered of what came, put out or not.
@@ -75,8 +75,8 @@ func (m *Masker) Flush(out []byte) []byte {
 	return s.out
 }
 
-// scanned is what is decided of the held bytes: out is appended to, and the undecided ones begin at rest; those before limit are
-// put out all the same.
+// scanned is what is decided of the held bytes: out is appended to, and the undecided ones begin at rest; those before
+// limit are put out all the same.
 type scanned struct {
 	out         []byte
 	rest, limit int
@@ -131,7 +131,7 @@ type finder struct {
 	few    int  // so many bytes of it may begin a value in another form
 	like   bool // they do
 
-	lineEnds bool // with the bytes that came: a line is what it is, and the beginning of no value that goes on in the next
+	lineEnds bool // with the bytes that came: a line is what it is, and begins no value that goes on in the next
 }
 
 // maxDepth is how many codes may lie within each other.
@@ -201,7 +201,8 @@ func (f *finder) look(text []byte, under *layer, depth int, behind tail) *layer 
 	}
 	seen := f.searchPlain(l, depth, behind)
 	if escaped {
-		// What an escape has eaten may have been the first byte of a value, which stands behind a backslash or a percent sign.
+		// What an escape has eaten may have been the first byte of a value that stands behind a backslash or a percent
+		// sign.
 		f.searchPlain(withoutQuotes(text, under, behind != open, f.m.indented, room), depth, behind)
 	}
 	if len(f.set.dense.patterns) > 0 {

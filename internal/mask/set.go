@@ -1,5 +1,5 @@
-// Package mask takes values out of a text, however they are written there: as they are, quoted, folded, encoded, and encoded
-// again.
+// Package mask takes values out of a text, however they are written there: as they are, quoted, folded, encoded, and
+// encoded again.
 package mask
 
 import (
@@ -13,10 +13,10 @@ import (
 
 // Set is what is looked for. It does not change.
 //
-// A value is found in three ways: byte for byte as it is; in the plain text, which is what there is without any quoting and line
-// breaks (layer.go), and where it reads alike however it was quoted; and in codes. A few of its bytes have only so many forms in
-// base64 and hexadecimal, also of one another, and where the plain text has one of these, the code around it is decoded, and
-// the value is looked for in what that stands for.
+// A value is found in three ways: byte for byte as it is; in the plain text; and in codes. The plain text is what there
+// is without any quoting and line breaks (layer.go); a value reads alike there however it was quoted. As to codes, a
+// few bytes of a value have only so many forms in base64 and hexadecimal, also of one another. Where the plain text has
+// one of these forms, the code around it is decoded, and the value is looked for in what that stands for.
 type Set struct {
 	exact *index
 	plain [2]*index // of short patterns, and of others
@@ -56,7 +56,8 @@ func NewSet(values []string, least int) *Set {
 			}
 		}
 		addPlain(add, v, least)
-		if p := strings.ReplaceAll(plainText(v), " ", ""); strings.Contains(v, " ") && len(p) >= max(least, 1) && !Common(p) {
+		if p := strings.ReplaceAll(plainText(v), " ", ""); strings.Contains(v, " ") && len(p) >= max(least, 1) &&
+			!Common(p) {
 			parts := []string{p}
 			if len(v) > largeValue {
 				parts = pieces(p, linePiece)
@@ -77,8 +78,8 @@ func NewSet(values []string, least int) *Set {
 	return s
 }
 
-// A large value is looked for in pieces, its lines, and pieces of the whole that overlap by half, so that one Text stands for all
-// of them: a megabyte with a short period would be compared as a whole at each place.
+// A large value is looked for in pieces, its lines, and pieces of the whole that overlap by half, so that one Text
+// stands for all of them: a megabyte with a short period would be compared as a whole at each place.
 const (
 	largeValue = 4 << 10
 	longLine   = 256
@@ -106,7 +107,7 @@ func asItIs(v string, least int) []string {
 	return list
 }
 
-// crowd is how many values are so many that codes within codes within codes are not looked for: it would take megabytes.
+// crowd is how many values are too many to look for codes within codes within codes: that would take megabytes.
 const crowd = 64
 
 // swarm is how many values are so many that none is looked for in codes: they are parts of one large object.
@@ -118,8 +119,8 @@ const leastMost = 512
 // few is how many values are so few that line breaks beneath several codes are looked for.
 const few = 16
 
-// leastLead is how much of a code goes before what is looked for in any case: the first bits of a value share a character with
-// what is before it, and so on in each code.
+// leastLead is how much of a code goes before what is looked for in any case: the first bits of a value share a
+// character with what is before it, and so on in each code.
 const leastLead = 8
 
 // addPlain adds a value as it is without quoting.
@@ -146,7 +147,8 @@ func addPlain(add func(string, kind), v string, least int) {
 		k = flat // or six lines of one digit each would be a value
 	}
 	whole(p, k)
-	if l, rest, _ := plainOf([]byte(v), nil, false, false, nil); rest > 0 { // with what follows, the end may be another escape
+	// With what follows, the end may be another escape.
+	if l, rest, _ := plainOf([]byte(v), nil, false, false, nil); rest > 0 {
 		whole(string(l.text), k)
 	}
 	if strings.Contains(p, " ") {
@@ -194,8 +196,8 @@ const (
 	coreEvery  = 2 << 10 // in a large value there are several
 )
 
-// addCodes adds what a value has for certain when it is encoded: the code of some of its bytes which no quoting changes, at
-// each place of a group that they may have.
+// addCodes adds what a value has for certain when it is encoded: the code of some of its bytes that no quoting changes,
+// at each place of a group that they may have.
 func (s *Set) addCodes(add func(string, kind), v string, values int) {
 	c := coder{put: add, depth: maxDepth, folds: values <= few}
 	switch {
@@ -222,9 +224,9 @@ func (s *Set) addCodes(add func(string, kind), v string, values int) {
 	}
 }
 
-// cores finds bytes that every quoting leaves as they are: two stretches of letters and digits, since a line break may lie in
-// one; the first is the one at the beginning, if it is long enough. Where there is none, the value is found in a code only as
-// it is.
+// cores finds bytes that every quoting leaves as they are. It looks for two stretches of letters and digits, since a
+// line break may lie in one; the first is the one at the beginning, if it is long enough. Where there is none, the
+// value is found in a code only as it is.
 func cores(v string) []span {
 	const enough = 8
 	safe := func(c byte) bool { return isLetter(c) || c == '.' || c == '_' || c == '-' }

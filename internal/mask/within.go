@@ -18,9 +18,9 @@ var namedSecrets = sync.OnceValue(func() *regexp.Regexp {
 	return regexp.MustCompile(`(?i)(?:password|passwd|pwd|pass|secret|token|signature|sig|(?:api|access|account|private|shared|secret)[ _-]?(?:access[ _-]?)?key)["']?\s*[=:]\s*(?:'([^']+)'|"([^"]+)"|([^\s&;,"']+))`)
 })
 
-// Within lists the secrets that stand in a value with other things around them: the password of an address, and what is called a
-// password, a token or a key in a connection string. Programs print the rest of such a value without a thought, and these
-// with it. Each comes as it is, and as it is meant where it is written for a URL.
+// Within lists the secrets that stand in a value with other things around them: the password of an address, and what a
+// connection string calls a password, a token or a key. Programs print the rest of such a value without a thought, and
+// these with it. Each comes as it is, and as it is meant where it is written for a URL.
 func Within(value string) []string {
 	if len(value) > longestSearched {
 		return nil

@@ -1,14 +1,14 @@
-// Package trust decides whose files vaultexec goes by. Who may change a credential, a configuration file or a CA chooses who
-// vaultexec is, where it sends that, and what it starts. The rule is that of sshd's StrictModes: a file and every folder on the
-// way to it belong to root or to the user that vaultexec runs as, and nobody else may write them.
+// Package trust decides whose files vaultexec goes by. Whoever can change a credential, a configuration file or a CA
+// chooses who vaultexec is, where it sends that, and what it starts. The rule is that of sshd's StrictModes: a file and
+// every folder on the way to it belong to root or to the user that vaultexec runs as, and nobody else may write them.
 //
-// Every folder counts that the kernel goes through, those of links included. In a sticky folder, such as /tmp, only its owner and
-// that of an entry can put something else in the entry's place. A group that has the number of the owner is the owner's alone, by
-// custom; no user database is asked. What was handed over open (/dev/stdin, a pipe of <(…), /dev/fd/3) is the affair of whoever
-// started vaultexec.
+// Every folder that the kernel goes through counts, also those that links lead through. In a sticky folder, such as
+// /tmp, only its owner and the owner of an entry can put something else in the entry's place. A group with the number
+// of the owner is the owner's alone, by custom; no user database is asked. What was handed over open (/dev/stdin, a
+// pipe of <(…), /dev/fd/3) is the affair of whoever started vaultexec.
 //
-// Whoever mounts a file or a folder read-only vouches for it: containers are given their files so, with the owner that these have
-// outside. Its mode does not count then, and its owner counts as root within.
+// Whoever mounts a file or a folder read-only vouches for it: containers are given their files so, with the owner that
+// these have outside. Then its mode does not count, and its owner counts as root within.
 package trust
 
 import (
@@ -98,8 +98,8 @@ func Folder(path string, allow []int) (*os.File, error) {
 	})
 }
 
-// Closed is nil for a folder into which nobody else may put anything: in a sticky one, too, others may add what is not there
-// yet. Of a folder that is not there it looks at the one that it would be in.
+// Closed is nil for a folder into which nobody else may put anything. A sticky folder is not closed: others may add
+// what is not there yet. If the folder does not exist, Closed looks at the one that it would be in.
 func Closed(path string, allow []int) error {
 	c := New(allow)
 	if c.anyone() {
@@ -113,7 +113,8 @@ func Closed(path string, allow []int) error {
 			return nil
 		case err == nil:
 			mode := uint32(st.Mode)
-			if mode&unix.S_ISVTX != 0 && (mode&0o002 != 0 || mode&0o020 != 0 && !private(path, &st)) && !mountedReadOnly(path) {
+			if mode&unix.S_ISVTX != 0 && (mode&0o002 != 0 || mode&0o020 != 0 && !private(path, &st)) &&
+				!mountedReadOnly(path) {
 				c.found = append(c.found, finding{path: path, kind: "folder", mode: mode & 0o7777})
 			}
 			return c.refusal(path)
@@ -138,8 +139,8 @@ func Program(path string, allow []int) error {
 
 func (c *Checker) anyone() bool { return slices.Contains(c.allow, Anyone) }
 
-// open looks at the path first, so that nothing of anybody's making is opened, and then whether that is what was opened: with a
-// path that only trusted users can change it is, unless one of them does so just now.
+// open looks at the path first, so that it opens nothing of anybody's making. Then it checks that this is what it
+// opened. With a path that only trusted users can change it is, unless one of them changes it just now.
 func (c *Checker) open(path string, open func() (*os.File, error)) (*os.File, error) {
 	if c.anyone() {
 		return open()
@@ -174,8 +175,8 @@ func same(a, b *unix.Stat_t) bool {
 
 var errMoving = errors.New("it is replaced while it is looked at, again and again")
 
-// walk goes along a path as the kernel does, one name after the other, and collects what others may change. It returns what is
-// at the end, or given for a descriptor of this process.
+// walk goes along a path as the kernel does, one name after the other, and collects what others may change. It returns
+// what is at the end, or given for a descriptor of this process.
 func (c *Checker) walk(path string) (end unix.Stat_t, given bool, err error) {
 	if path == "" {
 		return end, false, unix.ENOENT
@@ -304,14 +305,15 @@ func (c *Checker) judge(path, kind string, st *unix.Stat_t, in folder) folder {
 	return folder{sticky: sticky, owner: in.owner}
 }
 
-// owns reports whether a user is one whose files count. The folders around a user namespace, from / on, mostly belong to the root
-// of the machine, which the namespace has no number for.
+// owns reports whether a user is one whose files count. The folders around a user namespace, from / on, mostly belong
+// to the root of the machine, which the namespace has no number for.
 func (c *Checker) owns(uid int, folder bool) bool {
 	return uid == 0 || uid == c.me || slices.Contains(c.allow, uid) || folder && uid == overflow && usersUnmapped()
 }
 
-// private reports whether the group of a file is its owner's alone, which is the group that many systems make for each user, with
-// the same number; or root's, as in images for OpenShift, where every user is in it. An access control list may let others in under the same bits.
+// private reports whether the group of a file is its owner's alone. Many systems make such a group for each user, with
+// the same number. Root's group counts, too: in images for OpenShift every user is in it. An access control list may
+// let others in under the same bits.
 func private(path string, st *unix.Stat_t) bool {
 	return (st.Gid == st.Uid || st.Gid == 0) && !hasACL(path) || int(st.Gid) == adminGroup
 }
@@ -363,7 +365,8 @@ func (c *Checker) refusal(path string) error {
 
 // quote writes a path as a shell takes it.
 func quote(path string) string {
-	if strings.Trim(path, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./+-,:@%=") == "" && !strings.HasPrefix(path, "-") {
+	if strings.Trim(path, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./+-,:@%=") == "" &&
+		!strings.HasPrefix(path, "-") {
 		return path
 	}
 	return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"

@@ -16,16 +16,16 @@ const FolderFlags = unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC
 // adminGroup is none here.
 const adminGroup = -1
 
-// hasACL reports whether a file has an access control list: the bits of the group then are the most that any of its entries
-// gives (acl(5)).
+// hasACL reports whether a file has an access control list: the bits of the group then are the most that any of its
+// entries gives (acl(5)).
 func hasACL(path string) bool {
 	n, err := unix.Lgetxattr(path, "system.posix_acl_access", nil)
 	return err == nil && n > 0
 }
 
-// mountedReadOnly reports whether a file or folder is the top of a mount that is read-only. It is asked only about what would
-// be refused otherwise. Not every read-only mount will do: ProtectSystem=strict of systemd mounts / so, and what others may write
-// in there outside of that unit, they still may.
+// mountedReadOnly reports whether a file or folder is the top of a mount that is read-only. It is asked only about what
+// would be refused otherwise. Not every read-only mount will do: ProtectSystem=strict of systemd mounts / so, and what
+// others may write in there outside of that unit, they still may.
 func mountedReadOnly(path string) bool {
 	var fs unix.Statfs_t
 	if err := unix.Statfs(path, &fs); err != nil || fs.Flags&unix.ST_RDONLY == 0 {

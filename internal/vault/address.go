@@ -12,8 +12,8 @@ import (
 	"github.com/agenticverz/vaultexec/internal/fault"
 )
 
-// checkAddress accepts http://host, https://host and unix:///socket. A user name or password in the address is sent as basic
-// authentication by vault/api, for a reverse proxy; it stays out of every text.
+// checkAddress accepts http://host, https://host and unix:///socket. vault/api sends a user name or password in the
+// address as basic authentication, for a reverse proxy; it stays out of every text.
 func checkAddress(address string) (*url.URL, error) {
 	bad := func(why, hint string) error {
 		return &fault.Error{Kind: fault.Usage, What: "cannot use the address of Vault", Why: why, Hint: hint}
@@ -22,13 +22,15 @@ func checkAddress(address string) (*url.URL, error) {
 	case quoted(address):
 		return nil, bad("it is in quotes", "leave them out in VAULT_ADDR: only a shell removes them")
 	case strings.HasSuffix(address, "\r"):
-		return nil, bad("it ends in a carriage return", "the file that VAULT_ADDR was read from has Windows line endings: take them out")
+		return nil, bad("it ends in a carriage return",
+			"the file that VAULT_ADDR was read from has Windows line endings: take them out")
 	case strings.TrimSpace(address) != address:
 		return nil, bad("there is a blank before or after it", "correct --address, VAULT_ADDR or VAULT_AGENT_ADDR")
 	}
 	u, err := url.Parse(address)
 	if err != nil { // err quotes the address, which may hold a password
-		return nil, &fault.Error{Kind: fault.Usage, What: "cannot use the address of Vault", Why: "not a URL", Hint: `write it as --address http://127.0.0.1:8200 or VAULT_ADDR`}
+		return nil, &fault.Error{Kind: fault.Usage, What: "cannot use the address of Vault", Why: "not a URL",
+			Hint: `write it as --address http://127.0.0.1:8200 or VAULT_ADDR`}
 	}
 	fine := u.Host != ""
 	switch u.Scheme {
@@ -40,7 +42,9 @@ func checkAddress(address string) (*url.URL, error) {
 	}
 	if p := strings.TrimSuffix(u.Path, "/"); u.Scheme != "unix" && strings.HasSuffix(p, "/v1") {
 		// Vault would look for the mount "v1" there, and deny it.
-		return nil, &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot use %q as the address of Vault", u.Redacted()), Why: "it ends in /v1, which every request begins with anyway", Hint: "leave /v1 out"}
+		return nil, &fault.Error{Kind: fault.Usage,
+			What: fmt.Sprintf("cannot use %q as the address of Vault", u.Redacted()),
+			Why:  "it ends in /v1, which every request begins with anyway", Hint: "leave /v1 out"}
 	}
 	if !fine || u.RawQuery != "" || u.Fragment != "" {
 		what := "cannot use the address of Vault"
@@ -49,7 +53,9 @@ func checkAddress(address string) (*url.URL, error) {
 		if text := shown.String(); !strings.Contains(text, "@") {
 			what = fmt.Sprintf("cannot use %q as the address of Vault", text)
 		}
-		return nil, &fault.Error{Kind: fault.Usage, What: what, Why: "not of the form http://HOST[:PORT], https://HOST[:PORT] or unix:///SOCKET", Hint: "correct --address, VAULT_ADDR or VAULT_AGENT_ADDR"}
+		return nil, &fault.Error{Kind: fault.Usage, What: what,
+			Why:  "not of the form http://HOST[:PORT], https://HOST[:PORT] or unix:///SOCKET",
+			Hint: "correct --address, VAULT_ADDR or VAULT_AGENT_ADDR"}
 	}
 	return u, nil
 }
@@ -59,7 +65,8 @@ func addHeaders(client *api.Client, text string) error {
 		return nil
 	}
 	bad := func(why string) error {
-		return &fault.Error{Kind: fault.Usage, What: "cannot use VAULT_HEADERS", Why: why, Hint: `write it as {"NAME": "VALUE"}`}
+		return &fault.Error{Kind: fault.Usage, What: "cannot use VAULT_HEADERS", Why: why,
+			Hint: `write it as {"NAME": "VALUE"}`}
 	}
 	var headers map[string]string
 	if err := json.Unmarshal([]byte(text), &headers); err != nil {

@@ -10,10 +10,10 @@ import (
 	"github.com/agenticverz/vaultexec/internal/fault"
 )
 
-// Advise tries to better the hint of a failure about p, as it was written, by asking Vault: the nearest existing name for a
-// missing secret when the token may list, the path that was meant by one that begins with its mount, the mounts that the token
-// sees for one that was looked for in a mount nobody named. It takes at most two requests and one second, and leaves the failure
-// as it is when they do not help.
+// Advise tries to better the hint of a failure about p, as it was written, by asking Vault. For a missing secret it
+// names the nearest existing name, when the token may list. For a path that begins with its mount it names the path
+// that was meant. For a mount that nobody named it names the mounts that the token sees. It takes at most two requests
+// and one second, and leaves the failure as it is when they do not help.
 func (c *Client) Advise(ctx context.Context, p Path, f *fault.Error, mountIsDefault bool) {
 	if f.Kind != fault.Missing && f.Kind != fault.Denied {
 		return
@@ -58,7 +58,8 @@ func adviseMounts(f *fault.Error, p Path, mounts []Engine, mountIsDefault bool) 
 	switch {
 	case len(names) == 0, slices.ContainsFunc(names, p.isIn):
 	case p.Mount == defaultMount && mountIsDefault:
-		f.Hint = fmt.Sprintf("no --mount was given, so %q was used; the token can see: %s", p.Mount, strings.Join(names, ", "))
+		f.Hint = fmt.Sprintf("no --mount was given, so %q was used; the token can see: %s", p.Mount,
+			strings.Join(names, ", "))
 	case f.Kind == fault.Missing, p.Mount == "", mountIsDefault:
 		f.Hint = "the token can see the mounts: " + strings.Join(names, ", ")
 	}

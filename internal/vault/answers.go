@@ -32,8 +32,8 @@ func NoSecret(what string) *fault.Error {
 	return &fault.Error{Kind: fault.Missing, Cause: fault.NoSecret, What: what, Why: whyNoSecret}
 }
 
-// rule maps an answer to the taxonomy. The first rule that fits decides. A rule without a status fits any; without text it
-// fits any errors; exact wants the one error to be the text.
+// rule maps an answer to the taxonomy. The first rule that fits decides. A rule without a status fits any; without text
+// it fits any errors; exact wants the one error to be the text.
 type rule struct {
 	status int
 	text   string
@@ -44,8 +44,8 @@ type rule struct {
 	hint   string
 }
 
-// answers says what an error answer of Vault or OpenBao means, for everything but a login. It was measured on Vault 1.21 and
-// OpenBao 2.5; both word these errors alike.
+// answers says what an error answer of Vault or OpenBao means, for everything but a login. It was measured on Vault
+// 1.21 and OpenBao 2.5; both word these errors alike.
 var answers = []rule{
 	{status: 400, text: "Client sent an HTTP request to an HTTPS server", kind: fault.Address, why: "the server speaks TLS, and the address says http", hint: "write the address as https://"},
 	{status: 400, text: "Upgrading from non-versioned to versioned data", kind: fault.Away, why: "the KV engine is being upgraded"},
@@ -90,7 +90,8 @@ var answers = []rule{
 	{status: 400, kind: fault.Usage},
 }
 
-// logins says what an error answer to a login means; what is not here is looked up in answers. A refused login is mostly 400.
+// logins says what an error answer to a login means. What is not here is looked up in answers. A refused login is
+// mostly 400.
 var logins = []rule{
 	{status: 400, text: "Client sent an HTTP request to an HTTPS server", kind: fault.Address, why: "the server speaks TLS, and the address says http", hint: "write the address as https://"},
 	{status: 400, text: "LDAP Result Code 200", kind: fault.Away, why: "Vault cannot reach the directory"},
@@ -108,13 +109,15 @@ var logins = []rule{
 	{status: 500, text: "missing role_id", kind: fault.Refused, why: "the role id is missing"},
 }
 
-// unreached are words of Go's network errors, and of the libraries that the auth methods use, in what Vault says when it cannot
-// reach what it checks a login with: keys of a JWT's issuer, a directory, a cluster's API. It words them as a refusal (400), or
-// as a failure of its own.
+// unreached are words of Go's network errors, and of the libraries that the auth methods use. Vault says them when it
+// cannot reach what it checks a login with: keys of a JWT's issuer, a directory, a cluster's API. It words them as a
+// refusal (400), or as a failure of its own.
 var unreached = []string{
-	"connection refused", "connection reset", "no such host", "i/o timeout", "no route to host", "network is unreachable", "host is down",
+	"connection refused", "connection reset", "no such host", "i/o timeout", "no route to host",
+	"network is unreachable", "host is down",
 	"TLS handshake timeout", "context deadline exceeded", "Client.Timeout", "server misbehaving",
-	"fetching keys", "get keys failed", "error fetching OIDC", "502 Bad Gateway", "503 Service Unavailable", "504 Gateway",
+	"fetching keys", "get keys failed", "error fetching OIDC", "502 Bad Gateway", "503 Service Unavailable",
+	"504 Gateway",
 	`LDAP Result Code 51 "Busy"`, `LDAP Result Code 52 "Unavailable"`,
 }
 
@@ -143,7 +146,8 @@ func (c *Client) understand(r request, resp *http.Response, body []byte) (*Answe
 	a := &Answer{Status: resp.StatusCode, raw: holdValue(body), tls: resp.TLS}
 	a.Date, _ = http.ParseTime(resp.Header.Get("Date"))
 	switch a.Status {
-	case http.StatusMovedPermanently, http.StatusFound, http.StatusTemporaryRedirect, http.StatusPermanentRedirect, http.StatusSeeOther:
+	case http.StatusMovedPermanently, http.StatusFound, http.StatusTemporaryRedirect, http.StatusPermanentRedirect,
+		http.StatusSeeOther:
 		return a, c.redirected(r, resp)
 	case http.StatusNoContent:
 		return a, nil
@@ -181,8 +185,8 @@ func (c *Client) understand(r request, resp *http.Response, body []byte) (*Answe
 	return a, c.judge(r, a, resp)
 }
 
-// judgeForeign judges an answer that is not Vault's: an ingress, a portal or a half-dead proxy gives it. It is never "no such
-// secret". The plain-text answer of a TLS port to plain HTTP is the one text that is looked for.
+// judgeForeign judges an answer that is not Vault's: an ingress, a portal or a half-dead proxy gives it. It is never
+// "no such secret". The plain-text answer of a TLS port to plain HTTP is the one text that is looked for.
 func (c *Client) judgeForeign(r request, a *Answer, resp *http.Response, body []byte) error {
 	if a.Status == http.StatusBadRequest && strings.Contains(string(body), answers[0].text) {
 		a.Errors = []string{answers[0].text}
@@ -191,7 +195,8 @@ func (c *Client) judgeForeign(r request, a *Answer, resp *http.Response, body []
 	if a.Status == http.StatusTooManyRequests {
 		return c.judge(r, a, resp)
 	}
-	if name := c.proxy(); name != "" && (c.url.Scheme == "http" || a.Status == http.StatusProxyAuthRequired) && a.Status >= 400 {
+	if name := c.proxy(); name != "" && (c.url.Scheme == "http" || a.Status == http.StatusProxyAuthRequired) &&
+		a.Status >= 400 {
 		e := &fault.Error{What: r.what, RetryAfter: retryAfter(resp)}
 		c.proxyRefused(e, a.Status)
 		return e
@@ -260,18 +265,19 @@ func notVaults(what, detail string) *fault.Error {
 	if detail != "" {
 		why += " (" + detail + ")"
 	}
-	return &fault.Error{Kind: fault.Away, Cause: fault.NotVault, What: what, Why: why, Hint: "something else answers at this address, such as a proxy whose Vault is away: check --address"}
+	return &fault.Error{Kind: fault.Away, Cause: fault.NotVault, What: what, Why: why,
+		Hint: "something else answers at this address, such as a proxy whose Vault is away: check --address"}
 }
 
-// serverWords joins the errors of Vault's own JSON into one line, without what the request carried, and what else is secret:
-// whatever answers may quote what it was asked with.
+// serverWords joins the errors of Vault's own JSON into one line, without what the request carried, and what else is
+// secret: whatever answers may quote what it was asked with.
 func (r request) serverWords(known *Secrets, errs []string) string {
 	words := known.Clean(strings.Join(errs, "; "), r.secrets())
 	return shortened(strings.Join(strings.Fields(words), " "), maxWord)
 }
 
-// secrets lists what the request carries that nobody may see, the longest first: the token, and every text in its body that is
-// no name. Of less than four bytes nothing can be told from other words.
+// secrets lists what the request carries that nobody may see, the longest first: the token, and every text in its body
+// that is no name. A text of less than four bytes cannot be told from other words.
 func (r request) secrets() []string {
 	var list []string
 	if r.token != nil {
@@ -308,8 +314,8 @@ func appendTexts(list []string, x any) []string {
 	return list
 }
 
-// redirected judges a redirect, which is never followed: it would carry the token to wherever it points. A standby whose
-// leader is gone names the dead leader.
+// redirected judges a redirect, which is never followed: it would carry the token to wherever it points. A standby
+// whose leader is gone names the dead leader.
 func (c *Client) redirected(r request, resp *http.Response) error {
 	loc, err := resp.Location()
 	if err != nil || loc.Host == "" {
@@ -318,16 +324,22 @@ func (c *Client) redirected(r request, resp *http.Response) error {
 	if resp.Request != nil && loc.Scheme == resp.Request.URL.Scheme && loc.Host == resp.Request.URL.Host {
 		if loc.EscapedPath() == resp.Request.URL.EscapedPath() {
 			// It knows itself as the leader, and has not taken the lead yet: the moment after an unsealing.
-			return &fault.Error{Kind: fault.Away, What: r.what, Why: c.where + " is about to take the lead, and redirects to itself", Hint: "it answers in a moment; if it does not, look at its log"}
+			return &fault.Error{Kind: fault.Away, What: r.what,
+				Why:  c.where + " is about to take the lead, and redirects to itself",
+				Hint: "it answers in a moment; if it does not, look at its log"}
 		}
-		return &fault.Error{Kind: fault.Usage, What: r.what, Why: "Vault does not accept the path as it is written", Hint: "write it without empty segments, dots and odd characters"}
+		return &fault.Error{Kind: fault.Usage, What: r.what, Why: "Vault does not accept the path as it is written",
+			Hint: "write it without empty segments, dots and odd characters"}
 	}
 	to := (&url.URL{Scheme: loc.Scheme, Host: loc.Host}).String()
-	if resp.Request != nil && resp.Request.URL.Scheme == "http" && loc.Scheme == "https" && loc.Hostname() == resp.Request.URL.Hostname() {
-		return &fault.Error{Kind: fault.Away, What: r.what, Why: fmt.Sprintf("%s redirects to %s, which is not followed", c.where, to),
+	if resp.Request != nil && resp.Request.URL.Scheme == "http" && loc.Scheme == "https" &&
+		loc.Hostname() == resp.Request.URL.Hostname() {
+		return &fault.Error{Kind: fault.Away, What: r.what,
+			Why:  fmt.Sprintf("%s redirects to %s, which is not followed", c.where, to),
 			Hint: "write the address as " + to}
 	}
-	return &fault.Error{Kind: fault.Away, What: r.what, Why: fmt.Sprintf("%s is a standby and redirects to %s, which is not followed", c.where, to),
+	return &fault.Error{Kind: fault.Away, What: r.what,
+		Why:  fmt.Sprintf("%s is a standby and redirects to %s, which is not followed", c.where, to),
 		Hint: "give the address of a load balancer or of the active node"}
 }
 
@@ -343,7 +355,8 @@ func retryAfter(resp *http.Response) time.Duration {
 	return 0
 }
 
-// transportError judges a request that got no answer, or half of one. The error's own text is not used: it holds the URL.
+// transportError judges a request that got no answer, or half of one. It does not use the error's own text, which holds
+// the URL.
 func (c *Client) transportError(r request, err error) error {
 	e := &fault.Error{Kind: fault.Away, What: r.what, Err: err}
 	at := " (" + c.where + ")"
@@ -366,9 +379,11 @@ func (c *Client) transportError(r request, err error) error {
 		e.Why, e.Hint = "connection refused"+at, "check --address or VAULT_ADDR, and that Vault runs"
 	case errors.Is(err, context.Canceled):
 		e.Why = "cancelled"
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, errNoSlot), errors.As(err, &netError) && netError.Timeout():
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, errNoSlot),
+		errors.As(err, &netError) && netError.Timeout():
 		e.Why, e.Hint = "no answer in time"+at, "check --address, VAULT_ADDR and the network"
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET),
+		errors.Is(err, syscall.EPIPE):
 		e.Why = "the connection was cut" + at
 	case errors.As(err, &op) && errors.As(err, &errno):
 		e.Why, e.Hint = errno.Error()+at, "check --address or VAULT_ADDR"
@@ -378,8 +393,8 @@ func (c *Client) transportError(r request, err error) error {
 	return e
 }
 
-// lacks judges an error that says nothing of Vault: this process, or its machine, is out of something. It is tried again all the
-// same: other requests give descriptors back, and so do other programs.
+// lacks judges an error that says nothing of Vault: this process, or its machine, is out of something. It is tried
+// again all the same: other requests give descriptors back, and so do other programs.
 func lacks(err error, e *fault.Error) bool {
 	errnos := []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EADDRNOTAVAIL}
 	i := slices.IndexFunc(errnos, func(errno syscall.Errno) bool {
@@ -388,9 +403,11 @@ func lacks(err error, e *fault.Error) bool {
 	if i < 0 {
 		return false
 	}
-	e.Why, e.Hint = "this machine has no connection to give: "+errnos[i].Error(), "it lacks memory, descriptors or local ports; Vault was not asked"
+	e.Why, e.Hint = "this machine has no connection to give: "+errnos[i].Error(),
+		"it lacks memory, descriptors or local ports; Vault was not asked"
 	if errnos[i] == syscall.EMFILE {
-		e.Why, e.Hint = "vaultexec has no file descriptor left: "+errnos[i].Error(), "raise the limit (ulimit -n, LimitNOFILE= of systemd); Vault was not asked"
+		e.Why, e.Hint = "vaultexec has no file descriptor left: "+errnos[i].Error(),
+			"raise the limit (ulimit -n, LimitNOFILE= of systemd); Vault was not asked"
 	}
 	return true
 }

@@ -54,8 +54,8 @@ type LoginConfig struct {
 	Password        Source
 	Ask             func(context.Context) error // asks a person for one of them; nil when nothing is to be asked
 
-	// ThroughAgent says that an Agent or Proxy stands between, although the login is our own. What would be revoked through
-	// it might be its token in place of ours.
+	// ThroughAgent says that an Agent or Proxy stands between, although the login is our own. What would be revoked
+	// through it might be its token in place of ours.
 	ThroughAgent bool
 
 	noUnwrap bool // a wrapping token in a token file is left alone
@@ -67,8 +67,8 @@ func TextSource(name, text string) Source {
 	return func(context.Context) (Text, error) { return CheckCredential(name, text) }
 }
 
-// FileSource reads a credential from a file at every login. option names where the path came from, and allow the users whose
-// files count as one's own.
+// FileSource reads a credential from a file at every login. option names where the path came from, and allow the users
+// whose files count as one's own.
 func FileSource(option, path string, allow ...int) Source {
 	return rereadable(option, path, func() (Text, error) { return ReadCredential(option, path, allow...) })
 }
@@ -84,7 +84,8 @@ func Unwrapping(source Source) Source {
 	}
 }
 
-// PasswordFileSource is FileSource for a password, which may hold blanks and any letters; only the line's end is dropped.
+// PasswordFileSource is FileSource for a password. That may hold blanks and any letters; only the line's end is
+// dropped.
 func PasswordFileSource(option, path string, allow ...int) Source {
 	return rereadable(option, path, func() (Text, error) {
 		s, err := readSmall(option, path, allow)
@@ -98,7 +99,8 @@ func PasswordFileSource(option, path string, allow ...int) Source {
 // CheckPassword refuses what could not be a password: Vault answers an empty one with an internal error.
 func CheckPassword(name, s string) (Text, error) {
 	if s == "" {
-		return Text{}, &fault.Error{Kind: fault.Usage, Cause: fault.Empty, What: "cannot use " + name, Why: "it is empty", Hint: "put the password there, on one line"}
+		return Text{}, &fault.Error{Kind: fault.Usage, Cause: fault.Empty, What: "cannot use " + name,
+			Why: "it is empty", Hint: "put the password there, on one line"}
 	}
 	return NewText(s), nil
 }
@@ -234,10 +236,12 @@ func (l *authenticator) send(ctx context.Context, a *attempt) (grant, error) {
 		defer delete(a.body, "secret_id")
 	}
 	if l.conf.Method == AuthCert {
-		l.client.freshTLS(ctx, l.client.pools.current()) // a connection that stands shows the certificate of its handshake
+		// A connection that stands shows the certificate of its handshake.
+		l.client.freshTLS(ctx, l.client.pools.current())
 	}
 	at := time.Now()
-	answer, err := l.write(ctx, request{path: a.path, body: func() any { return revealed(a.body) }, token: &Text{}}, l.compare)
+	answer, err := l.write(ctx, request{path: a.path, body: func() any { return revealed(a.body) }, token: &Text{}},
+		l.compare)
 	if err != nil {
 		return grant{}, err
 	}
@@ -257,8 +261,8 @@ func outlast(ctx context.Context, d time.Duration) (context.Context, context.Can
 	}
 }
 
-// write sends a request of a login and notes whether its answer was lost. compare gives a refusal its hint, where the answer says
-// nothing better; it may be nil.
+// write sends a request of a login and notes whether its answer was lost. compare gives a refusal its hint, where the
+// answer says nothing better; it may be nil.
 func (l *authenticator) write(ctx context.Context, r request, compare func(*fault.Error)) (*Answer, error) {
 	r.what, r.method, r.login, r.auth = l.what(), http.MethodPut, true, true
 	var sent atomic.Bool
@@ -309,16 +313,20 @@ func (l *authenticator) compare(f *fault.Error) {
 	denied := f.Cause == fault.PlainDenial
 	switch l.conf.Method {
 	case AuthKubernetes:
-		f.Hint = fmt.Sprintf("compare --role with `vault list auth/%s/role`, the service account and its namespace with those the role is bound to, and --auth-mount; Vault itself must be able to ask Kubernetes for a TokenReview", mount)
+		f.Hint = fmt.Sprintf("compare --role with `vault list auth/%s/role`, the service account and its namespace with those the role is bound to, and --auth-mount; Vault itself must be able to ask Kubernetes for a TokenReview",
+			mount)
 	case AuthJWT:
-		f.Hint = fmt.Sprintf("compare --role and --auth-mount, and the token's issuer, audience and expiry with what the role is bound to (`vault read auth/%s/role/NAME`)", mount)
+		f.Hint = fmt.Sprintf("compare --role and --auth-mount, and the token's issuer, audience and expiry with what the role is bound to (`vault read auth/%s/role/NAME`)",
+			mount)
 	case AuthCert:
-		f.Hint = fmt.Sprintf("give the certificate with --client-cert and --client-key, and compare it with those of `vault list auth/%s/certs`; it may have expired", mount)
+		f.Hint = fmt.Sprintf("give the certificate with --client-cert and --client-key, and compare it with those of `vault list auth/%s/certs`; it may have expired",
+			mount)
 	case AuthUserpass, AuthLDAP:
 		f.Hint = "compare --username, the password and --auth-mount; after several wrong tries Vault locks the account for some minutes"
 		if denied {
 			f.Why = "permission denied: the account is locked after wrong tries, or there is no such auth mount"
-			f.Hint = fmt.Sprintf("wait (15 minutes by default) or have it unlocked with `vault write -force sys/locked-users/MOUNT-ACCESSOR/unlock/%s`; and compare --auth-mount", l.conf.Username)
+			f.Hint = fmt.Sprintf("wait (15 minutes by default) or have it unlocked with `vault write -force sys/locked-users/MOUNT-ACCESSOR/unlock/%s`; and compare --auth-mount",
+				l.conf.Username)
 		}
 	case AuthAppRole:
 		switch {
@@ -326,7 +334,8 @@ func (l *authenticator) compare(f *fault.Error) {
 			f.Why = "permission denied: there is no such auth mount, or the role is locked after wrong tries"
 			f.Hint = "compare --auth-mount with `vault auth list`; wait 15 minutes after wrong tries"
 		case l.conf.SecretID == nil && l.conf.WrappedSecretID == nil:
-			f.Hint = "no secret id was given, which the role may want: --secret-id-file or VAULTEXEC_SECRET_ID; " + StrippedHint
+			f.Hint = "no secret id was given, which the role may want: --secret-id-file or VAULTEXEC_SECRET_ID; " +
+				StrippedHint
 		}
 	}
 }

@@ -12,13 +12,13 @@ import (
 	"github.com/agenticverz/vaultexec/internal/fault"
 )
 
-// Whatever answers may be hostile, or broken: an answer has the memory of this process in its hand, and with it the command that
-// runs below. So everything about an answer has a bound, after it was decompressed.
+// Whatever answers may be hostile, or broken. An answer has the memory of this process in its hand, and with it the
+// command that runs below. So everything about an answer has a bound, after decompression.
 const (
 	maxHeader  = 64 << 10 // of an answer
 	maxFailure = 1 << 20  // of an error answer; the rest is not read
 	maxAnswer  = 4 << 20
-	maxSecret  = 64 << 20 // of a secret, before a command runs. Vault takes no request over 32 MiB, so that none is larger.
+	maxSecret  = 64 << 20 // of a secret, before a command runs. Vault takes no request over 32 MiB, so none is larger
 	maxEntries = 100_000  // directly in one object or list of the data: keys of a secret, names in a folder
 	maxWords   = 16       // errors and warnings that are kept,
 	maxWord    = 1 << 10  // and bytes of each, and of all that is shown together
@@ -61,8 +61,8 @@ func (b *bounded) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Bound is called when a command runs, which whatever answers from now on must not take along: a secret may be twice as long
-// as the longest that was read so far, or maxAnswer.
+// Bound is called when a command runs, which whatever answers from now on must not take along: a secret may be twice as
+// long as the longest that was read so far, or maxAnswer.
 func (c *Client) Bound() { c.running.Store(true) }
 
 // limit is the bound of a request's answer.
@@ -79,7 +79,8 @@ func (c *Client) limit(r request) int64 {
 // noteLength keeps the length of the longest secret that was read before a command ran.
 func (c *Client) noteLength(r request, n int) {
 	if r.secret && !c.running.Load() {
-		for old := c.longest.Load(); int64(n) > old && !c.longest.CompareAndSwap(old, int64(n)); old = c.longest.Load() {
+		for old := c.longest.Load(); int64(n) > old &&
+			!c.longest.CompareAndSwap(old, int64(n)); old = c.longest.Load() {
 		}
 	}
 }
@@ -90,12 +91,13 @@ func tooLong(what string, limit int64) *fault.Error {
 }
 
 func tooWide(what string) *fault.Error {
-	return &fault.Error{Kind: fault.Away, What: what, Why: fmt.Sprintf("the answer has more than %d entries in one place", maxEntries),
+	return &fault.Error{Kind: fault.Away, What: what,
+		Why:  fmt.Sprintf("the answer has more than %d entries in one place", maxEntries),
 		Hint: "spread them over several paths"}
 }
 
-// wide reports whether JSON, which is valid, has more than maxEntries in one of its outer objects and lists. Those further in are
-// kept as they stand.
+// wide reports whether JSON, which is valid, has more than maxEntries in one of its outer objects and lists. Those
+// further in are kept as they stand.
 func wide(b []byte) bool {
 	if bytes.Count(b, []byte{','}) < maxEntries {
 		return false

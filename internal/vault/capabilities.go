@@ -12,7 +12,8 @@ import (
 // Capabilities asks what the token may do with API paths. It needs the default policy, or a rule for
 // sys/capabilities-self, and costs one use of a use-limited token.
 func (c *Client) Capabilities(ctx context.Context, paths []string) (map[string][]string, error) {
-	r := request{what: "cannot ask for the token's capabilities", method: http.MethodPut, path: "sys/capabilities-self", body: func() any { return map[string][]string{"paths": paths} }}
+	r := request{what: "cannot ask for the token's capabilities", method: http.MethodPut, path: "sys/capabilities-self",
+		body: func() any { return map[string][]string{"paths": paths} }}
 	a, err := c.do(ctx, r)
 	if err != nil {
 		return nil, err
@@ -65,9 +66,10 @@ type ServerInfo struct {
 
 // Server asks the server for its version. It may be sealed or a standby.
 func (c *Client) Server(ctx context.Context) (ServerInfo, error) {
-	// sys/health answers 400 on OpenBao when a namespace comes with it, and every state of the server but one is an error
-	// status.
-	r := request{what: "cannot ask for the server's version", path: "sys/health", bare: true, quiet: true, token: &Text{}}
+	// sys/health answers 400 on OpenBao when a namespace comes with it, and every state of the server but one is an
+	// error status.
+	r := request{what: "cannot ask for the server's version", path: "sys/health", bare: true, quiet: true,
+		token: &Text{}}
 	a, err := c.do(ctx, r)
 	if err != nil {
 		return ServerInfo{}, err
@@ -82,11 +84,12 @@ func (c *Client) Server(ctx context.Context) (ServerInfo, error) {
 	return ServerInfo{h.Version, a.Date, h.Enterprise}, nil
 }
 
-// IgnoresNamespaces reports whether the server is Vault's community edition, which answers requests for any namespace from
-// the root one. OpenBao, whose versions begin with 2, has real namespaces.
+// IgnoresNamespaces reports whether the server is Vault's community edition, which answers requests for any namespace
+// from the root one. OpenBao, whose versions begin with 2, has real namespaces.
 func (s ServerInfo) IgnoresNamespaces() bool {
 	if s.enterprise != nil {
 		return !*s.enterprise
 	}
-	return strings.HasPrefix(s.Version, "1.") && !strings.Contains(s.Version, "+ent") && !strings.Contains(s.Version, "+prem")
+	return strings.HasPrefix(s.Version, "1.") && !strings.Contains(s.Version, "+ent") &&
+		!strings.Contains(s.Version, "+prem")
 }

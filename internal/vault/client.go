@@ -1,5 +1,5 @@
-// Package vault talks to HashiCorp Vault and OpenBao: connection, tokens, KV engines, system calls. It knows nothing of the
-// processes that get the secrets.
+// Package vault talks to HashiCorp Vault and OpenBao: connection, tokens, KV engines, system calls. It knows nothing of
+// the processes that get the secrets.
 package vault
 
 import (
@@ -21,8 +21,8 @@ import (
 	"github.com/agenticverz/vaultexec/internal/fault"
 )
 
-// Config says where Vault is and how to reach it. It is complete: no environment variable is read beside it but Go's own
-// HTTP_PROXY, HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE and SSL_CERT_DIR.
+// Config says where Vault is and how to reach it. It is complete: no environment variable is read beside it but Go's
+// own HTTP_PROXY, HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE and SSL_CERT_DIR.
 type Config struct {
 	Address       string        // http://, https:// or unix:// address
 	Agent         bool          // the address is that of a Vault Agent or Proxy
@@ -57,14 +57,14 @@ const RootNamespace = "root"
 // DefaultAddress is where the Vault CLI looks, too.
 const DefaultAddress = api.DefaultAddress
 
-// maxConns bounds the connections over which plain HTTP requests are spread. All of them stay open between two rounds of
-// polling; net/http's own default would dial most of them anew each time.
+// maxConns bounds the connections over which plain HTTP requests are spread. All of them stay open between two rounds
+// of polling; net/http's own default would dial most of them anew each time.
 const maxConns = 32
 
 // defaultTimeout is the time of one attempt where none is given.
 const defaultTimeout = 10 * time.Second
 
-// usesSRV reports whether the host of an address is the name of a service (SRV), as vault/api takes it: only without a port.
+// usesSRV reports whether vault/api takes the host of an address for the name of a service (SRV): only without a port.
 func (cfg Config) usesSRV(u *url.URL) bool { return cfg.SRVLookup && u.Port() == "" }
 
 // Client is a connection to one Vault. It is safe for use by several goroutines.
@@ -100,12 +100,13 @@ type Client struct {
 	longest atomic.Int64 // of the secrets that were read before, in bytes of their answers
 }
 
-// New makes a client. Every VAULT_ and BAO_ variable must have been unset before: vault/api reads them again by itself, and
-// some of them (VAULT_AGENT_ADDR, VAULT_WRAP_TTL, VAULT_TOKEN) would win over what cfg says.
+// New makes a client. Every VAULT_ and BAO_ variable must have been unset before: vault/api reads them again by itself,
+// and some of them (VAULT_AGENT_ADDR, VAULT_WRAP_TTL, VAULT_TOKEN) would win over what cfg says.
 func New(cfg Config) (*Client, error) {
 	for _, kv := range os.Environ() {
 		if name, _, _ := strings.Cut(kv, "="); IsClientVariable(name) {
-			return nil, &fault.Error{Kind: fault.Defect, What: "cannot set up the connection", Why: name + " is still set"}
+			return nil, &fault.Error{Kind: fault.Defect, What: "cannot set up the connection",
+				Why: name + " is still set"}
 		}
 	}
 	u, err := checkAddress(cfg.Address)
@@ -167,7 +168,8 @@ func (cfg Config) transport(tlsConfig *tls.Config) (*http.Transport, error) {
 	if !cfg.ProxyAddress.Empty() {
 		proxy, err := url.Parse(cfg.ProxyAddress.Reveal())
 		if err != nil || proxy.Host == "" {
-			return nil, &fault.Error{Kind: fault.Usage, What: "cannot use " + cfg.ProxyFrom, Why: "not a URL", Hint: "write it as http://proxy:3128"}
+			return nil, &fault.Error{Kind: fault.Usage, What: "cannot use " + cfg.ProxyFrom, Why: "not a URL",
+				Hint: "write it as http://proxy:3128"}
 		}
 		transport.Proxy = http.ProxyURL(proxy)
 	}
@@ -194,7 +196,8 @@ func (cfg Config) apiClient(httpClient *http.Client) (*api.Client, error) {
 	}
 	client, err := api.NewClient(conf)
 	if err != nil {
-		return nil, &fault.Error{Kind: fault.Usage, What: "cannot set up the connection", Why: "the address is not valid", Hint: "correct --address, VAULT_ADDR or VAULT_AGENT_ADDR", Err: err}
+		return nil, &fault.Error{Kind: fault.Usage, What: "cannot set up the connection",
+			Why: "the address is not valid", Hint: "correct --address, VAULT_ADDR or VAULT_AGENT_ADDR", Err: err}
 	}
 	client.SetWrappingLookupFunc(func(string, string) string { return "" })
 	client.ClearToken()

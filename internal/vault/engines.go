@@ -10,8 +10,8 @@ import (
 	"github.com/agenticverz/vaultexec/internal/fault"
 )
 
-// What a read does at an engine that is not KV, found out without doing it. Which paths there are and whether they can be read
-// Vault's own help tells, to every token; whether a read makes something, only people know.
+// This file finds out what a read does at an engine that is not KV, without doing it. Vault's own help tells every
+// token which paths there are and whether they can be read. Whether a read makes something, only people know.
 
 // paths are beginnings of paths below the mount, by the type of the engine.
 type paths map[string][]string
@@ -40,7 +40,8 @@ var lending = paths{
 }
 
 func (t paths) hold(e Engine, p Path) bool {
-	return slices.ContainsFunc(t[e.Type], func(begin string) bool { return strings.HasPrefix(p.within(e.Mount).Name, begin) })
+	return slices.ContainsFunc(t[e.Type],
+		func(begin string) bool { return strings.HasPrefix(p.within(e.Mount).Name, begin) })
 }
 
 // Creates says what reading p does beside it, "creates a lease"; "" when it makes nothing.
@@ -59,8 +60,8 @@ func (e Engine) Creates(p Path) string {
 // Unread reports whether the secret was left alone because reading it may make something.
 func (s *Secret) Unread() bool { return s.Engine.KV == 0 && s.Values == nil }
 
-// CanBeRead reports why the path of a secret that was not read cannot be read by anybody, nil when it can or nothing is known.
-// The failure is the one that a read would give.
+// CanBeRead reports why nobody can read the path of a secret that was not read, nil when it can be read or nothing is
+// known. The failure is the one that a read would give.
 func (c *Client) CanBeRead(ctx context.Context, s *Secret) *fault.Error {
 	if s.Engine.Type == identityMount || lending.hold(s.Engine, s.Path) {
 		return nil
@@ -108,6 +109,7 @@ func (c *Client) CanBeRead(ctx context.Context, s *Secret) *fault.Error {
 // notReadable explains a path that is written to, listed, or both.
 func notReadable(f *fault.Error, e Engine) {
 	if f.Cause == fault.Unsupported && f.Hint == "" {
-		f.Hint = fmt.Sprintf("in a %s engine this path is for writing (to issue, sign or encrypt something) or listing, and vaultexec only reads: let the program ask Vault itself, with --keep-token", e.Type)
+		f.Hint = fmt.Sprintf("in a %s engine this path is for writing (to issue, sign or encrypt something) or listing, and vaultexec only reads: let the program ask Vault itself, with --keep-token",
+			e.Type)
 	}
 }

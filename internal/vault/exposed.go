@@ -8,9 +8,9 @@ import (
 	"strings"
 )
 
-// Exposed says who beside the server can read what is sent: "anybody in between", or "the proxy http://proxy:3128 (HTTP_PROXY)"; ""
-// when nobody can. It goes by where the bytes go, not by the look of the address. TLS whose certificate is not verified is open to
-// whoever stands in between; on this machine nobody does.
+// Exposed says who beside the server can read what is sent: "anybody in between", or "the proxy http://proxy:3128
+// (HTTP_PROXY)"; "" when nobody can. It goes by where the bytes go, not by the look of the address. TLS whose
+// certificate is not verified is open to whoever stands in between. On this machine nobody does.
 func (c *Client) Exposed() string {
 	switch {
 	case c.url.Scheme == "unix":
@@ -30,8 +30,8 @@ func (c *Client) Exposed() string {
 // Unverified reports whether the server's certificate is not verified.
 func (c *Client) Unverified() bool { return c.url.Scheme == "https" && c.unverified }
 
-// isLocal reports whether a host of an address is this machine. The names are those that RFC 6761 (6.3) keeps for it, whatever DNS
-// says; localDial sees to that.
+// isLocal reports whether a host of an address is this machine. The names are those that RFC 6761 (6.3) keeps for it,
+// whatever DNS says; localDial sees to that.
 func isLocal(host string) bool {
 	ip := net.ParseIP(host)
 	return isLocalName(host) || ip != nil && ip.IsLoopback()
@@ -43,7 +43,9 @@ func isLocalName(host string) bool {
 }
 
 // localDial connects the names of this machine with this machine, and asks nobody where they are.
-func localDial(dial func(ctx context.Context, network, addr string) (net.Conn, error)) func(ctx context.Context, network, addr string) (net.Conn, error) {
+func localDial(
+	dial func(ctx context.Context, network, addr string) (net.Conn, error),
+) func(ctx context.Context, network, addr string) (net.Conn, error) {
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
 		host, port, err := net.SplitHostPort(addr)
 		if err != nil || !isLocalName(host) {

@@ -19,8 +19,8 @@ type Folder struct {
 	Folders int      // how many folders are in it, which nobody enters
 }
 
-// ParsePathOrFolder reads what --path takes: a secret, as ParsePath does, or all secrets directly in a folder, written as its path
-// and "/*", or "*" for the top of the mount. %2A is an asterisk that stands for itself.
+// ParsePathOrFolder reads what --path takes: a secret, as ParsePath does, or all secrets directly in a folder, written
+// as its path and "/*", or "*" for the top of the mount. %2A is an asterisk that stands for itself.
 func ParsePathOrFolder(s, mount string) (Path, error) {
 	head, version := s, ""
 	if i := strings.LastIndexByte(s, '@'); i >= 0 && isVersion(s[i+1:]) {
@@ -31,15 +31,18 @@ func ParsePathOrFolder(s, mount string) (Path, error) {
 	case dir == head, dir != "" && !strings.HasSuffix(dir, "/"), strings.Contains(s, "#"):
 		return ParsePath(s, mount)
 	case version != "":
-		return Path{}, pathError(s, "a folder has no versions", fmt.Sprintf("leave %s out, or pin single secrets of it", version))
+		return Path{}, pathError(s, "a folder has no versions",
+			fmt.Sprintf("leave %s out, or pin single secrets of it", version))
 	case dir == "":
 		return Path{Mount: mount, Folder: true}, nil
 	case dir == "/":
-		return Path{}, pathError(s, "a leading slash names the mount, and none follows it", `write "*" for everything at the top of --mount, or name the mount, as in "/agenticverz/*"`)
+		return Path{}, pathError(s, "a leading slash names the mount, and none follows it",
+			`write "*" for everything at the top of --mount, or name the mount, as in "/agenticverz/*"`)
 	}
 	p, err := ParseDir(dir, mount)
 	if err != nil {
-		return Path{}, pathError(s, fault.Of(err).Why, `write it as "team/*", or with its mount as "/agenticverz/team/*"`)
+		return Path{}, pathError(s, fault.Of(err).Why,
+			`write it as "team/*", or with its mount as "/agenticverz/team/*"`)
 	}
 	p.Folder = true
 	if p.Name != "" && !strings.HasSuffix(p.Name, "/") {
@@ -51,7 +54,8 @@ func ParsePathOrFolder(s, mount string) (Path, error) {
 // ListFolder lists the secrets directly in a folder of a KV mount. One in which there are none is missing.
 func (c *Client) ListFolder(ctx context.Context, p Path, kvVersion int) (*Folder, error) {
 	if inReserved(p) {
-		return nil, &fault.Error{Kind: fault.Usage, What: cannotList(p), Why: "it is not in a secrets engine", Hint: mountsHint}
+		return nil, &fault.Error{Kind: fault.Usage, What: cannotList(p), Why: "it is not in a secrets engine",
+			Hint: mountsHint}
 	}
 	engine, err := c.folderEngine(ctx, p, kvVersion)
 	if err != nil {
@@ -59,7 +63,9 @@ func (c *Client) ListFolder(ctx context.Context, p Path, kvVersion int) (*Folder
 	}
 	p = p.within(engine.Mount)
 	if engine.KV == 0 {
-		return nil, &fault.Error{Kind: fault.Usage, What: cannotList(p), Why: fmt.Sprintf("the mount %s is of type %s, and has no folders of secrets", engine.Mount, engine), Hint: "name each path that is to be read"}
+		return nil, &fault.Error{Kind: fault.Usage, What: cannotList(p),
+			Why:  fmt.Sprintf("the mount %s is of type %s, and has no folders of secrets", engine.Mount, engine),
+			Hint: "name each path that is to be read"}
 	}
 	keys, err := c.List(ctx, engine, p.Name)
 	if err != nil {
@@ -82,7 +88,9 @@ func (c *Client) ListFolder(ctx context.Context, p Path, kvVersion int) (*Folder
 	}
 	slices.Sort(folder.Names)
 	if len(folder.Names) == 0 {
-		return nil, &fault.Error{Kind: fault.Missing, What: cannotList(p), Why: "there are only folders in it, and they are not entered", Hint: "name one of them, or several: " + p.below(keys)}
+		return nil, &fault.Error{Kind: fault.Missing, What: cannotList(p),
+			Why:  "there are only folders in it, and they are not entered",
+			Hint: "name one of them, or several: " + p.below(keys)}
 	}
 	return folder, nil
 }

@@ -28,7 +28,8 @@ type Secret struct {
 	Date  time.Time // the server's clock when it answered; zero when it did not say
 }
 
-// Lease is the lease of a dynamic secret; the zero Lease stands for none. One without an ID is the life of what ends by itself.
+// Lease is the lease of a dynamic secret. The zero Lease stands for none. One without an ID is the life of what ends by
+// itself.
 type Lease struct {
 	ID        string
 	Duration  time.Duration
@@ -44,13 +45,15 @@ type ReadOptions struct {
 
 // Read reads a secret of a KV engine of either version, or of any engine that answers a read.
 //
-// The version is found by guess, proof and question: the path is read as if the mount were version 2. An answer that proves
-// itself costs nothing more. Otherwise the mount is asked for once in the life of the client, at sys/internal/ui/mounts,
-// which every token may that may do anything below the mount, and which uses up no use of a token.
+// The version is found by guess, proof and question. The path is read as if the mount were version 2. An answer that
+// proves itself costs nothing more. Otherwise the client asks for the mount, once in its life, at
+// sys/internal/ui/mounts. Every token that may do anything below the mount may ask there, and it uses up no use of a
+// token.
 func (c *Client) Read(ctx context.Context, p Path, opt ReadOptions) (*Secret, error) {
 	engine, known := identityToken(p)
 	if !known && inReserved(p) {
-		return nil, &fault.Error{Kind: fault.Usage, What: cannotRead(p), Why: "it is not in a secrets engine", Hint: mountsHint}
+		return nil, &fault.Error{Kind: fault.Usage, What: cannotRead(p), Why: "it is not in a secrets engine",
+			Hint: mountsHint}
 	}
 	if !known {
 		engine, known = c.mounts.find(p)
@@ -81,7 +84,8 @@ func (c *Client) readFrom(ctx context.Context, engine Engine, p Path, opt ReadOp
 	return c.finishV2(p, a, err)
 }
 
-// readGuessing reads the path as if its mount were version 2, and asks for the mount when the answer does not prove that.
+// readGuessing reads the path as if its mount were version 2. It asks for the mount when the answer does not prove
+// that.
 func (c *Client) readGuessing(ctx context.Context, p Path, opt ReadOptions) (*Secret, error) {
 	guess, guessErr := c.readData(ctx, p)
 	switch {
@@ -201,7 +205,8 @@ func (c *Client) finishV2(p Path, a *Answer, err error) (*Secret, error) {
 func superfluous(p Path) string {
 	for _, prefix := range []string{"data/", "metadata/"} {
 		if rest, ok := strings.CutPrefix(p.Name, prefix); ok && rest != "" {
-			return fmt.Sprintf("leave %q out: it belongs to Vault's API, write %q", prefix, "/"+p.Mount+"/"+EscapePath(rest))
+			return fmt.Sprintf("leave %q out: it belongs to Vault's API, write %q", prefix,
+				"/"+p.Mount+"/"+EscapePath(rest))
 		}
 	}
 	return ""
@@ -218,7 +223,9 @@ func deleted(p Path, d dataV2) error {
 		return e
 	}
 	e.Why = fmt.Sprintf("version %d was deleted at %s", d.Metadata.Version, d.Metadata.DeletionTime)
-	e.Hint = fmt.Sprintf("`vault kv undelete -mount=%s -versions=%d %s` brings it back; PATH@VERSION names an older one", p.Mount, d.Metadata.Version, p.Name)
+	e.Hint = fmt.Sprintf(
+		"`vault kv undelete -mount=%s -versions=%d %s` brings it back; PATH@VERSION names an older one",
+		p.Mount, d.Metadata.Version, p.Name)
 	return e
 }
 
@@ -250,7 +257,8 @@ func notUnderstood(what string, a *Answer) error {
 // readPlain reads <mount>/<name>: KV version 1 and every engine that is not KV.
 func (c *Client) readPlain(ctx context.Context, p Path, engine Engine, opt ReadOptions) (*Secret, error) {
 	if p.Version > 0 {
-		return nil, &fault.Error{Kind: fault.Usage, What: cannotRead(p), Why: "only KV version 2 keeps versions", Hint: fmt.Sprintf("the mount %s is %s: leave @%d out", engine.Mount, engine, p.Version)}
+		return nil, &fault.Error{Kind: fault.Usage, What: cannotRead(p), Why: "only KV version 2 keeps versions",
+			Hint: fmt.Sprintf("the mount %s is %s: leave @%d out", engine.Mount, engine, p.Version)}
 	}
 	s := &Secret{Path: p, Engine: engine}
 	if opt.NoLease && engine.Creates(p) != "" {

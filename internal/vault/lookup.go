@@ -15,8 +15,8 @@ type TokenInfo struct {
 	Uses      int // requests that are left; 0 for any number
 }
 
-// LookupToken asks about the client's own token, which costs one use of a use-limited one. Without the default policy it is
-// mostly denied.
+// LookupToken asks about the client's own token, which costs one use of a use-limited one. Without the default policy
+// it is mostly denied.
 func (c *Client) LookupToken(ctx context.Context) (TokenInfo, error) {
 	d, err := c.lookupSelf(ctx, request{auth: true})
 	if err != nil {
@@ -68,8 +68,8 @@ type Info struct {
 	Uses      int           `json:"uses,omitempty"` // requests it is good for; 0 for any number
 }
 
-// Info tells about the token. Of one that was handed in only Vault knows (auth/token/lookup-self, which costs a use of a
-// use-limited token); where it is not allowed to ask, Known is false and the failure says why.
+// Info tells about the token. Only Vault knows of one that was handed in (auth/token/lookup-self, which costs a use of
+// a use-limited token). Where the token is not allowed to ask, Known is false and the failure says why.
 func (s *Session) Info(ctx context.Context) (Info, error) {
 	g, _ := s.state()
 	info := Info{Method: s.conf.Method, Mount: s.Mount(), Own: s.Own()}

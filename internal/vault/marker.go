@@ -13,9 +13,9 @@ import (
 	"github.com/agenticverz/vaultexec/internal/fault"
 )
 
-// Marker tells one state of a secret from another. KV version 2's current_version alone does not: it stands still when the
-// version is deleted, undeleted, destroyed or expires, and when the metadata is deleted and the secret is written again up to
-// the same number.
+// Marker tells one state of a secret from another. KV version 2's current_version alone does not. It stands still when
+// the version is deleted, undeleted, destroyed or expires. It may also be the same after the metadata was deleted and
+// the secret was written again up to that number.
 type Marker struct {
 	Absent    bool // there is no such secret
 	Version   int
@@ -25,9 +25,9 @@ type Marker struct {
 	Digest    [32]byte // of the content, where nothing else tells (KV version 1)
 }
 
-// OlderThan reports whether the state was created before that of o, as on a replica that lags behind. A higher version is
-// never older: after a failover the new leader's clock may be behind that of the old one. (A lower version that was created
-// later was written anew after its metadata had been deleted.)
+// OlderThan reports whether the state was created before that of o, as on a replica that lags behind. A higher version
+// is never older: after a failover the new leader's clock may be behind that of the old one. (A lower version that was
+// created later was written anew after its metadata had been deleted.)
 func (m Marker) OlderThan(o Marker) bool {
 	a, errA := time.Parse(time.RFC3339Nano, m.Created)
 	b, errB := time.Parse(time.RFC3339Nano, o.Created)
@@ -64,7 +64,8 @@ func NewDigester(key []byte) Digester { return Digester{key} }
 // Marker returns the state that a read saw.
 func (d Digester) Marker(s *Secret) Marker {
 	if s.Engine.KV == 2 {
-		return Marker{Version: s.Version, Created: s.CreatedTime, Destroyed: s.Destroyed, Deleted: past(s.DeletedTime, s.Date)}
+		return Marker{Version: s.Version, Created: s.CreatedTime, Destroyed: s.Destroyed,
+			Deleted: past(s.DeletedTime, s.Date)}
 	}
 	keys := make([]string, 0, len(s.Values))
 	for k := range s.Values {
@@ -106,8 +107,8 @@ func past(deletion string, now time.Time) bool {
 	return !t.After(now)
 }
 
-// Look asks for the state of a KV version 2 secret without its values: one small request, for which the token needs read on
-// <mount>/metadata/<name>. A secret that does not exist is a state and no failure.
+// Look asks for the state of a KV version 2 secret without its values: one small request, for which the token needs
+// read on <mount>/metadata/<name>. A secret that does not exist is a state and no failure.
 func (c *Client) Look(ctx context.Context, p Path) (Marker, error) {
 	r := request{what: "cannot look at " + p.String(), path: p.Mount + "/metadata/" + p.Name, poll: true}
 	a, err := c.do(ctx, r)
@@ -132,14 +133,17 @@ func (c *Client) Look(ctx context.Context, p Path) (Marker, error) {
 	if !ok {
 		return Marker{Absent: true}, nil
 	}
-	return Marker{Version: *m.Current, Created: v.Created, Destroyed: v.Destroyed, Deleted: !v.Destroyed && past(v.Deletion, a.Date)}, nil
+	return Marker{Version: *m.Current, Created: v.Created, Destroyed: v.Destroyed,
+		Deleted: !v.Destroyed && past(v.Deletion, a.Date)}, nil
 }
 
 // RenewLease renews a lease of a dynamic secret and returns it with its new duration.
 func (c *Client) RenewLease(ctx context.Context, l Lease) (Lease, error) {
-	a, err := c.do(ctx, request{what: "cannot renew a lease", method: "PUT", path: "sys/leases/renew", body: func() any { return map[string]string{"lease_id": l.ID} }})
+	a, err := c.do(ctx, request{what: "cannot renew a lease", method: "PUT", path: "sys/leases/renew",
+		body: func() any { return map[string]string{"lease_id": l.ID} }})
 	if err != nil {
 		return l, err
 	}
-	return Lease{ID: l.ID, Duration: time.Duration(a.LeaseDuration) * time.Second, Renewable: a.Renewable, Capped: a.capped()}, nil
+	return Lease{ID: l.ID, Duration: time.Duration(a.LeaseDuration) * time.Second, Renewable: a.Renewable,
+		Capped: a.capped()}, nil
 }

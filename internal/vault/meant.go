@@ -10,11 +10,13 @@ import (
 	"github.com/agenticverz/vaultexec/internal/fault"
 )
 
-// The Vault CLI and the API begin a path with its mount: secret/app, secret/data/app. Here a relative path belongs to --mount,
-// so that "secret/app" names the secret secret/app of the mount secret. Who types that nearly always means another secret.
+// The Vault CLI and the API begin a path with its mount: secret/app, secret/data/app. Here a relative path belongs to
+// --mount, so "secret/app" names the secret secret/app of the mount secret. Whoever types that nearly always means
+// another secret.
 
-// Meant says what a path was probably meant as when it is written as the Vault CLI takes it, "" when it does not look like that.
-// Whether it begins with its own mount can be seen; whether with another one, Vault is asked, if ask is set.
+// Meant says what a path that is written as the Vault CLI takes it probably means, "" when it does not look like that.
+// Whether a path begins with its own mount can be seen. Whether it begins with another one, Vault is asked, if ask is
+// set.
 func (c *Client) Meant(ctx context.Context, p Path, ask bool) string {
 	if p.Mount == "" || p.Mount == identityMount {
 		return "" // written with a slash in front, which names the mount

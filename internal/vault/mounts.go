@@ -39,7 +39,8 @@ func (p Path) mountDenied(f *fault.Error) {
 		f.Err = &missingRule{fmt.Sprintf("path %q { capabilities = [\"list\"] } and path %q { capabilities = [\"read\"] } on KV version 2, path %q { capabilities = [\"list\", \"read\"] } on version 1",
 			p.Mount+"/metadata/"+p.Name, p.Mount+"/data/"+p.Name+"*", p.Mount+"/"+p.Name+"*")}
 	default:
-		f.Err = &missingRule{fmt.Sprintf("path %q { capabilities = [\"read\"] } on KV version 2, path %q on version 1", p.Mount+"/data/"+p.Name, p.Mount+"/"+p.Name)}
+		f.Err = &missingRule{fmt.Sprintf("path %q { capabilities = [\"read\"] } on KV version 2, path %q on version 1",
+			p.Mount+"/data/"+p.Name, p.Mount+"/"+p.Name)}
 	}
 	f.Hint = f.Err.Error()
 }
@@ -155,7 +156,8 @@ func (c *Client) askServer(ctx context.Context, p Path) (Engine, error) {
 	if err != nil {
 		f := fault.Of(err)
 		if a != nil && a.Status == http.StatusForbidden && f.Cause == fault.NotVault {
-			f.Kind, f.Hint = fault.Address, "something in front of Vault does not let /v1/sys/ through: give the version of the mount with --kv-version 2 (or 1), so that Vault need not be asked"
+			f.Kind, f.Hint = fault.Address,
+				"something in front of Vault does not let /v1/sys/ through: give the version of the mount with --kv-version 2 (or 1), so that Vault need not be asked"
 		}
 		return Engine{}, f
 	}
@@ -168,12 +170,15 @@ func (c *Client) askServer(ctx context.Context, p Path) (Engine, error) {
 		// Namespaces: the answer may or may not begin with the one that the path or the header named.
 		e.Mount = p.Mount
 		if e.Mount == "" {
-			return Engine{}, &fault.Error{Kind: fault.Usage, What: r.what, Why: fmt.Sprintf("the mount %q is not at the start of it", strings.TrimSuffix(m.Path, "/")), Hint: mountsHint}
+			return Engine{}, &fault.Error{Kind: fault.Usage, What: r.what,
+				Why:  fmt.Sprintf("the mount %q is not at the start of it", strings.TrimSuffix(m.Path, "/")),
+				Hint: mountsHint}
 		}
 	}
 	switch m.Type {
 	case "cubbyhole", "system", "identity", "ns_system", "ns_identity", "ns_cubbyhole":
-		return Engine{}, &fault.Error{Kind: fault.Usage, What: r.what, Why: fmt.Sprintf("%s holds no secrets for programs", e.Mount), Hint: mountsHint}
+		return Engine{}, &fault.Error{Kind: fault.Usage, What: r.what,
+			Why: fmt.Sprintf("%s holds no secrets for programs", e.Mount), Hint: mountsHint}
 	}
 	return e, nil
 }
@@ -205,7 +210,8 @@ func (c *Client) List(ctx context.Context, engine Engine, dir string) ([]string,
 		path += "metadata/"
 	}
 	// path.Join in vault/api drops the slash at the end, which Vault does not need for a LIST.
-	r := request{what: fmt.Sprintf("cannot list %s/%s", engine.Mount, dir), method: "LIST", path: path + dir, denied: needs(path+dir, "list")}
+	r := request{what: fmt.Sprintf("cannot list %s/%s", engine.Mount, dir), method: "LIST", path: path + dir,
+		denied: needs(path+dir, "list")}
 	a, err := c.do(ctx, r)
 	if err != nil {
 		return nil, err

@@ -13,8 +13,9 @@ import (
 // NoKey says why a secret has no value under a key, and what it has.
 type NoKey struct{ Why, Hint string }
 
-// Find returns the value of a key: the key of that very name, or what a way of several steps leads to in its objects and
-// lists, as in "db.password" or "hosts.0". A name with dots in it wins over a way, at every step the longest name.
+// Find returns the value of a key. That is the key of that very name, or what a way of several steps leads to in its
+// objects and lists, as in "db.password" or "hosts.0". A name with dots in it wins over a way; at every step the
+// longest name wins.
 func (s *Secret) Find(key string) (Value, *NoKey) { return find(s.Values, "", key) }
 
 // find looks for key in an object, which is what the steps in front of it led to.
@@ -62,7 +63,8 @@ func (v Value) enter(way, rest string) (Value, *NoKey) {
 	case raw[0] == 'n':
 		kind = "null"
 	}
-	return Value{}, &NoKey{fmt.Sprintf("no %q in %s, which is %s", firstStep(rest), way, kind), "a dot leads into objects and lists only; `vault kv put PATH @FILE.json` writes them"}
+	return Value{}, &NoKey{fmt.Sprintf("no %q in %s, which is %s", firstStep(rest), way, kind),
+		"a dot leads into objects and lists only; `vault kv put PATH @FILE.json` writes them"}
 }
 
 // item goes on in a list.

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// Of the reserved mount identity one path can be read: identity/oidc/token/ROLE, a JWT about the token's entity, signed anew at
-// every read. It has no lease and nothing to renew: its data says how long it lives.
+// Of the reserved mount identity one path can be read: identity/oidc/token/ROLE, a JWT about the token's entity, signed
+// anew at every read. It has no lease and nothing to renew: its data says how long it lives.
 
 const (
 	identityMount = "identity"
@@ -20,7 +20,8 @@ func identityToken(p Path) (Engine, bool) {
 	return e, ok && role != "" && !strings.Contains(role, "/") && !p.Folder
 }
 
-// tokenLife is the life of the token that was read, as a lease without an ID: it ends, and nothing can be done about it.
+// tokenLife is the life of the token that was read, as a lease without an ID. It ends, and nothing can be done about
+// that.
 func tokenLife(s *Secret) Lease {
 	var seconds int
 	if s.Values["ttl"].into(&seconds) != nil || seconds <= 0 {

@@ -17,7 +17,7 @@ type Path struct {
 	Folder  bool   // every secret in the folder Name, which ends in a slash or is empty for the top of the mount
 }
 
-// String returns the path as people write it: mount/name, with @version when one is pinned, and mount/name/* for a folder.
+// String returns the path as people write it: mount/name, with @version when one is pinned; mount/name/* for a folder.
 func (p Path) String() string {
 	s := p.whole()
 	if p.Folder {
@@ -29,12 +29,13 @@ func (p Path) String() string {
 	return s
 }
 
-// ParsePath reads PATH[@VERSION]. A relative path belongs to mount; a leading slash names the mount itself, and with more
-// than two segments only the server can tell where the mount ends (Mount stays empty). In the segments, %40, %23, %25, %2A,
-// %2C, %7C and %7D stand for @, #, %, *, the comma, | and }.
+// ParsePath reads PATH[@VERSION]. A relative path belongs to mount. A leading slash names the mount itself; with more
+// than two segments only the server can tell where the mount ends (Mount stays empty). In the segments, %40, %23, %25,
+// %2A, %2C, %7C and %7D stand for @, #, %, *, the comma, | and }.
 func ParsePath(s, mount string) (Path, error) {
 	if strings.Contains(s, "#") {
-		return Path{}, pathError(s, "a whole secret has no #KEY", `take one key with --env NAME=PATH#KEY, or write %23 for a "#" that belongs to the path`)
+		return Path{}, pathError(s, "a whole secret has no #KEY",
+			`take one key with --env NAME=PATH#KEY, or write %23 for a "#" that belongs to the path`)
 	}
 	return parsePath(s, mount)
 }
@@ -46,7 +47,8 @@ func ParseKeyRef(s, mount string) (Path, string, error) {
 		return Path{}, "", pathError(s, "no #KEY", `name one key of the secret, as in "database#POSTGRES_PASSWORD"`)
 	}
 	if i := strings.IndexFunc(key, unicode.IsControl); i >= 0 {
-		return Path{}, "", pathError(s, "a control character in the key", "write the key as `vaultexec get PATH` shows it")
+		return Path{}, "", pathError(s, "a control character in the key",
+			"write the key as `vaultexec get PATH` shows it")
 	}
 	p, err := parsePath(path, mount)
 	return p, unescape(key), err
@@ -58,7 +60,8 @@ func parsePath(s, mount string) (Path, error) {
 	if i := strings.LastIndexByte(s, '@'); i >= 0 && isVersion(s[i+1:]) {
 		n, err := strconv.Atoi(s[i+1:])
 		if err != nil {
-			return Path{}, pathError(s, "the version is too large", "`vaultexec get --versions PATH` shows those that there are")
+			return Path{}, pathError(s, "the version is too large",
+				"`vaultexec get --versions PATH` shows those that there are")
 		}
 		p.Version, rest = n, s[:i]
 	}
@@ -73,7 +76,8 @@ func parsePath(s, mount string) (Path, error) {
 	switch {
 	case !absolute:
 	case len(segments) == 1:
-		return Path{}, pathError(s, "a leading slash names the mount, and nothing follows it", fmt.Sprintf("write %q for a secret of the mount %q", segments[0], mount))
+		return Path{}, pathError(s, "a leading slash names the mount, and nothing follows it",
+			fmt.Sprintf("write %q for a secret of the mount %q", segments[0], mount))
 	case len(segments) == 2:
 		p.Mount = segments[0]
 		segments = segments[1:]
@@ -94,7 +98,8 @@ func (p Path) Reference(key string) string {
 	return "/" + EscapePath(p.String()) + version + "#" + strings.ReplaceAll(key, "%", "%25")
 }
 
-// ParseDir reads the path of a folder: as ParsePath, but a slash at the end and a mount alone ("/agenticverz") are fine.
+// ParseDir reads the path of a folder, as ParsePath does. A slash at the end and a mount alone ("/agenticverz") are
+// fine, too.
 func ParseDir(s, mount string) (Path, error) {
 	absolute := strings.HasPrefix(s, "/")
 	segments, why := splitPath(strings.TrimSuffix(strings.TrimPrefix(s, "/"), "/"))
@@ -114,13 +119,14 @@ func ParseDir(s, mount string) (Path, error) {
 func ParseMount(s string) (string, error) {
 	segments, why := splitPath(strings.Trim(s, "/"))
 	if why != "" {
-		return "", &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot use %q as a mount", s), Why: why, Hint: `name it as "vault secrets list" does, without the slash at its end`}
+		return "", &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot use %q as a mount", s), Why: why,
+			Hint: `name it as "vault secrets list" does, without the slash at its end`}
 	}
 	return strings.Join(segments, "/"), nil
 }
 
-// splitPath checks and unescapes the segments. vault/api runs path.Join over what it sends, so "..", "." and empty segments
-// would silently name something else: "../../sys/raw/x" reaches sys/raw/x.
+// splitPath checks and unescapes the segments. vault/api runs path.Join over what it sends, so "..", "." and empty
+// segments would silently name something else: "../../sys/raw/x" reaches sys/raw/x.
 func splitPath(s string) (segments []string, why string) {
 	if s == "" {
 		return nil, "it is empty"
@@ -141,7 +147,8 @@ func splitPath(s string) (segments []string, why string) {
 	return segments, ""
 }
 
-var unescaper = strings.NewReplacer("%40", "@", "%23", "#", "%25", "%", "%2A", "*", "%2a", "*", "%2C", ",", "%2c", ",", "%7C", "|", "%7c", "|", "%7D", "}", "%7d", "}")
+var unescaper = strings.NewReplacer("%40", "@", "%23", "#", "%25", "%", "%2A", "*", "%2a", "*", "%2C", ",", "%2c", ",",
+	"%7C", "|", "%7c", "|", "%7D", "}", "%7d", "}")
 
 var escaper = strings.NewReplacer("@", "%40", "#", "%23", "%", "%25", "*", "%2A", ",", "%2C")
 

@@ -25,7 +25,8 @@ func policyRule(path, capability string) string {
 
 // PolicyHint is the policy rule that would allow it, and a word on what a narrow policy hides.
 func PolicyHint(path, capability string) string {
-	return (&missingRule{policyRule(path, capability)}).Error() + " (a narrow policy shows a missing secret as denied, too)"
+	return (&missingRule{policyRule(path, capability)}).Error() +
+		" (a narrow policy shows a missing secret as denied, too)"
 }
 
 // Denied is the failure of what a policy does not allow, with the rule that would.

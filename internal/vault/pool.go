@@ -11,14 +11,15 @@ import (
 	"time"
 )
 
-// pools carries the requests over one pool of connections at a time. A pool that has gone silent, or whose certificates have
-// changed, is left for a fresh one: what is under way in it may end there, no further request begins in it.
+// pools carries the requests over one pool of connections at a time. It leaves a pool that has gone silent, or whose
+// certificates have changed, for a fresh one. What is under way in the old pool may end there; no further request
+// begins in it.
 //
 // A connection that dies in silence (the peer's machine is gone, a firewall dropped it) is found out by an attempt that
-// nobody answers. Over HTTP/1.1 net/http then closes it, but its neighbours are dead as well; over HTTP/2 it would use the one
-// connection for a quarter of an hour on, until the kernel gives up. HTTP/2 pings would notice it some seconds earlier, and
-// wake an idle process every few seconds as long as the connection stands (http.HTTP2Config.SendPingTimeout asks whether frames
-// come, not whether anybody waits for one).
+// nobody answers. Over HTTP/1.1 net/http then closes it, but its neighbours are dead as well; over HTTP/2 it would use
+// the one connection for a quarter of an hour on, until the kernel gives up. HTTP/2 pings would notice it some seconds
+// earlier, and wake an idle process every few seconds as long as the connection stands
+// (http.HTTP2Config.SendPingTimeout asks whether frames come, not whether anybody waits for one).
 type pools struct {
 	https bool
 	dead  func() // called when a pool is given up; for the connections that were made ahead
@@ -53,8 +54,8 @@ func (p *pools) current() *pool {
 	return p.now
 }
 
-// leave makes further requests use fresh connections, unless somebody else has done so since old was current. change may
-// change the new transport before it is used.
+// leave makes further requests use fresh connections, unless somebody else has done so since old was current. change
+// may change the new transport before it is used.
 func (p *pools) leave(old *pool, change func(*http.Transport)) {
 	p.mu.Lock()
 	if p.now == old {
@@ -80,8 +81,8 @@ func (p *pools) silent(since time.Time) bool {
 // errNoSlot is the failure of a request that found every connection busy, and none of them answering.
 var errNoSlot = errors.New("every connection is busy and none answers")
 
-// slot waits until a connection may be free, so that the wait does not count as the request's own time. It gives up when no
-// answer at all came for as long as limit. The function that it returns ends the use.
+// slot waits until a connection may be free, so that the wait does not count as the request's own time. It gives up
+// when no answer at all came for as long as limit. The function that it returns ends the use.
 func (p *pools) slot(ctx context.Context, limit time.Duration) (release func(), err error) {
 	select {
 	case <-p.wide:
@@ -116,8 +117,8 @@ func (p *pools) slot(ctx context.Context, limit time.Duration) (release func(), 
 }
 
 // RoundTrip implements http.RoundTripper. Over https the first request of a pool goes ahead alone until its connection
-// stands, so that all others share it over HTTP/2 (or dial with a session ticket) in place of one TLS handshake each. Nobody
-// waits longer than for a connection of its own.
+// stands, so that all others share it over HTTP/2 (or dial with a session ticket) in place of one TLS handshake each.
+// Nobody waits longer than for a connection of its own.
 //
 // What can be read of an answer is bounded.
 func (p *pools) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -144,7 +145,7 @@ func (p *pools) roundTrip(req *http.Request) (*http.Response, error) {
 					p.once.Do(func() { close(p.wide) })
 				}
 			},
-			// WroteHeaders and not GotConn: net/http offers an HTTP/2 connection to others only after it has handed it out.
+			// WroteHeaders and not GotConn: net/http hands an HTTP/2 connection out once before it offers it to others.
 			WroteHeaders: func() { release() },
 		}
 		return t.RoundTrip(req.WithContext(httptrace.WithClientTrace(req.Context(), trace)))

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// spares are connections that are made ahead, together with the one for the login: those over which everything is read after
+// spares are connections that are made ahead, together with the one for the login. Everything is read over them after
 // it. Otherwise all reads but one would wait a round trip for a connection first.
 type spares struct {
 	dial func(ctx context.Context, network, addr string) (net.Conn, error)
@@ -23,8 +23,8 @@ type spare struct {
 	at   time.Time
 }
 
-// spareLife bounds how long a spare is good for: a server may close a connection over which nothing comes (Vault after ten
-// seconds), and the request on it would fail.
+// spareLife bounds how long a spare is good for: a server may close a connection over which nothing comes (Vault after
+// ten seconds), and the request on it would fail.
 const spareLife = 2 * time.Second
 
 // DialContext takes a spare connection, or makes one.

@@ -64,7 +64,8 @@ func (c *Client) proxyTrouble(e *fault.Error, err error) bool {
 	if !errors.As(err, &op) || op.Op != "proxyconnect" {
 		return false
 	}
-	e.Kind, e.Why, e.Hint = fault.Away, "no connection to "+c.proxy(), "check that it runs, or exempt Vault from it: NO_PROXY="+c.url.Hostname()
+	e.Kind, e.Why, e.Hint = fault.Away, "no connection to "+c.proxy(),
+		"check that it runs, or exempt Vault from it: NO_PROXY="+c.url.Hostname()
 	return true
 }
 
@@ -74,9 +75,11 @@ func (c *Client) proxyRefused(e *fault.Error, status int) {
 	e.Kind = fault.Address // it says the same to the same request again
 	switch {
 	case status == http.StatusProxyAuthRequired:
-		e.Why, e.Hint = name+" wants a user name and a password, or does not take these", "put them into its URL: http://USER:PASSWORD@HOST:PORT"
+		e.Why, e.Hint = name+" wants a user name and a password, or does not take these",
+			"put them into its URL: http://USER:PASSWORD@HOST:PORT"
 	case status >= 500:
-		e.Kind, e.Why, e.Hint = fault.Away, fmt.Sprintf("%s cannot reach Vault at %s (HTTP %d)", name, c.where, status), "check --address; the proxy's own log says more"
+		e.Kind, e.Why, e.Hint = fault.Away, fmt.Sprintf("%s cannot reach Vault at %s (HTTP %d)", name, c.where, status),
+			"check --address; the proxy's own log says more"
 	default:
 		e.Why, e.Hint = fmt.Sprintf("%s does not let connections to %s through (HTTP %d)", name, c.where, status),
 			"have it allowed there, or take the proxy out for Vault: NO_PROXY="+c.url.Hostname()

@@ -32,7 +32,7 @@ const (
 // soonest bounds how often a token of a very short life is tended.
 const soonest = time.Second
 
-// next says what the token needs and when. spread in [0,1) moves the time. It is a pure function; time.Now is not asked.
+// next says what the token needs and when. spread in [0,1) moves the time. It is pure: it does not ask time.Now.
 func (g *grant) next(spread float64) (need, time.Time) {
 	switch {
 	case !g.known && !g.asked:
@@ -48,9 +48,9 @@ func (g *grant) next(spread float64) (need, time.Time) {
 	return n, g.at.Add(max(wait, min(soonest, g.life/2)))
 }
 
-// renewed is the grant after a renewal that was asked for at the time at. A token has met its longest life (token_max_ttl,
-// explicit_max_ttl) when Vault says that it capped the renewal, or when two renewals in a row did not move its end. Less life
-// than before is not enough: the role's token_ttl may have been lowered.
+// renewed is the grant after a renewal that was asked for at the time at. A token has met its longest life
+// (token_max_ttl, explicit_max_ttl) when Vault says that it capped the renewal, or when two renewals in a row did not
+// move its end. Less life than before is not enough: the role's token_ttl may have been lowered.
 func (g *grant) renewed(a *Answer, at time.Time) grant {
 	r := *g
 	r.at, r.life = at, time.Duration(a.Auth.LeaseDuration)*time.Second
@@ -62,20 +62,21 @@ func (g *grant) renewed(a *Answer, at time.Time) grant {
 	return r
 }
 
-// maxStuck is how many renewals may leave the end where it was, or before it. One may do so by chance, or because what it
-// asks for has become less.
+// maxStuck is how many renewals may leave the end where it was, or before it. One may do so by chance, or because what
+// it asks for has become less.
 const maxStuck = 2
 
-// capped reports whether Vault says that it gave less than it was asked for, because no more is left of the longest life.
+// capped reports whether Vault says that it gave less than it was asked for, because the longest life has no more left.
 func (a *Answer) capped() bool {
-	return slices.ContainsFunc(a.Warnings, func(w string) bool { return strings.Contains(w, "value is capped accordingly") })
+	return slices.ContainsFunc(a.Warnings,
+		func(w string) bool { return strings.Contains(w, "value is capped accordingly") })
 }
 
-// Keep keeps the token alive until ctx ends: it renews at about two thirds of its life, and logs in again before a token ends
-// that cannot be renewed. It sends nothing where nothing can be done: for a root token, an Agent's, or one whose life cannot
-// be found out. A handed-in token is looked up once (which costs a use of a use-limited one); that it will end is said once,
-// and it is read again where it came from. While Vault is away it tries again for ever, with one line at the beginning and
-// one at the end.
+// Keep keeps the token alive until ctx ends. It renews at about two thirds of its life, and logs in again before a
+// token ends that cannot be renewed. It sends nothing where nothing can be done: for a root token, an Agent's, or one
+// whose life cannot be found out. It looks a handed-in token up once (which costs a use of a use-limited one). It says
+// once that such a token will end, and reads it again where it came from. While Vault is away it tries again for ever,
+// with one line at the beginning and one at the end.
 func (s *Session) Keep(ctx context.Context, log *slog.Logger) {
 	k := keeper{session: s, log: log}
 	var of *grant // that spread was drawn for
@@ -108,7 +109,8 @@ func (s *Session) Keep(ctx context.Context, log *slog.Logger) {
 	}
 }
 
-// sleepUnless reports whether it slept to the end: not when the token has changed, the machine was suspended or ctx ended.
+// sleepUnless reports whether it slept to the end. A changed token, a suspended machine and the end of ctx cut it
+// short.
 func sleepUnless(ctx context.Context, changed, jumped <-chan struct{}, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()
@@ -139,7 +141,8 @@ func (k *keeper) announce(g *grant) {
 		return
 	}
 	k.ending = g.token
-	k.log.Warn("the token will expire and cannot be renewed further; put a new one where it came from: it is read again",
+	k.log.Warn(
+		"the token will expire and cannot be renewed further; put a new one where it came from: it is read again",
 		"end", g.at.Add(g.life).Format(time.RFC3339))
 }
 
@@ -211,7 +214,8 @@ const rereadEvery = 30 * time.Second
 // renew asks for more life. What cannot be renewed is noted, so that a login comes before its end.
 func (s *Session) renew(ctx context.Context, g *grant, log *slog.Logger) error {
 	at := time.Now()
-	a, err := s.Client.do(ctx, request{what: "cannot renew the token", method: http.MethodPut, auth: true, path: "auth/token/renew-self", body: func() any { return struct{}{} }, token: &g.token})
+	a, err := s.Client.do(ctx, request{what: "cannot renew the token", method: http.MethodPut, auth: true,
+		path: "auth/token/renew-self", body: func() any { return struct{}{} }, token: &g.token})
 	switch {
 	case err == nil && a.Auth != nil:
 		s.update(g.token, func(g *grant) { *g = g.renewed(a, at) })

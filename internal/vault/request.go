@@ -30,7 +30,7 @@ type request struct {
 	merge  bool               // the body is a JSON merge patch
 	login  bool               // refusals are those of a login
 	auth   bool               // a login, or about the token itself: in the namespace of the login
-	poll   bool               // one of many that are sent again and again: it does not wait for a connection beyond its own time
+	poll   bool               // one of many, sent again and again: waits for a connection only in its own time
 	quiet  bool               // any status is fine, the caller looks at it
 	denied func(*fault.Error) // gives a denial its hint, where nothing better is known; may be nil
 	secret bool               // the answer holds a secret
@@ -95,8 +95,8 @@ func (c *Client) do(ctx context.Context, r request) (*Answer, error) {
 	}
 	ctx = context.WithValue(ctx, limitKey{}, c.limit(r))
 	c.noteUse(*r.token, r.path)
-	// The lower-level call, because only it takes any method with a token and headers of the request's own; Logical().Read
-	// would moreover turn "no handler for route" and an unfollowed redirect into "no such secret".
+	// The lower-level call, because only it takes any method with a token and headers of the request's own;
+	// Logical().Read would moreover turn "no handler for route" and an unfollowed redirect into "no such secret".
 	resp, err := client.RawRequestWithContext(ctx, req) //lint:ignore SA1019 see above
 	if resp == nil && tlsFailed(err) && c.freshTLS(ctx, way) {
 		way = c.pools.current()
@@ -151,8 +151,8 @@ func (r request) encode(client *api.Client) (*api.Request, error) {
 	return req, nil
 }
 
-// broken judges a request without an answer, and leaves connections behind that are dead or may be: over them no answer came
-// to anybody in all the time that the attempt had.
+// broken judges a request without an answer, and leaves connections behind that are dead or may be: over them nobody
+// got an answer in all the time that the attempt had.
 func (c *Client) broken(r request, err error, way *pool, begin time.Time) error {
 	if time.Since(begin) >= c.timeout && c.pools.silent(begin) {
 		c.pools.leave(way, nil)
@@ -160,8 +160,8 @@ func (c *Client) broken(r request, err error, way *pool, begin time.Time) error 
 	return c.transportError(r, err)
 }
 
-// freshTLS takes in what has changed in the files of TLS, and reports whether further requests are made with other connections
-// than those of way.
+// freshTLS takes in what has changed in the files of TLS, and reports whether further requests are made with other
+// connections than those of way.
 func (c *Client) freshTLS(ctx context.Context, way *pool) bool {
 	if apply, yes := c.files.changed(ctx); yes {
 		c.pools.leave(way, apply)

@@ -12,8 +12,9 @@ import (
 	"github.com/agenticverz/vaultexec/internal/fault"
 )
 
-// readLimit bounds one wait for a credential file. A pipe that nobody writes to and a network file system whose server is gone
-// do not answer, and the kernel lets nobody give up such a read: it goes on beside, and the next try waits for it.
+// readLimit bounds one wait for a credential file. A pipe that nobody writes to and a network file system whose server
+// is gone do not answer, and the kernel lets nobody give up such a read. The read goes on beside, and the next try
+// waits for it.
 const readLimit = 10 * time.Second
 
 // reading is one read of a credential file.
@@ -24,8 +25,8 @@ type reading struct {
 	pipe bool
 }
 
-// rereadable reads a file at each call, but a pipe, as of --secret-id-file <(…), only once: it has nothing more to say. No call
-// outlasts its context or readLimit, and there is at most one read at a time.
+// rereadable reads a file at each call. It reads a pipe, as of --secret-id-file <(…), only once: a pipe has nothing
+// more to say. No call outlasts its context or readLimit, and there is at most one read at a time.
 func rereadable(option, path string, read func() (Text, error)) Source {
 	var mu sync.Mutex
 	var last *reading
@@ -71,6 +72,7 @@ func rereadable(option, path string, read func() (Text, error)) Source {
 }
 
 func noRead(option, path string, err error) error {
-	return &fault.Error{Kind: fault.Away, What: fmt.Sprintf("cannot read %s %q", option, path), Why: "the file does not answer", Err: err,
+	return &fault.Error{Kind: fault.Away, What: fmt.Sprintf("cannot read %s %q", option, path),
+		Why: "the file does not answer", Err: err,
 		Hint: "it may be a pipe that nobody writes to, or on a network file system whose server is away"}
 }

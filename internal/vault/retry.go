@@ -24,8 +24,8 @@ type Patience struct {
 	Notice func(*fault.Error) // called when waiting begins and when its cause changes; may be nil
 }
 
-// Do calls attempt until it does not fail with something that waiting can cure, until Wait is over or ctx is done. Delays
-// grow from 0.1 s to 5 s with jitter, and are never shorter than what the server asked for.
+// Do calls attempt until it does not fail with something that waiting can cure, until Wait is over or ctx is done.
+// Delays grow from 0.1 s to 5 s with jitter, and are never shorter than what the server asked for.
 func (p Patience) Do(ctx context.Context, attempt func(context.Context) error) error {
 	start := p.Start
 	if start.IsZero() {
@@ -73,7 +73,7 @@ func (p Patience) awayIn(err error) *fault.Error {
 	return all[0]
 }
 
-// gaveUp names the cause that was waited for; the last attempt itself may just have been cut off by the end of the wait.
+// gaveUp names the cause that was waited for. The end of the wait may just have cut off the last attempt itself.
 func gaveUp(f *fault.Error, n int, wait time.Duration, announced *fault.Error) error {
 	e := *f
 	if announced != nil && n > 1 {

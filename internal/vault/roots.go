@@ -31,7 +31,8 @@ func (f *tlsFiles) roots() (*x509.CertPool, error) {
 	case f.cfg.CACertBytes != "":
 		pool := x509.NewCertPool()
 		if !pool.AppendCertsFromPEM(withoutBOM([]byte(f.cfg.CACertBytes))) {
-			return nil, tlsFault("no certificate in VAULT_CACERT_BYTES", "put the PEM text itself there, with its line breaks; VAULT_CACERT names a file", nil)
+			return nil, tlsFault("no certificate in VAULT_CACERT_BYTES",
+				"put the PEM text itself there, with its line breaks; VAULT_CACERT names a file", nil)
 		}
 		return pool, nil
 	case f.cfg.CAPath != "":
@@ -40,8 +41,9 @@ func (f *tlsFiles) roots() (*x509.CertPool, error) {
 	return nil, f.checkNamedRoots()
 }
 
-// checkNamedRoots looks at the CAs that SSL_CERT_FILE and SSL_CERT_DIR name in place of the system's: Go reads them, whoever may
-// write them, and at the first handshake: what is not there yet must be somewhere that nobody else can put it.
+// checkNamedRoots looks at the CAs that SSL_CERT_FILE and SSL_CERT_DIR name in place of the system's. Go reads them,
+// whoever may write them, and only at the first handshake. So what is not there yet must be somewhere that nobody else
+// can put it.
 func (f *tlsFiles) checkNamedRoots() error {
 	if u, err := url.Parse(f.cfg.Address); err != nil || u.Scheme != "https" {
 		return nil
@@ -89,7 +91,7 @@ func (f *tlsFiles) closed(option, path, dir string) error {
 	return tlsFault(fmt.Sprintf("cannot use %s %q: %s", option, path, err), trust.Cure(err, FileHint), err)
 }
 
-// rootsOf reads the certificates in a folder and below. Other files that lie there are skipped, as long as there is one.
+// rootsOf reads the certificates in a folder and below. It skips other files that lie there, as long as there is one.
 func (f *tlsFiles) rootsOf(dir string) (*x509.CertPool, error) {
 	pool, found := x509.NewCertPool(), false
 	var skipped []string
@@ -113,7 +115,8 @@ func (f *tlsFiles) rootsOf(dir string) (*x509.CertPool, error) {
 	case err != nil:
 		return nil, tlsFault(fmt.Sprintf("cannot read --ca-path %q: %s", dir, Errno(err)), FileHint, err)
 	case !found && len(skipped) > 0:
-		return nil, tlsFault(fmt.Sprintf("no certificate in --ca-path %q (looked at %s)", dir, fewNames(skipped)), pemHint, nil)
+		return nil, tlsFault(fmt.Sprintf("no certificate in --ca-path %q (looked at %s)", dir, fewNames(skipped)),
+			pemHint, nil)
 	case !found:
 		return nil, tlsFault(fmt.Sprintf("no file in --ca-path %q", dir), "name a folder of PEM files", nil)
 	}
@@ -131,9 +134,9 @@ func fewNames(files []string) string {
 	return strings.Trim(fmt.Sprintf("%q", files), "[]")
 }
 
-// caFiles calls f for every file in a folder and in those below it. Kubernetes projects a volume as links: ca.crt leads to
-// ..data/ca.crt, and ..data to a folder with the time in its name, ..2026_01_01_00_00_00.1. What is behind such names is met by
-// the links.
+// caFiles calls f for every file in a folder and in those below it. Kubernetes projects a volume as links: ca.crt leads
+// to ..data/ca.crt, and ..data to a folder with the time in its name, ..2026_01_01_00_00_00.1. What is behind such
+// names is met through the links.
 func caFiles(dir string, f func(path string) error) error {
 	return walkCA(dir, 0, f)
 }
@@ -150,7 +153,8 @@ func walkCA(dir string, depth int, f func(path string) error) error {
 		path := filepath.Join(dir, e.Name())
 		info, err := os.Stat(path)
 		switch {
-		case strings.HasPrefix(e.Name(), ".."), errors.Is(err, fs.ErrNotExist): // or a link that leads nowhere, or just removed
+		case strings.HasPrefix(e.Name(), ".."), errors.Is(err, fs.ErrNotExist):
+			// The latter is a link that leads nowhere, or what was just removed.
 			continue
 		case err != nil:
 		case info.IsDir() && depth < maxDepth:
@@ -189,8 +193,8 @@ func systemFolders() []string {
 	return []string{"/etc/ssl/certs", "/etc/pki/tls/certs"}
 }
 
-// systemRoots reads the CAs of the system as they are now: the first file that is there, and the folders. It is nil where
-// there are none, and where the system itself verifies (macOS).
+// systemRoots reads the CAs of the system as they are now: the first file that is there, and the folders. It is nil
+// where there are none, and where the system itself verifies (macOS).
 func systemRoots() *x509.CertPool {
 	pool, found := x509.NewCertPool(), false
 	for _, file := range systemFiles() {

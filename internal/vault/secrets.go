@@ -12,9 +12,9 @@ import (
 	"github.com/agenticverz/vaultexec/internal/mask"
 )
 
-// Secrets is the one list of what is secret in a run beside the secrets that are read: tokens, secret ids, passwords and the like
-// that were used or given, headers, and passwords in addresses. Nothing takes anything out of it but Forget. It is safe for use
-// by several goroutines, and nil is an empty list.
+// Secrets is the one list of what is secret in a run beside the secrets that are read: tokens, secret ids, passwords
+// and the like that were used or given, headers, and passwords in addresses. Nothing takes anything out of it but
+// Forget. It is safe for use by several goroutines, and nil is an empty list.
 type Secrets struct {
 	mu   sync.Mutex
 	list []Text
@@ -40,9 +40,10 @@ func (s *Secrets) Add(list ...Text) {
 // Span is a part of a text.
 type Span struct{ From, To int }
 
-// Users returns where users and passwords stand in an address, or in a list of addresses with commas between them: what is before
-// the last @ of what comes before the path. It goes by the text, and not by what net/url takes for an address: curl and Go's
-// net/http also take a proxy without a scheme, and what is no address at all must not show its password either.
+// Users returns where users and passwords stand in an address, or in a list of addresses with commas between them: what
+// is before the last @ of what comes before the path. It goes by the text, and not by what net/url takes for an
+// address. curl and Go's net/http also take a proxy without a scheme, and what is no address at all must not show its
+// password either.
 func Users(text string) []Span {
 	var list []Span
 	for at := 0; at < len(text); {
@@ -66,8 +67,8 @@ func Users(text string) []Span {
 	return list
 }
 
-// AddAddress adds the user and the password of an address, or of each in a list. A user alone is a token; beside a password it
-// is a name.
+// AddAddress adds the user and the password of an address, or of each in a list. A user alone is a token; beside a
+// password it is a name.
 func (s *Secrets) AddAddress(text string) {
 	for _, at := range Users(text) {
 		user, password, given := strings.Cut(text[at.From:at.To], ":")
@@ -83,7 +84,8 @@ func (s *Secrets) AddAddress(text string) {
 	}
 }
 
-// AddHeaders adds the values of VAULT_HEADERS, also without the scheme before them, and the password of basic authentication.
+// AddHeaders adds the values of VAULT_HEADERS, also without the scheme before them, and a password of basic
+// authentication.
 func (s *Secrets) AddHeaders(text string) {
 	var headers map[string]string
 	if json.Unmarshal([]byte(text), &headers) != nil {
@@ -123,7 +125,8 @@ func (s *Secrets) Forget() {
 	s.list = nil
 }
 
-// Clean takes the secrets, and others that the caller knows of, out of somebody's words, however they are written there.
+// Clean takes the secrets, and others that the caller knows of, out of somebody's words, however they are written in
+// them.
 func (s *Secrets) Clean(words string, more []string) string {
 	values := more
 	for _, t := range s.All() {
@@ -149,8 +152,8 @@ func (s *Secrets) noted(source Source) Source {
 	}
 }
 
-// Leaves are the texts and numbers in a value that is an object or a list, or a text that holds one, down to the given number
-// of them. A program that reads a field of the value has such a part.
+// Leaves are the texts and numbers in a value that is an object or a list, or a text that holds one, down to the given
+// number of them. A program that reads a field of the value has such a part.
 func (v Value) Leaves(most int) []Text {
 	l := &leaves{most: most}
 	l.collect(v.raw(), 0)
@@ -204,7 +207,8 @@ func (l *leaves) text(s string, whole bool, depth int) {
 	if !whole {
 		l.list = append(l.list, NewText(s))
 	}
-	if t := strings.TrimSpace(s); depth < 2 && (strings.HasPrefix(t, "{") || strings.HasPrefix(t, "[")) && json.Valid([]byte(t)) {
+	if t := strings.TrimSpace(s); depth < 2 && (strings.HasPrefix(t, "{") || strings.HasPrefix(t, "[")) &&
+		json.Valid([]byte(t)) {
 		l.collect([]byte(t), depth+1)
 	}
 }

@@ -12,8 +12,8 @@ import (
 
 // Session is a client and the way it gets its token. It is safe for use by several goroutines.
 //
-// Login comes first. What reads secrets runs inside Do, which logs in again when the token is found to be no longer valid.
-// A process that stays runs Keep beside it, and everybody calls Revoke at the end.
+// Login comes first. What reads secrets runs inside Do, which logs in again when the token is found to be no longer
+// valid. A process that stays runs Keep beside it, and everybody calls Revoke at the end.
 type Session struct {
 	Client *Client
 
@@ -47,7 +47,8 @@ func refusalDelay(n int) time.Duration {
 
 // NewSession makes a session that logs in as conf says.
 func NewSession(c *Client, conf LoginConfig) *Session {
-	for _, source := range []*Source{&conf.Token, &conf.WrappedToken, &conf.RoleID, &conf.SecretID, &conf.WrappedSecretID, &conf.JWT, &conf.Password} {
+	for _, source := range []*Source{&conf.Token, &conf.WrappedToken, &conf.RoleID, &conf.SecretID,
+		&conf.WrappedSecretID, &conf.JWT, &conf.Password} {
 		*source = c.Secrets.noted(*source)
 	}
 	s := &Session{Client: c, conf: conf, logins: make(chan struct{}, 1), changed: make(chan struct{})}
@@ -58,8 +59,8 @@ func NewSession(c *Client, conf LoginConfig) *Session {
 	return s
 }
 
-// NewTokenSession makes a session whose token is handed in: from a variable, a file or the Vault CLI. source is asked at
-// every login, so that a file that is replaced is read again. Such a token is never revoked.
+// NewTokenSession makes a session whose token is handed in: from a variable, a file or the Vault CLI. source is asked
+// at every login, so that a file that is replaced is read again. Such a token is never revoked.
 func NewTokenSession(c *Client, source Source) *Session {
 	return NewSession(c, LoginConfig{Method: AuthToken, Token: source})
 }
@@ -81,8 +82,8 @@ func (s *Session) Mount() string {
 // LeaveWrapped lets the session fail rather than use up a wrapping token.
 func (s *Session) LeaveWrapped() { s.conf.noUnwrap = true }
 
-// lock waits until no other login is under way. After Revoke there is no further login: a read that fails because its token
-// was just revoked must not get a new one.
+// lock waits until no other login is under way. After Revoke there is no further login: a read that fails because its
+// token was just revoked must not get a new one.
 func (s *Session) lock(ctx context.Context) error {
 	select {
 	case s.logins <- struct{}{}:
@@ -139,8 +140,8 @@ func (s *Session) update(token Text, change func(*grant)) {
 	s.changed = make(chan struct{})
 }
 
-// Prepare asks a person for what the login needs, if anything. It comes before any waiting for Vault is counted: people may
-// take their time.
+// Prepare asks a person for what the login needs, if anything. It comes before any waiting for Vault is counted: people
+// may take their time.
 func (s *Session) Prepare(ctx context.Context) error {
 	if s.conf.Ask == nil {
 		return nil
@@ -165,8 +166,8 @@ func (s *Session) Login(ctx context.Context) error {
 	return nil
 }
 
-// Relogin gets another token in place of stale, unless somebody else already did. A login that was refused is repeated with
-// the same credentials only after 1, 2, 4, 8 and then every 15 minutes; until then the failure says when (RetryAfter). A
+// Relogin gets another token in place of stale, unless somebody else already did. After a refused login it repeats the
+// same credentials only after 1, 2, 4, 8 and then every 15 minutes; until then the failure says when (RetryAfter). A
 // Vault that is away is not a refusal. A token that was handed in is read again; if it is still stale the failure is
 // fault.BadToken.
 func (s *Session) Relogin(ctx context.Context, stale Text) error {
@@ -187,7 +188,8 @@ func (s *Session) Relogin(ctx context.Context, stale Text) error {
 		return err
 	}
 	if !g.own && g.token.Equal(stale) {
-		return &fault.Error{Kind: fault.BadToken, What: "cannot log in again", Why: whyBadToken, Hint: "put a valid token where this one came from (--token-file, the Vault CLI's own store); it is read again"}
+		return &fault.Error{Kind: fault.BadToken, What: "cannot log in again", Why: whyBadToken,
+			Hint: "put a valid token where this one came from (--token-file, the Vault CLI's own store); it is read again"}
 	}
 	s.set(&g)
 	// What may still live is of no use to anybody. But its leases would end with it, and a child still works with them.
@@ -253,7 +255,7 @@ func (r *refusals) note(a *attempt, f *fault.Error, now time.Time) {
 	f.RetryAfter = d
 }
 
-// Do runs f. If that fails because the token is not valid, it logs in again, once, and runs f again: with a login of our
+// Do runs f. If f fails because the token is not valid, Do logs in again, once, and runs f again: with a login of our
 // own, or with a handed-in token that has changed where it came from. f must be able to run twice.
 func (s *Session) Do(ctx context.Context, f func(context.Context) error) error {
 	if g, _ := s.state(); g != nil && g.own && g.uses > 0 {
@@ -275,7 +277,8 @@ func (s *Session) Do(ctx context.Context, f func(context.Context) error) error {
 	err = s.run(ctx, f)
 	if g, _ := s.state(); badToken(err) && g != nil && g.uses > 0 {
 		for _, e := range fault.All(err) {
-			e.Hint = fmt.Sprintf("the login gives tokens that are good for %d requests: that is too few for these paths (token_num_uses of the role)", g.uses)
+			e.Hint = fmt.Sprintf("the login gives tokens that are good for %d requests: that is too few for these paths (token_num_uses of the role)",
+				g.uses)
 		}
 	}
 	return err
@@ -312,9 +315,9 @@ func badToken(err error) bool {
 // revokeLimit bounds a revocation, which is a courtesy: a token that it does not reach ends by itself.
 const revokeLimit = time.Second
 
-// Revoke ends the token, as a best effort within a second or until ctx ends, if vaultexec itself obtained it. A token that
-// was handed in, an Agent's, and a batch token are left alone. A login that is under way is waited for, so that its token
-// does not stay behind. Afterwards the session has ended.
+// Revoke ends the token if vaultexec itself obtained it, as a best effort within a second or until ctx ends. It leaves
+// alone a token that was handed in, an Agent's, and a batch token. It waits for a login that is under way, so that its
+// token does not stay behind. Afterwards the session has ended.
 func (s *Session) Revoke(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, revokeLimit)
 	defer cancel()
@@ -336,5 +339,6 @@ func (s *Session) revoke(ctx context.Context, g *grant) {
 	if !g.own || g.kind == "batch" || g.token.Empty() || s.conf.ThroughAgent || s.Client.Agent() {
 		return
 	}
-	_, _ = s.Client.do(ctx, request{what: "cannot revoke the token", method: http.MethodPut, auth: true, path: "auth/token/revoke-self", token: &g.token})
+	_, _ = s.Client.do(ctx, request{what: "cannot revoke the token", method: http.MethodPut, auth: true,
+		path: "auth/token/revoke-self", token: &g.token})
 }

@@ -39,8 +39,8 @@ func ParseShare(text, label string) (s Share, ok bool) {
 	return Share{NewText(text), label, NewText(string(raw))}, true
 }
 
-// ParseShares finds the shares in what `vault operator init` printed, as text or JSON, in KEY=value lines, or in lines of
-// which each is a share. Tokens and comments beside them are passed over.
+// ParseShares finds the shares in what `vault operator init` printed, as text or JSON, in KEY=value lines, or in lines
+// of which each is a share. Tokens and comments beside them are passed over.
 func ParseShares(text, name string) ([]Share, error) {
 	var shares []Share
 	var err *fault.Error
@@ -50,7 +50,8 @@ func ParseShares(text, name string) ([]Share, error) {
 		shares, err = textShares(text)
 	}
 	if err == nil && len(shares) == 0 {
-		err = &fault.Error{Why: "there is no key share in it", Hint: "it may be the output of `vault operator init`, as text or JSON, KEY=value lines, or a share a line"}
+		err = &fault.Error{Why: "there is no key share in it",
+			Hint: "it may be the output of `vault operator init`, as text or JSON, KEY=value lines, or a share a line"}
 	}
 	if err != nil {
 		err.Kind, err.What = fault.Usage, "cannot use "+name
@@ -68,12 +69,13 @@ func addShare(shares []Share, s Share) []Share {
 	return append(shares, s)
 }
 
-// jsonShares takes every list or string whose name says that it is a key and no recovery key: the names differ between the
-// CLI (unseal_keys_b64), the API (keys_base64) and what people make of them.
+// jsonShares takes every list or string whose name says that it is a key and no recovery key: the names differ between
+// the CLI (unseal_keys_b64), the API (keys_base64) and what people make of them.
 func jsonShares(text string) ([]Share, *fault.Error) {
 	var object map[string]json.RawMessage
 	if json.Unmarshal([]byte(text), &object) != nil {
-		return nil, &fault.Error{Why: "it begins like JSON but is not JSON", Hint: "it should be what `vault operator init -format=json` printed"}
+		return nil, &fault.Error{Why: "it begins like JSON but is not JSON",
+			Hint: "it should be what `vault operator init -format=json` printed"}
 	}
 	var shares []Share
 	recovery := false
@@ -83,13 +85,15 @@ func jsonShares(text string) ([]Share, *fault.Error) {
 		case strings.Contains(lower, "recovery"):
 			recovery = recovery || len(list) > 0
 			continue
-		case !strings.Contains(lower, "key") && !strings.Contains(lower, "share"), strings.Contains(lower, "token"), strings.Contains(lower, "fingerprint"):
+		case !strings.Contains(lower, "key") && !strings.Contains(lower, "share"), strings.Contains(lower, "token"),
+			strings.Contains(lower, "fingerprint"):
 			continue
 		}
 		for i, k := range list {
 			s, ok := ParseShare(k, fmt.Sprintf("share %d", i+1))
 			if !ok {
-				return nil, &fault.Error{Why: fmt.Sprintf("number %d of %q is no key share", i+1, name), Hint: "one that was encrypted by PGP has to be decrypted first"}
+				return nil, &fault.Error{Why: fmt.Sprintf("number %d of %q is no key share", i+1, name),
+					Hint: "one that was encrypted by PGP has to be decrypted first"}
 			}
 			shares = addShare(shares, s)
 		}
@@ -114,7 +118,9 @@ func textsOf(raw json.RawMessage) []string {
 }
 
 var (
-	initLine = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^\s*(Unseal|Recovery) Key \d+[^:]*:\s*(\S+)\s*$`) })
+	initLine = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`^\s*(Unseal|Recovery) Key \d+[^:]*:\s*(\S+)\s*$`)
+	})
 	pairLine = sync.OnceValue(func() *regexp.Regexp {
 		return regexp.MustCompile(`^\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_ .-]*?)\s*[=:]\s*["']?(.*?)["']?,?\s*$`)
 	})
@@ -123,7 +129,8 @@ var (
 func textShares(text string) ([]Share, *fault.Error) {
 	lines := strings.Split(strings.ReplaceAll(text, "\r\n", "\n"), "\n")
 	read := lineShare
-	if slices.ContainsFunc(lines, initLine().MatchString) { // the text of `vault operator init` has prose below the keys
+	// The text of `vault operator init` has prose below the keys.
+	if slices.ContainsFunc(lines, initLine().MatchString) {
 		read = initShare
 	}
 	var shares []Share
@@ -135,7 +142,8 @@ func textShares(text string) ([]Share, *fault.Error) {
 		case recoveryKey:
 			recovery = true
 		case noShare:
-			return nil, &fault.Error{Why: fmt.Sprintf("line %d is no key share", i+1), Hint: "shares are Base64 or hexadecimal; one that was encrypted by PGP has to be decrypted first"}
+			return nil, &fault.Error{Why: fmt.Sprintf("line %d is no key share", i+1),
+				Hint: "shares are Base64 or hexadecimal; one that was encrypted by PGP has to be decrypted first"}
 		}
 	}
 	if len(shares) == 0 && recovery {

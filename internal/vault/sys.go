@@ -76,13 +76,15 @@ func sealStatus(r request, a *Answer) (SealStatus, error) {
 // Unseal feeds one share. A share that Vault does not take is a fault.Value; at the threshold that may be because of an
 // earlier one, and then the progress is lost.
 func (c *Client) Unseal(ctx context.Context, share Text) (SealStatus, error) {
-	r := request{what: "cannot unseal", method: http.MethodPut, path: "sys/unseal", bare: true, token: &Text{}, body: func() any { return map[string]string{"key": share.Reveal()} }, quiet: true}
+	r := request{what: "cannot unseal", method: http.MethodPut, path: "sys/unseal", bare: true, token: &Text{},
+		body: func() any { return map[string]string{"key": share.Reveal()} }, quiet: true}
 	return c.unsealing(ctx, r)
 }
 
 // ResetUnseal takes the shares back that were fed.
 func (c *Client) ResetUnseal(ctx context.Context) (SealStatus, error) {
-	r := request{what: "cannot reset the unsealing", method: http.MethodPut, path: "sys/unseal", bare: true, token: &Text{}, body: func() any { return map[string]bool{"reset": true} }, quiet: true}
+	r := request{what: "cannot reset the unsealing", method: http.MethodPut, path: "sys/unseal", bare: true,
+		token: &Text{}, body: func() any { return map[string]bool{"reset": true} }, quiet: true}
 	return c.unsealing(ctx, r)
 }
 
@@ -130,7 +132,8 @@ func (c *Client) Leader(ctx context.Context) (Leader, error) {
 // Enterprise reports whether the server is Vault Enterprise; known is false where it does not say (OpenBao, which has
 // namespaces all the same).
 func (c *Client) Enterprise(ctx context.Context) (enterprise, known bool) {
-	a, err := c.do(ctx, request{what: "cannot ask for the health of Vault", path: "sys/health", bare: true, token: &Text{}, quiet: true})
+	a, err := c.do(ctx, request{what: "cannot ask for the health of Vault", path: "sys/health", bare: true,
+		token: &Text{}, quiet: true})
 	if err != nil {
 		return false, false
 	}

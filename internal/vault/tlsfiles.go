@@ -19,13 +19,14 @@ import (
 	"github.com/agenticverz/vaultexec/internal/trust"
 )
 
-// filePatience is how long a request waits for files that may have changed. It has to be short of the time of the request, which
-// then goes on with what was read before.
+// filePatience is how long a request waits for files that may have changed. It has to be short of the time of the
+// request, which then goes on with what was read before.
 const filePatience = time.Second
 
-// tlsFiles are the files that TLS with Vault is made of. They change on disk while a command runs: certificates are short-lived
-// and CAs are replaced. A client certificate is looked at before every handshake. The CAs are looked at when TLS has failed, or
-// before a login with a certificate; connections that stand do not know of either, so that they are left then.
+// tlsFiles are the files that TLS with Vault is made of. They change on disk while a command runs: certificates are
+// short-lived and CAs are replaced. A client certificate is looked at before every handshake. The CAs are looked at
+// when TLS has failed, or before a login with a certificate. Connections that stand know of neither change, so they are
+// left then.
 type tlsFiles struct {
 	cfg Config
 
@@ -44,7 +45,8 @@ func newTLSFiles(cfg Config) (*tlsFiles, *tls.Config, error) {
 		conf.ServerName = u.Hostname() // what the user wrote, and not what DNS makes of it
 	}
 	if (cfg.ClientCert == "") != (cfg.ClientKey == "") {
-		return nil, nil, tlsFault("a client certificate needs its key, and a key its certificate", "give both --client-cert and --client-key", nil)
+		return nil, nil, tlsFault("a client certificate needs its key, and a key its certificate",
+			"give both --client-cert and --client-key", nil)
 	}
 	if cfg.ClientCert != "" {
 		f.of = stamps(cfg.ClientCert, cfg.ClientKey)
@@ -54,7 +56,9 @@ func newTLSFiles(cfg Config) (*tlsFiles, *tls.Config, error) {
 		}
 		f.pair.Store(pair)
 		// The server's list of CAs is not asked: Vault knows those of its cert auth method only there.
-		conf.GetClientCertificate = func(r *tls.CertificateRequestInfo) (*tls.Certificate, error) { return f.clientCert(r.Context()), nil }
+		conf.GetClientCertificate = func(r *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			return f.clientCert(r.Context()), nil
+		}
 	}
 	if strings.HasPrefix(cfg.Address, "https:") {
 		f.stamps = f.stampsNow()
@@ -85,8 +89,8 @@ func (f *tlsFiles) clientCert(ctx context.Context) *tls.Certificate {
 	return f.pair.Load()
 }
 
-// changed reports whether a file is not what was last read, and takes the new ones in: the CAs for further connections, nil
-// for those of the system as they were read at the start. What cannot be read is as if it had not changed.
+// changed reports whether a file is not what was last read. It takes the new ones in: the CAs for further connections,
+// nil for those of the system as they were read at the start. What cannot be read is as if it had not changed.
 func (f *tlsFiles) changed(ctx context.Context) (apply func(*http.Transport), yes bool) {
 	var found atomic.Pointer[func(*http.Transport)]
 	f.reads.do(ctx, filePatience, func() {
@@ -166,7 +170,8 @@ func readPEM(option, path string, files *trust.Checker) ([]byte, error) {
 		f.Close()
 	}
 	if err != nil {
-		return nil, tlsFault(fmt.Sprintf("cannot read %s %q: %s", option, path, Errno(err)), trust.Cure(err, FileHint), err)
+		return nil, tlsFault(fmt.Sprintf("cannot read %s %q: %s", option, path, Errno(err)),
+			trust.Cure(err, FileHint), err)
 	}
 	return withoutBOM(b), nil
 }
@@ -186,7 +191,8 @@ func noPEM(option, path, what string, b []byte) error {
 	case bytes.HasPrefix(b, []byte("\xff\xfe")), bytes.HasPrefix(b, []byte("\xfe\xff")):
 		return tlsFault(fmt.Sprintf("%s %q is UTF-16", option, path), "save it as UTF-8 or ASCII", nil)
 	case block == nil && bytes.Contains(b, []byte("-----BEGIN")):
-		return tlsFault(why+": it begins with -----BEGIN and does not go on as PEM", "compare it with the original: a line break may be missing, or the end", nil)
+		return tlsFault(why+": it begins with -----BEGIN and does not go on as PEM",
+			"compare it with the original: a line break may be missing, or the end", nil)
 	case block == nil:
 		return tlsFault(why, pemHint, nil)
 	case strings.Contains(block.Type, "PRIVATE KEY") && what == "certificate":
@@ -222,7 +228,8 @@ func (f *tlsFiles) readPair() (*tls.Certificate, error) {
 	switch {
 	case err == nil:
 		return &pair, nil
-	case strings.Contains(err.Error(), "private key does not match public key"), strings.Contains(err.Error(), "private key type does not match"):
+	case strings.Contains(err.Error(), "private key does not match public key"),
+		strings.Contains(err.Error(), "private key type does not match"):
 		return nil, tlsFault(fmt.Sprintf("--client-key %q is not the key of --client-cert %q", keyFile, certFile),
 			"give the two that were made together; of several certificates the client's own comes first", err)
 	}
@@ -241,10 +248,12 @@ func hasBlock(b []byte, kind string) bool {
 	return false
 }
 
-// encrypted reports whether a key has a passphrase: by PKCS #8's own type, or by the header of RFC 1421 that OpenSSL writes.
+// encrypted reports whether a key has a passphrase: by PKCS #8's own type, or by the RFC 1421 header that OpenSSL
+// writes.
 func encrypted(b []byte) bool {
 	for block, rest := pem.Decode(b); block != nil; block, rest = pem.Decode(rest) {
-		if block.Type == "ENCRYPTED PRIVATE KEY" || strings.HasSuffix(block.Type, "PRIVATE KEY") && block.Headers["DEK-Info"] != "" {
+		if block.Type == "ENCRYPTED PRIVATE KEY" || strings.HasSuffix(block.Type, "PRIVATE KEY") &&
+			block.Headers["DEK-Info"] != "" {
 			return true
 		}
 	}

@@ -25,8 +25,8 @@ import (
 // maxCredential bounds a credential file; tokens and JWTs are a few KiB at most.
 const maxCredential = 1 << 20
 
-// ReadCredential reads a credential from a file and drops white space around it. option names where the path came from, and
-// allow the users whose files count as one's own.
+// ReadCredential reads a credential from a file and drops white space around it. option names where the path came from,
+// and allow the users whose files count as one's own.
 func ReadCredential(option, path string, allow ...int) (Text, error) {
 	s, err := readSmall(option, path, allow)
 	if err != nil {
@@ -71,7 +71,8 @@ func CheckCredential(name, s string) (Text, error) {
 	case quoted(s):
 		e.Why, e.Hint = "it is in quotes", "leave them out: only a shell removes them"
 	case strings.IndexFunc(s, func(r rune) bool { return r <= ' ' || r >= 0x7f }) >= 0:
-		e.Why, e.Hint = "it holds a blank, a line break or a character that no credential has", "put the credential there, and nothing else"
+		e.Why, e.Hint = "it holds a blank, a line break or a character that no credential has",
+			"put the credential there, and nothing else"
 	default:
 		return NewText(s), nil
 	}
@@ -87,8 +88,8 @@ func quoted(s string) bool {
 // helperLimit bounds how long a token helper may take. A person may have to unlock something for it.
 const helperLimit = time.Minute
 
-// StrippedHint is for a credential that is missing, and may have been taken out of the environment. Nothing that is left says
-// whether it was: the vaultexec that did so may have become the one that misses it.
+// StrippedHint is for a credential that is missing, and may have been taken out of the environment. Nothing that is
+// left says whether it was: the vaultexec that did so may have become the one that misses it.
 const StrippedHint = "a vaultexec that starts another one hands it no credentials unless it has --keep-token"
 
 // StoredToken returns the token that the Vault CLI would use: from the token helper that ~/.vault (or configPath, the
@@ -98,7 +99,8 @@ func StoredToken(ctx context.Context, home, configPath string, environ []string,
 	none := &fault.Error{Kind: fault.Usage, What: "cannot log in", Why: "no token",
 		Hint: "set VAULT_TOKEN, give --token-file FILE, or log in with `vault login`; " + StrippedHint}
 	if configPath = cliConfig(home, configPath); configPath != "" {
-		helper, err := readBeside(ctx, "the Vault CLI's configuration", configPath, func() (string, error) { return tokenHelper(configPath, allow) })
+		helper, err := readBeside(ctx, "the Vault CLI's configuration", configPath,
+			func() (string, error) { return tokenHelper(configPath, allow) })
 		if err != nil {
 			return Text{}, err
 		}
@@ -111,7 +113,8 @@ func StoredToken(ctx context.Context, home, configPath string, environ []string,
 		return Text{}, none
 	}
 	file := filepath.Join(home, ".vault-token")
-	t, err := readBeside(ctx, "the token file", file, func() (Text, error) { return ReadCredential("the token file", file, allow...) })
+	t, err := readBeside(ctx, "the token file", file,
+		func() (Text, error) { return ReadCredential("the token file", file, allow...) })
 	if errors.Is(err, fs.ErrNotExist) {
 		return Text{}, none
 	}
@@ -170,7 +173,8 @@ func tokenHelper(path string, allow []int) (string, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", nil
 	}
-	e := &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot read the Vault CLI's configuration %q", path), Hint: "set VAULT_TOKEN or give --token-file to do without it"}
+	e := &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot read the Vault CLI's configuration %q", path),
+		Hint: "set VAULT_TOKEN or give --token-file to do without it"}
 	if err != nil {
 		e.Why, e.Hint = Errno(err), trust.Cure(err, e.Hint)
 		return "", e
@@ -187,18 +191,19 @@ func tokenHelper(path string, allow []int) (string, error) {
 
 const helperHint = "correct token_helper there, or set VAULT_TOKEN or give --token-file to do without it"
 
-// askHelper runs "HELPER get" as the Vault CLI does, without os/exec: while a command is supervised every child is reaped by
-// the main goroutine, which would leave os/exec waiting for a status that is gone.
+// askHelper runs "HELPER get" as the Vault CLI does, without os/exec: while a command is supervised every child is
+// reaped by the main goroutine, which would leave os/exec waiting for a status that is gone.
 //
-// It is waited for a minute at most, and no longer than ctx: a helper that hangs must not keep vaultexec from ending after its
-// command, nor the watch from going on. It is left alone then: its process ID may be somebody else's by now.
+// It is waited for a minute at most, and no longer than ctx: a helper that hangs must not keep vaultexec from ending
+// after its command, nor the watch from going on. Then it is left alone: its process ID may be somebody else's by now.
 func askHelper(ctx context.Context, helper, configPath string, environ []string, allow []int) (Text, error) {
 	what := fmt.Sprintf("cannot get a token from the token helper %q (named by %s)", helper, configPath)
 	if !filepath.IsAbs(helper) {
 		return Text{}, &fault.Error{Kind: fault.Usage, What: what, Why: "its path is not absolute", Hint: helperHint}
 	}
 	if err := trust.Program(helper, allow); err != nil {
-		return Text{}, &fault.Error{Kind: fault.Usage, What: what, Why: Errno(err), Hint: trust.Cure(err, helperHint), Err: err}
+		return Text{}, &fault.Error{Kind: fault.Usage, What: what, Why: Errno(err),
+			Hint: trust.Cure(err, helperHint), Err: err}
 	}
 	type answer struct {
 		out    []byte
@@ -216,18 +221,23 @@ func askHelper(ctx context.Context, helper, configPath string, environ []string,
 	select {
 	case a = <-answers:
 	case <-limited.Done():
-		return Text{}, &fault.Error{Kind: fault.Away, What: what, Why: fmt.Sprintf("it did not answer within %s", helperLimit), Err: limited.Err()}
+		return Text{}, &fault.Error{Kind: fault.Away, What: what,
+			Why: fmt.Sprintf("it did not answer within %s", helperLimit), Err: limited.Err()}
 	}
 	out, status, err := a.out, a.status, a.err
 	switch {
 	case err != nil:
-		return Text{}, &fault.Error{Kind: fault.Usage, What: what, Why: "it cannot be started: " + Errno(err), Hint: helperHint}
+		return Text{}, &fault.Error{Kind: fault.Usage, What: what, Why: "it cannot be started: " + Errno(err),
+			Hint: helperHint}
 	case status.Exited() && status.ExitStatus() != 0:
-		return Text{}, &fault.Error{Kind: fault.Usage, What: what, Why: fmt.Sprintf("it ended with exit status %d", status.ExitStatus()), Hint: helperHint}
+		return Text{}, &fault.Error{Kind: fault.Usage, What: what,
+			Why: fmt.Sprintf("it ended with exit status %d", status.ExitStatus()), Hint: helperHint}
 	case status.Signaled():
-		return Text{}, &fault.Error{Kind: fault.Usage, What: what, Why: "it was ended by signal " + status.Signal().String(), Hint: helperHint}
+		return Text{}, &fault.Error{Kind: fault.Usage, What: what,
+			Why: "it was ended by signal " + status.Signal().String(), Hint: helperHint}
 	case len(bytes.TrimSpace(out)) == 0:
-		return Text{}, &fault.Error{Kind: fault.Usage, What: what, Why: "it has no token", Hint: "log in with `vault login`"}
+		return Text{}, &fault.Error{Kind: fault.Usage, What: what, Why: "it has no token",
+			Hint: "log in with `vault login`"}
 	}
 	return CheckCredential("the token helper's answer", string(out))
 }

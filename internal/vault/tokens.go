@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// tokenPrefixes begin the tokens of Vault (since 1.10 and before) and OpenBao, service, batch and recovery, and how many
-// characters follow at least. Source: developer.hashicorp.com/vault/docs/concepts/tokens, "Token prefixes".
+// tokenPrefixes begin the tokens of Vault (since 1.10 and before) and OpenBao, service, batch and recovery, and how
+// many characters follow at least. Source: developer.hashicorp.com/vault/docs/concepts/tokens, "Token prefixes".
 var tokenPrefixes = []struct {
 	prefix string
 	least  int

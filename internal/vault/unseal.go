@@ -12,7 +12,8 @@ import (
 )
 
 const (
-	// joinLimit bounds the wait for a raft node that has taken its last share: it calls itself sealed until it has joined.
+	// joinLimit bounds the wait for a raft node that has taken its last share: until it has joined, it calls itself
+	// sealed.
 	joinLimit = 10 * time.Second
 	// initLimit bounds the wait for a raft node that has nothing yet, in case that it is being told by its cluster.
 	initLimit = 30 * time.Second
@@ -24,8 +25,8 @@ const (
 type Unsealing struct {
 	Client *Client
 	Shares []Share
-	// More asks for more shares when those at hand do not suffice, and returns none when there are none; nil when nobody can
-	// be asked.
+	// More asks for more shares when those at hand do not suffice, and returns none when there are none; nil when
+	// nobody can be asked.
 	More func(SealStatus) ([]Share, error)
 	// Note gets each step: a line of text without the server's address.
 	Note func(text string)
@@ -87,7 +88,8 @@ func (u *Unsealing) begin(ctx context.Context, patience Patience) error {
 	if !u.status.Initialized && u.status.StorageType == "raft" {
 		// It may be about to join a cluster, and takes the seal of that over.
 		u.Note("not initialized; waiting in case it is joining a cluster")
-		for deadline := time.Now().Add(initLimit); !u.status.Initialized && time.Now().Before(deadline) && sleep(ctx, 250*time.Millisecond); {
+		for deadline := time.Now().Add(initLimit); !u.status.Initialized && time.Now().Before(deadline) &&
+			sleep(ctx, 250*time.Millisecond); {
 			if err := ask(); err != nil {
 				return err
 			}
@@ -96,7 +98,8 @@ func (u *Unsealing) begin(ctx context.Context, patience Patience) error {
 	e := &fault.Error{Kind: fault.Away, What: "cannot unseal " + u.Client.where}
 	switch s := u.status; {
 	case !s.Initialized:
-		e.Why, e.Hint, e.Err = "it is not initialized", "`vault operator init` makes its keys (deploy/bootstrap does it)", ErrUninitialized
+		e.Why, e.Hint, e.Err = "it is not initialized",
+			"`vault operator init` makes its keys (deploy/bootstrap does it)", ErrUninitialized
 		return e
 	case !s.Sealed:
 		return nil
@@ -171,7 +174,8 @@ func (u *Unsealing) feed(ctx context.Context, i int) (refused bool, err error) {
 	if len(set) == 1 && !u.foreign {
 		which = u.labels(set)
 	}
-	u.Note(fmt.Sprintf("refused: %s is wrong; Vault can tell only once it has %d, and starts again at 0", which, before.Threshold))
+	u.Note(fmt.Sprintf("refused: %s is wrong; Vault can tell only once it has %d, and starts again at 0", which,
+		before.Threshold))
 	u.fed, u.foreign, u.status.Progress = nil, false, 0
 	return true, nil
 }
@@ -254,7 +258,8 @@ func (u *Unsealing) join(ctx context.Context) error {
 			return nil
 		}
 	}
-	return &fault.Error{Kind: fault.Away, What: "cannot unseal " + u.Client.where, Why: fmt.Sprintf("it took the shares and is still sealed after %s", joinLimit),
+	return &fault.Error{Kind: fault.Away, What: "cannot unseal " + u.Client.where,
+		Why:  fmt.Sprintf("it took the shares and is still sealed after %s", joinLimit),
 		Hint: "it may not reach the leader of its cluster: see its log, and try again"}
 }
 
@@ -307,8 +312,10 @@ func (u *Unsealing) GoodFirst() []Share {
 func (u *Unsealing) tooFew() error {
 	s := u.status
 	missing := s.Threshold - s.Progress
-	e := &fault.Error{Kind: fault.Away, What: "cannot unseal " + u.Client.where, Why: fmt.Sprintf("progress %d/%d: %d more needed", s.Progress, s.Threshold, missing),
-		Hint: "whoever holds them runs `vaultexec unseal` too; what was given stays until Vault restarts", Err: ErrTooFew}
+	e := &fault.Error{Kind: fault.Away, What: "cannot unseal " + u.Client.where,
+		Why:  fmt.Sprintf("progress %d/%d: %d more needed", s.Progress, s.Threshold, missing),
+		Hint: "whoever holds them runs `vaultexec unseal` too; what was given stays until Vault restarts",
+		Err:  ErrTooFew}
 	if len(u.short) > 0 {
 		e.Kind = fault.Refused
 	}
@@ -320,10 +327,12 @@ var ErrTooFew = errors.New("too few shares")
 
 func (u *Unsealing) allWrong() error {
 	n, t := len(u.Shares)-len(u.short), u.status.Threshold
-	e := &fault.Error{Kind: fault.Refused, What: "cannot unseal " + u.Client.where, Hint: "they may belong to another Vault, or date from before a rekey"}
+	e := &fault.Error{Kind: fault.Refused, What: "cannot unseal " + u.Client.where,
+		Hint: "they may belong to another Vault, or date from before a rekey"}
 	switch {
 	case n == t:
-		e.Why, e.Hint = fmt.Sprintf("one of the %d shares is wrong, and Vault cannot tell which", n), "give one more share: the wrong one can then be told from the others. "+e.Hint
+		e.Why, e.Hint = fmt.Sprintf("one of the %d shares is wrong, and Vault cannot tell which", n),
+			"give one more share: the wrong one can then be told from the others. "+e.Hint
 	case n < t:
 		e.Why = fmt.Sprintf("a share is wrong: %d right ones are needed, and only %d others are at hand", t, n)
 	default:

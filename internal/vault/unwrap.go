@@ -16,7 +16,8 @@ type wrapping struct {
 
 // lookupWrapping asks where a wrapping token comes from. No token is sent with it.
 func (l *authenticator) lookupWrapping(ctx context.Context, w Text) (string, error) {
-	a, err := l.write(ctx, request{path: "sys/wrapping/lookup", body: func() any { return map[string]string{"token": w.Reveal()} }, token: &Text{}}, nil)
+	a, err := l.write(ctx, request{path: "sys/wrapping/lookup",
+		body: func() any { return map[string]string{"token": w.Reveal()} }, token: &Text{}}, nil)
 	if err != nil {
 		return "", err
 	}
@@ -38,7 +39,8 @@ const wrapPath = "sys/wrapping/wrap"
 // rewrapped says that a wrapping token was not made where it should have been. It is not used up then.
 func (l *authenticator) rewrapped(from, want string) error {
 	e := &fault.Error{Kind: fault.Refused, What: l.what(),
-		Why:  fmt.Sprintf("the wrapping token was made by %q and not by %s: somebody may have unwrapped it and wrapped it again", from, want),
+		Why: fmt.Sprintf("the wrapping token was made by %q and not by %s: somebody may have unwrapped it and wrapped it again",
+			from, want),
 		Hint: "treat what it held as intercepted: revoke it and have a new one issued. If it was made like this on purpose, correct --auth-mount and --role"}
 	if from == wrapPath && l.conf.Method == AuthToken {
 		e.Why = "the wrapping token was made by sys/wrapping/wrap: an Agent's sink with wrap_ttl makes it so, and so does whoever has unwrapped a token and wrapped it again; Vault does not tell which"
@@ -68,7 +70,9 @@ func (l *authenticator) unwrapSecretID(ctx context.Context, w Text) (Text, error
 		SecretID Text `json:"secret_id"`
 	}
 	if a.Data.into(&d) != nil || d.SecretID.Empty() {
-		return Text{}, &fault.Error{Kind: fault.Refused, What: l.what(), Why: "the wrapping token held no secret id", Hint: "make it with `vault write -wrap-ttl=5m -f auth/" + l.mount() + "/role/" + orNAME(l.conf.Role) + "/secret-id`"}
+		return Text{}, &fault.Error{Kind: fault.Refused, What: l.what(), Why: "the wrapping token held no secret id",
+			Hint: "make it with `vault write -wrap-ttl=5m -f auth/" + l.mount() + "/role/" +
+				orNAME(l.conf.Role) + "/secret-id`"}
 	}
 	l.client.Secrets.Add(d.SecretID)
 	l.unwrapped.by, l.unwrapped.secretID = w, d.SecretID
@@ -82,8 +86,8 @@ func orNAME(role string) string {
 	return role
 }
 
-// madeByRole checks the path that made a wrapping token: auth/MOUNT/role/NAME/secret-id or /custom-secret-id, with the name
-// of the role where it is known. Vault writes names of roles in small letters, whoever asks may not.
+// madeByRole checks the path that made a wrapping token: auth/MOUNT/role/NAME/secret-id or /custom-secret-id, with the
+// name of the role where it is known. Vault writes names of roles in small letters, whoever asks may not.
 func (l *authenticator) madeByRole(from string) bool {
 	rest, ok := strings.CutPrefix(from, "auth/"+l.mount()+"/role/")
 	if !ok {
@@ -94,8 +98,8 @@ func (l *authenticator) madeByRole(from string) bool {
 		(l.conf.Role == "" || strings.EqualFold(name, l.conf.Role))
 }
 
-// unwrapToken returns the token behind a wrapping token. Nobody else has it and nobody can get it again, so that it is ours
-// to renew and to revoke.
+// unwrapToken returns the token behind a wrapping token. Nobody else has it and nobody can get it again, so we renew
+// and revoke it.
 func (l *authenticator) unwrapToken(ctx context.Context, w Text) (grant, error) {
 	from, err := l.lookupWrapping(ctx, w)
 	if err != nil {
@@ -114,7 +118,8 @@ func (l *authenticator) unwrapToken(ctx context.Context, w Text) (grant, error) 
 		return l.ofSink(a)
 	}
 	if a.Auth == nil {
-		return grant{}, &fault.Error{Kind: fault.Refused, What: l.what(), Why: "the wrapping token held no token", Hint: "make it with `vault token create -wrap-ttl=5m`"}
+		return grant{}, &fault.Error{Kind: fault.Refused, What: l.what(), Why: "the wrapping token held no token",
+			Hint: "make it with `vault token create -wrap-ttl=5m`"}
 	}
 	return l.grantOf(a, at)
 }

@@ -14,12 +14,14 @@ const Hidden = "***"
 
 // Text is a secret string that refuses to be printed. Only Reveal gives it away. The zero Text is the empty one.
 //
-// A function holds it, because methods alone do not keep it: fmt and log/slog call none of what stands in an unexported field, and
-// print what reflection finds there. Of a function reflection finds the address of its code, which is the same for every Text.
-// It also keeps == from being compiled, which would compare something else: see Equal.
+// A function holds it, because methods alone do not keep it: fmt and log/slog call no method of what stands in an
+// unexported field, and print what reflection finds there. Of a function reflection finds the address of its code,
+// which is the same for every Text. It also keeps == from being compiled, which would compare something else: see
+// Equal.
 //
-// Plain strings remain where somebody else wants them as they are: environments (the kernel's), request headers (vault/api's), an
-// address with a user's password in it, a role id among the settings, and what --mask looks for and has read.
+// Plain strings remain where somebody else wants them as they are: environments (the kernel's), request headers
+// (vault/api's), an address with a user's password in it, a role id among the settings, and what --mask looks for and
+// has read.
 type Text struct{ held func() string }
 
 // NewText makes a Text of s.
@@ -41,7 +43,8 @@ func (t Text) Reveal() string {
 // Empty reports whether the secret is the empty string.
 func (t Text) Empty() bool { return t.held == nil }
 
-// Equal reports whether both are the same secret. How long it takes depends on them: neither side is anybody's to choose and try.
+// Equal reports whether both are the same secret. How long it takes depends on them: neither side is anybody's to
+// choose and try.
 func (t Text) Equal(o Text) bool { return t.Reveal() == o.Reveal() }
 
 // String returns "***".
@@ -69,8 +72,8 @@ func (t *Text) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// Value is one value of a secret as Vault sent it, or more of an answer: JSON. It refuses to be printed, and to be compared, like
-// Text.
+// Value is one value of a secret as Vault sent it, or more of an answer: JSON. It refuses to be printed, and to be
+// compared, like Text.
 type Value struct{ held func() []byte }
 
 // holdValue makes a Value of JSON, without a copy.
@@ -116,8 +119,8 @@ func (v *Value) UnmarshalJSON(b []byte) error {
 // ErrNull is returned by Text for a JSON null.
 var ErrNull = errors.New("null")
 
-// Text turns the value into the string that a variable holds: strings unchanged, numbers as the literal that Vault sent,
-// booleans as true and false, objects and lists as compact JSON without HTML escaping. A null is ErrNull.
+// Text turns the value into the string that a variable holds: strings unchanged, numbers as the literal that Vault
+// sent, booleans as true and false, objects and lists as compact JSON without HTML escaping. A null is ErrNull.
 func (v Value) Text() (Text, error) {
 	raw := bytes.TrimSpace(v.raw())
 	if len(raw) == 0 {
@@ -147,11 +150,12 @@ func compact(raw []byte) (Text, error) {
 	return NewText(buf.String()), nil
 }
 
-// largeTree is the length from which JSON is not made a tree of: a list of a million numbers would take fifty times its length.
+// largeTree is the length from which on JSON is not made into a tree: a list of a million numbers would take fifty
+// times its length.
 const largeTree = 64 << 10
 
-// respell writes JSON anew, the keys of objects sorted. Above largeTree it goes token by token, and the order is the server's
-// (Vault sorts, too).
+// respell writes JSON anew, the keys of objects sorted. Above largeTree it goes token by token, and the order is the
+// server's (Vault sorts, too).
 func respell(buf *bytes.Buffer, raw []byte) error {
 	dec := json.NewDecoder(bytes.NewReader(raw))
 	dec.UseNumber()

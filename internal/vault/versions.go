@@ -57,7 +57,8 @@ type versionWire struct {
 
 func (v versionWire) info(n int, current bool, now time.Time) VersionInfo {
 	info := VersionInfo{
-		Version: n, Created: v.Created, CreatedBy: string(v.CreatedBy), Deleted: v.Deletion, DeletedBy: string(v.DeletedBy), Destroyed: v.Destroyed,
+		Version: n, Created: v.Created, CreatedBy: string(v.CreatedBy), Deleted: v.Deletion,
+		DeletedBy: string(v.DeletedBy), Destroyed: v.Destroyed,
 	}
 	switch {
 	case v.Destroyed:

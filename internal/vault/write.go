@@ -16,7 +16,8 @@ import (
 )
 
 const (
-	// raceLimit bounds how long lost races are repeated. Twenty writers of one path need about a hundred attempts together.
+	// raceLimit bounds how long lost races are repeated. Twenty writers of one path need about a hundred attempts in
+	// all.
 	raceLimit = 30 * time.Second
 	// readBackLimit bounds the wait for a replica to show what was written.
 	readBackLimit = 10 * time.Second
@@ -48,8 +49,8 @@ type Edit struct {
 	Create bool
 	Whole  bool // not by PATCH: Check compared with what was read, and only check-and-set keeps that true
 
-	// Check is asked before every attempt whether the change may be made to what is there. It may be called several times,
-	// when others write at the same moment.
+	// Check is asked before every attempt whether the change may be made to what is there. It may be called several
+	// times, when others write at the same moment.
 	Check func(State) error
 	// Patience is for a Vault that is away.
 	Patience Patience
@@ -119,7 +120,8 @@ func (st *State) absent(err error) error {
 	return nil
 }
 
-// stateBehind looks where a policy without read on the data may still let us: subkeys tells the names, metadata the version.
+// stateBehind looks where a policy without read on the data may still let us: subkeys has the names, metadata the
+// version.
 func (c *Client) stateBehind(ctx context.Context, st State) (State, error) {
 	p := st.Path
 	a, err := c.do(ctx, request{what: cannotRead(p), path: p.Mount + "/subkeys/" + p.Name})
@@ -153,9 +155,9 @@ func (c *Client) stateBehind(ctx context.Context, st State) (State, error) {
 }
 
 // Apply makes the change and reads it back. On version 2 it is one PATCH where the policy allows it; otherwise, and for
-// what has no living version, a write on condition that the version is still the one that was looked at. Who loses a race
-// looks again, for half a minute: no key of another writer is lost. Each attempt is one request, so that a crash at any
-// moment leaves the old version or the new one, whole.
+// what has no living version, a write on condition that the version is still the one that was looked at. Who loses a
+// race looks again, for half a minute: no key of another writer is lost. Each attempt is one request, so that a crash
+// at any moment leaves the old version or the new one, whole.
 func (c *Client) Apply(ctx context.Context, edit Edit, e Engine) (Written, error) {
 	w := &writer{client: c, edit: edit, engine: e}
 	err := edit.Patience.Do(ctx, w.race)
@@ -200,7 +202,8 @@ func (w *writer) race(ctx context.Context) error {
 		}
 		if time.Since(start) > raceLimit || !sleep(ctx, rand.N(min(time.Second, 20*time.Millisecond<<min(n, 6)))) {
 			f := *fault.Of(err)
-			f.Why = fmt.Sprintf("others kept changing it at the same time (%d attempts in %s)", n+1, time.Since(start).Round(time.Second))
+			f.Why = fmt.Sprintf("others kept changing it at the same time (%d attempts in %s)", n+1,
+				time.Since(start).Round(time.Second))
 			f.Hint = "try again when they have finished"
 			return &f
 		}
@@ -244,8 +247,8 @@ func (w *writer) attempt(ctx context.Context) error {
 	return w.note(err)
 }
 
-// attemptPatch is an attempt by PATCH. It is not done when the policy, or an old server, does not allow that and a write of the
-// whole secret may be.
+// attemptPatch is an attempt by PATCH. It is not done when the policy, or an old server, does not allow that and a
+// write of the whole secret may be allowed.
 func (w *writer) attemptPatch(ctx context.Context, st State) (done bool, err error) {
 	w.out.Method = ByPatch
 	w.out.Version, err = w.patch(ctx, st)
@@ -278,12 +281,15 @@ func (w *writer) patch(ctx context.Context, st State) (int, error) {
 		body["options"] = map[string]int{"cas": st.Version}
 	}
 	p := st.Path
-	r := request{what: cannotWrite(p), method: http.MethodPatch, path: p.Mount + "/data/" + p.Name, merge: true, body: func() any { return body }}
+	r := request{what: cannotWrite(p), method: http.MethodPatch, path: p.Mount + "/data/" + p.Name, merge: true,
+		body: func() any { return body }}
 	r.denied = needs(r.path, "patch", `; "read" and "update" together do as well`)
 	a, err := w.client.do(ctx, r)
 	if a != nil && a.Status == http.StatusNotFound && len(a.raw.raw()) == 0 {
 		// What Vault says to a PATCH of nothing: no JSON, just the status.
-		err = &fault.Error{Kind: fault.Missing, What: cannotWrite(p), Why: "no such secret, or its latest version is deleted", Hint: "--create makes a new one, where the policy allows \"create\" or \"update\""}
+		err = &fault.Error{Kind: fault.Missing, What: cannotWrite(p),
+			Why:  "no such secret, or its latest version is deleted",
+			Hint: "--create makes a new one, where the policy allows \"create\" or \"update\""}
 	}
 	if err != nil {
 		return 0, err
@@ -303,7 +309,8 @@ func (w *writer) put(ctx context.Context, st State) (int, error) {
 	for k, v := range w.edit.Set {
 		data[k] = v.Reveal()
 	}
-	r := request{what: cannotWrite(p), method: http.MethodPost, path: p.Mount + "/" + p.Name, body: func() any { return data }}
+	r := request{what: cannotWrite(p), method: http.MethodPost, path: p.Mount + "/" + p.Name,
+		body: func() any { return data }}
 	if w.engine.KV == 2 {
 		r.path = p.Mount + "/data/" + p.Name
 		r.body = func() any { return map[string]any{"data": data, "options": map[string]int{"cas": st.Version}} }
@@ -358,13 +365,14 @@ func holds(values map[string]Value, edit Edit) bool {
 	return true
 }
 
-// readBack reads until the version that was written shows: a replica may lag behind. A version that was already pushed out
-// by later ones is looked for in the latest.
+// readBack reads until the version that was written shows: a replica may lag behind. If later versions already pushed
+// it out, it looks for it in the latest.
 func (c *Client) readBack(ctx context.Context, edit Edit, w Written) (bool, error) {
 	p := w.Before.Path
 	ctx, cancel := context.WithTimeout(ctx, readBackLimit)
 	defer cancel()
-	mismatch := &fault.Error{Kind: fault.Conflict, What: "cannot verify " + p.String(), Why: "it was written and reads back with another value",
+	mismatch := &fault.Error{Kind: fault.Conflict, What: "cannot verify " + p.String(),
+		Why:  "it was written and reads back with another value",
 		Hint: "somebody else wrote at the same moment, or Vault changed it: look with `vaultexec get`", Err: ErrRefused}
 	for n := 1; ; n++ {
 		exact := p
@@ -386,7 +394,8 @@ func (c *Client) readBack(ctx context.Context, edit Edit, w Written) (bool, erro
 		}
 		if !sleep(ctx, min(backoff(n), 500*time.Millisecond)) {
 			return false, &fault.Error{Kind: fault.Away, What: "cannot verify " + p.String(),
-				Why:  fmt.Sprintf("version %d was written and cannot be read back after %s (%s)", w.Version, readBackLimit, fault.Of(err).Why),
+				Why: fmt.Sprintf("version %d was written and cannot be read back after %s (%s)", w.Version,
+					readBackLimit, fault.Of(err).Why),
 				Hint: "a replica may lag behind: look again with `vaultexec get`"}
 		}
 	}

@@ -15,9 +15,9 @@ import (
 )
 
 // Call sends one request to /v1/PATH and returns the status and the decoded answer; numbers in it are json.Number. An
-// answer that is not a JSON object counts as empty. The path is sent as it stands, query included; Escape makes one from
-// a secret's name. A body of type string, []byte or json.RawMessage is sent as it is, so that a number keeps its literal;
-// anything else is marshalled. An error means that no answer came.
+// answer that is not a JSON object counts as empty. The path is sent as it stands, query included; Escape makes one
+// from a secret's name. A body of type string, []byte or json.RawMessage is sent as it is, so that a number keeps its
+// literal; anything else is marshalled. An error means that no answer came.
 func (s *Server) Call(ctx context.Context, token, method, path string, body any) (int, map[string]any, error) {
 	raw, err := rawJSON(body)
 	if err != nil {

@@ -25,9 +25,9 @@ var binary struct {
 	path string
 }
 
-// Binary returns the server program: VAULTEXEC_TEST_VAULT (a vault or bao) where it is set, otherwise the one built from
-// tools/vault. The first build takes minutes and reports on standard error; its result is kept outside the tree, in
-// $XDG_CACHE_HOME/vaultexec or ~/.cache/vaultexec, under a name that changes with Vault's version and Go's.
+// Binary returns the server program: VAULTEXEC_TEST_VAULT (a vault or bao) where it is set, otherwise the one built
+// from tools/vault. The first build takes minutes and reports on standard error. Its result is kept outside the tree,
+// in $XDG_CACHE_HOME/vaultexec or ~/.cache/vaultexec, under a name that changes with Vault's version and Go's.
 func Binary() (string, error) { return BinaryContext(context.Background()) }
 
 // BinaryContext is Binary with a build that can be called off.
@@ -45,8 +45,8 @@ func BinaryContext(ctx context.Context) (string, error) {
 	return path, nil
 }
 
-// IsOpenBao reports whether the server under test is an OpenBao. It has what Vault's community edition has not, namespaces and
-// standbys that answer reads, and it has no audit devices by API.
+// IsOpenBao reports whether the server under test is an OpenBao. It has what Vault's community edition has not,
+// namespaces and standbys that answer reads, and it has no audit devices by API.
 func IsOpenBao() (bool, error) {
 	bin, err := Binary()
 	if err != nil {
@@ -112,8 +112,8 @@ func sourceKey(src string) (string, error) {
 	return fmt.Sprintf("%x", h.Sum(nil)[:8]), nil
 }
 
-// buildTool builds pkg of the module in src into path. Several test binaries run at once: the first one builds, the others
-// wait for it.
+// buildTool builds pkg of the module in src into path. Several test binaries run at once: the first one builds, the
+// others wait for it.
 func buildTool(ctx context.Context, what, src, path string, args []string, pkg string) error {
 	lock, err := waitForLock(ctx, path+".lock")
 	if err != nil {
@@ -131,7 +131,8 @@ func buildTool(ctx context.Context, what, src, path string, args []string, pkg s
 	part := fmt.Sprintf("%s.part-%d", path, os.Getpid())
 	start := time.Now()
 	progress("building %s into %s (once; several minutes, a few hundred modules)", what, path)
-	stop := every(20*time.Second, func() { progress("still building %s (%v)", what, time.Since(start).Round(time.Second)) })
+	stop := every(20*time.Second,
+		func() { progress("still building %s (%v)", what, time.Since(start).Round(time.Second)) })
 	err = GoBuild(ctx, src, part, false, append(args[:len(args):len(args)], pkg)...)
 	stop()
 	if err != nil {

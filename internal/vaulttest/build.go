@@ -14,16 +14,17 @@ import (
 	"github.com/agenticverz/vaultexec/internal/wait"
 )
 
-// Programs that this test binary has built, by package and way of building. They are built once and not re-executed from
-// the test binary: process facts (main thread, signals, dumpability, a static binary without libc) are what is tested.
+// These are the programs that this test binary has built, by package and way of building. They are built once and not
+// re-executed from the test binary: process facts (main thread, signals, dumpability, a static binary without libc) are
+// what is tested.
 var built struct {
 	sync.Mutex
 	programs map[string]string
 }
 
-// Build builds a program of this module, once for all tests, and returns its path. The package is named from the module's
-// root: "." is vaultexec. The program has the race detector when the test has it; then GORACE should hold what Gorace
-// says, or every run of it ends with a second of sleep.
+// Build builds a program of this module, once for all tests, and returns its path. The package is named from the
+// module's root: "." is vaultexec. The program has the race detector when the test has it; then GORACE should hold what
+// Gorace says, or every run of it ends with a second of sleep.
 func Build(t TB, pkg string) string {
 	t.Helper()
 	return build(t, pkg, Race)
@@ -73,8 +74,8 @@ func build(t TB, pkg string, race bool) string {
 	return out
 }
 
-// GoBuild runs go build in dir with these arguments, the package last, and writes the program out. When ctx ends before it,
-// nothing of it is left: neither the compilers that go has started nor its work folder, which go itself leaves behind.
+// GoBuild runs go build in dir with these arguments, the package last, and writes the program out. When ctx ends before
+// it, nothing of it is left: no compilers that go has started, and no work folder, which go itself leaves behind.
 func GoBuild(ctx context.Context, dir, out string, cgo bool, args ...string) error {
 	work, err := os.MkdirTemp(filepath.Dir(out), filepath.Base(out)+".work-")
 	if err != nil {

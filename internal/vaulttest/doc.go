@@ -2,7 +2,7 @@
 //
 // It talks to Vault by net/http alone and shares no code with the product, so that it cannot hide the product's bugs.
 //
-// A test that needs just a Vault asks for the server that all tests of its binary share, and gives itself a corner of it:
+// A test that needs just a Vault asks for the server that all tests of its binary share, and takes a corner of it:
 //
 //	func TestMain(m *testing.M) { vaulttest.Main(m) }
 //

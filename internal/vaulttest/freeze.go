@@ -8,8 +8,8 @@ import (
 	"sync/atomic"
 )
 
-// Freezer passes bytes on to a server, whatever they mean, until its connections freeze: they stay open and nothing comes
-// through them any more, as with a firewall that has forgotten them. It listens on a loopback port.
+// Freezer passes bytes on to a server, whatever they mean, until its connections freeze: they stay open and nothing
+// comes through them any more, as with a firewall that has forgotten them. It listens on a loopback port.
 type Freezer struct {
 	Addr string // as VAULT_ADDR wants it
 

@@ -47,12 +47,17 @@ func Hostile() []Hostility {
 		{"one long error", "", `{"errors":["` + strings.Repeat("x", length) + `"]}`},
 		{"a million warnings", "", fill(`{"request_id":"x","data":{},"warnings":[`, `"w"`, `]}`)},
 		{"a million keys in a list", "", fill(`{"request_id":"x","data":{"keys":[`, `"k"`, `]}}`)},
-		{"one key a million times", "", fill(`{"request_id":"x","data":{"data":{`, `"k":1`, `},"metadata":{"version":9,"created_time":"2026-01-01T00:00:00Z","destroyed":false}}}`)},
-		{"lists of lists", "", fill(`{"request_id":"x","data":{"data":{"k":[`, `[1,{}]`, `]},"metadata":{"version":9,"created_time":"2026-01-01T00:00:00Z","destroyed":false}}}`)},
-		{"numbers", "", fill(`{"request_id":"x","data":{"data":{"k":[`, `1`, `]},"metadata":{"version":9,"created_time":"2026-01-01T00:00:00Z","destroyed":false}}}`)},
-		{"deep lists", "", `{"request_id":"x","data":{"data":{"k":` + strings.Repeat("[", length/2) + strings.Repeat("]", length/2) + `}}}`},
+		{"one key a million times", "", fill(`{"request_id":"x","data":{"data":{`, `"k":1`,
+			`},"metadata":{"version":9,"created_time":"2026-01-01T00:00:00Z","destroyed":false}}}`)},
+		{"lists of lists", "", fill(`{"request_id":"x","data":{"data":{"k":[`, `[1,{}]`,
+			`]},"metadata":{"version":9,"created_time":"2026-01-01T00:00:00Z","destroyed":false}}}`)},
+		{"numbers", "", fill(`{"request_id":"x","data":{"data":{"k":[`, `1`,
+			`]},"metadata":{"version":9,"created_time":"2026-01-01T00:00:00Z","destroyed":false}}}`)},
+		{"deep lists", "", `{"request_id":"x","data":{"data":{"k":` + strings.Repeat("[", length/2) +
+			strings.Repeat("]", length/2) + `}}}`},
 		{"deep, and never closed", "", strings.Repeat(`{"data":`, length/8)},
-		{"versions without end", "", fill(`{"request_id":"x","data":{"current_version":9,"versions":{`, `"9":{}`, `}}}`)},
+		{"versions without end", "",
+			fill(`{"request_id":"x","data":{"current_version":9,"versions":{`, `"9":{}`, `}}}`)},
 	}
 	var many strings.Builder
 	many.WriteString(`{"request_id":"x","data":{"data":{`)
@@ -65,24 +70,26 @@ func Hostile() []Hostility {
 	var all []Hostility
 	for _, status := range []int{200, 403, 404, 500, 503} {
 		for _, b := range bodies {
-			all = append(all, Hostility{Name: fmt.Sprintf("%d %s", status, b.name), Serve: func(w http.ResponseWriter, _ *http.Request) {
-				if b.encoding != "" {
-					w.Header().Set("Content-Encoding", b.encoding)
-				}
-				w.Header().Set("Content-Type", "application/json")
-				w.WriteHeader(status)
-				_, _ = io.WriteString(w, b.body)
-			}})
+			all = append(all, Hostility{Name: fmt.Sprintf("%d %s", status, b.name),
+				Serve: func(w http.ResponseWriter, _ *http.Request) {
+					if b.encoding != "" {
+						w.Header().Set("Content-Encoding", b.encoding)
+					}
+					w.Header().Set("Content-Type", "application/json")
+					w.WriteHeader(status)
+					_, _ = io.WriteString(w, b.body)
+				}})
 		}
-		all = append(all, Hostility{Name: fmt.Sprintf("%d without end", status), Serve: func(w http.ResponseWriter, r *http.Request) {
-			w.WriteHeader(status)
-			_, _ = io.WriteString(w, `{"errors":["`)
-			for chunk := bytes.Repeat([]byte("a"), 1<<16); r.Context().Err() == nil; {
-				if _, err := w.Write(chunk); err != nil {
-					return
+		all = append(all, Hostility{Name: fmt.Sprintf("%d without end", status),
+			Serve: func(w http.ResponseWriter, r *http.Request) {
+				w.WriteHeader(status)
+				_, _ = io.WriteString(w, `{"errors":["`)
+				for chunk := bytes.Repeat([]byte("a"), 1<<16); r.Context().Err() == nil; {
+					if _, err := w.Write(chunk); err != nil {
+						return
+					}
 				}
-			}
-		}})
+			}})
 	}
 	raw := func(name, head, unit string, pause time.Duration) Hostility {
 		return Hostility{Name: name, Slow: pause > 0, Serve: func(w http.ResponseWriter, _ *http.Request) {
@@ -105,8 +112,11 @@ func Hostile() []Hostility {
 		raw("one header without end", "HTTP/1.1 200 OK\r\nX-A: ", strings.Repeat("a", 1000), 0),
 		raw("a status line without end", "HTTP/1.1 200 ", strings.Repeat("a", 1000), 0),
 		raw("early hints without end", "", "HTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\n", 0),
-		raw("a chunk's length without end", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", strings.Repeat("0", 1000), 0),
-		raw("trailers without end", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-A\r\n\r\n2\r\n{}\r\n0\r\n", "X-A: "+strings.Repeat("a", 1000)+"\r\n", 0),
+		raw("a chunk's length without end", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+			strings.Repeat("0", 1000), 0),
+		raw("trailers without end",
+			"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-A\r\n\r\n2\r\n{}\r\n0\r\n",
+			"X-A: "+strings.Repeat("a", 1000)+"\r\n", 0),
 		raw("a byte at a time", "HTTP/1.1 200 OK\r\n\r\n{", " ", 50*time.Millisecond),
 		raw("a header at a time", "HTTP/1.1 200 OK\r\n", "X-A: a\r\n", 50*time.Millisecond),
 	)

@@ -89,13 +89,15 @@ func Golden(t *testing.T, file, text string) {
 			fmt.Fprintf(&diff, "+%s\n", l)
 		}
 	}
-	t.Errorf("%s is not current; if the change is meant, run the test again with -update, which writes it:\n%s", file, diff.String())
+	t.Errorf("%s is not current; if the change is meant, run the test again with -update, which writes it:\n%s", file,
+		diff.String())
 }
 
 // WellConfined fails for a unit to which systemd gives more than 2.0 of 10.
 func WellConfined(t *testing.T, analyze, file string) {
 	t.Helper()
-	if out, err := exec.Command(analyze, "security", "--offline=yes", "--threshold=20", "--no-pager", file).CombinedOutput(); err != nil {
+	if out, err := exec.Command(analyze, "security", "--offline=yes", "--threshold=20", "--no-pager",
+		file).CombinedOutput(); err != nil {
 		t.Errorf("systemd-analyze security: %v\n%s", err, out)
 	}
 }

@@ -7,8 +7,8 @@ import (
 	"path/filepath"
 )
 
-// plugins are auth methods that the minimal build of Vault lacks, by the name they are mounted under: Vault's own code, run
-// beside it as external plugins.
+// plugins are auth methods that the minimal build of Vault lacks, by the name they are mounted under: Vault's own code,
+// run beside it as external plugins.
 var plugins = map[string]string{
 	"kubernetes": "github.com/hashicorp/vault-plugin-auth-kubernetes/cmd/vault-plugin-auth-kubernetes",
 	"ldap":       "github.com/hashicorp/vault/builtin/credential/ldap/cmd/ldap",
@@ -16,8 +16,8 @@ var plugins = map[string]string{
 
 var pluginBuild = []string{"-trimpath", "-ldflags", "-s -w"}
 
-// NewDevWithPlugin starts a dev-mode server for this test alone, with an auth method beside it that the minimal build lacks:
-// "kubernetes" or "ldap". The first use builds it, kept like the server program itself.
+// NewDevWithPlugin starts a dev-mode server for this test alone, with an auth method beside it that the minimal build
+// lacks: "kubernetes" or "ldap". The first use builds it, kept like the server program itself.
 func NewDevWithPlugin(t TB, name string) *Server {
 	t.Helper()
 	dir, err := pluginDir(name)

@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// A parent-death signal is sent when the thread that forked ends, not when the process does. So every server is forked by
-// one goroutine that is locked to its thread and never returns: another goroutine's thread could go away at any time, for
+// A parent-death signal is sent when the thread that forked ends, not when the process does. So one goroutine forks
+// every server. It is locked to its thread and never returns. Another goroutine's thread could go away at any time, for
 // example when some test locks a goroutine to it and lets it end.
 var starter struct {
 	sync.Once
@@ -24,8 +24,8 @@ type startRequest struct {
 	done chan error
 }
 
-// StartTied starts cmd so that it does not outlive this process, however that ends (on Linux; its own children may). Use it
-// for everything that a test starts and that would not end by itself.
+// StartTied starts cmd so that it does not outlive this process, however that ends (on Linux; its own children may).
+// Use it for everything that a test starts and that would not end by itself.
 func StartTied(cmd *exec.Cmd) error {
 	starter.Do(func() {
 		starter.requests = make(chan startRequest)

@@ -273,7 +273,8 @@ func HTML(status int) Behaviour {
 	return Answer(status, "<html><body>not here</body></html>", "Content-Type", "text/html")
 }
 
-// Redirect sends the client elsewhere, as a standby does: to is an origin such as https://127.0.0.1:8200, the path stays.
+// Redirect sends the client elsewhere, as a standby does. to is an origin such as https://127.0.0.1:8200; the path
+// stays.
 func Redirect(status int, to string) Behaviour {
 	return func(_ *Proxy, w http.ResponseWriter, r *http.Request, _ http.Handler) {
 		w.Header().Set("Location", to+r.URL.RequestURI())

@@ -18,7 +18,7 @@ import (
 type RaftOpts struct {
 	// TLS makes a CA and a certificate for 127.0.0.1 and localhost.
 	TLS bool
-	// Cert is the server's certificate, in place of the one that TLS makes. The test names the CA that belongs to it in CA.
+	// Cert is the server's certificate, in place of the one that TLS makes. The test names the CA of it in CA.
 	Cert *KeyPair
 	CA   *CA
 	// ClientCA has the server ask clients for a certificate of this CA, without insisting on one.
@@ -58,8 +58,8 @@ func Raft(t TB, o RaftOpts) *Server {
 		if err != nil {
 			t.Fatalf("%v", err)
 		}
-		// Only this package's own requests: a test with an expired or misnamed certificate still needs to initialise its
-		// server. What the product makes of the certificate is the product's affair.
+		// Only this package's own requests: a test with an expired or misnamed certificate still needs to initialise
+		// its server. What the product makes of the certificate is the product's affair.
 		conf.InsecureSkipVerify = true
 		s.client = newClient(conf)
 	}
@@ -90,9 +90,9 @@ func Raft(t TB, o RaftOpts) *Server {
 	return s
 }
 
-// Configured starts a server for this test with a configuration file that config writes: with an address on 127.0.0.1 at
-// port and the cluster's at the port after it, and data below dir. ca is the CA of its certificate, nil without TLS. It is not
-// initialised.
+// Configured starts a server for this test with a configuration file that config writes. The file has an address on
+// 127.0.0.1 at port, the cluster's at the port after it, and data below dir. ca is the CA of its certificate, nil
+// without TLS. The server is not initialised.
 func Configured(t TB, ca *CA, config func(dir string, port int) string) *Server {
 	t.Helper()
 	bin, err := Binary()
@@ -132,8 +132,8 @@ func Configured(t TB, ca *CA, config func(dir string, port int) string) *Server 
 	return s
 }
 
-// Join starts another node for the cluster of a server without TLS. It is sealed, and joins when it is unsealed with that
-// server's key shares.
+// Join starts another node for the cluster of a server without TLS. It is sealed, and joins when it is unsealed with
+// that server's key shares.
 func Join(t TB, leader *Server) *Server {
 	t.Helper()
 	s := Raft(t, RaftOpts{nodeID: "node-" + random(3), joins: []int{leader.port}})
@@ -154,7 +154,8 @@ func (o RaftOpts) config(s *Server) string {
 	for _, port := range o.joins {
 		fmt.Fprintf(&b, "  retry_join { leader_api_addr = \"http://127.0.0.1:%d\" }\n", port)
 	}
-	fmt.Fprintf(&b, "}\nlistener \"tcp\" {\n  address = \"127.0.0.1:%d\"\n  cluster_address = \"127.0.0.1:%d\"\n", s.port, s.port+1)
+	fmt.Fprintf(&b, "}\nlistener \"tcp\" {\n  address = \"127.0.0.1:%d\"\n  cluster_address = \"127.0.0.1:%d\"\n",
+		s.port, s.port+1)
 	if o.Cert == nil {
 		b.WriteString("  tls_disable = true\n")
 	} else {
@@ -210,8 +211,8 @@ func (s *Server) unseal(t TB) {
 		status, out := s.SealStatus(t)
 		return status != http.StatusOK || out["sealed"] == true
 	}
-	// A node that joins takes its shares only when it has reached the leader, and calls itself sealed for a moment after
-	// the last one: feed, look for two seconds, feed again.
+	// A node that joins takes its shares only when it has reached the leader, and calls itself sealed for a moment
+	// after the last one: feed, look for two seconds, feed again.
 	wait.Until(t, startLimit, "Vault to be unsealed", func() bool {
 		if !sealed() {
 			return true
@@ -255,8 +256,8 @@ type Nodes struct {
 	All []*Server
 }
 
-// Cluster starts n servers, joins them to one raft cluster and unseals them. It takes about ten seconds for three nodes:
-// ask for one cluster in a test, not one in each case.
+// Cluster starts n servers, joins them to one raft cluster and unseals them. That takes about ten seconds for three
+// nodes, so ask for one cluster in a test, not one in each case.
 func Cluster(t TB, n int) *Nodes {
 	t.Helper()
 	ports := make([]int, n)

@@ -50,8 +50,8 @@ func Redact(s string) string {
 	return s
 }
 
-// Forms returns the shapes in which a value gives itself away: as it is, as the inside of a JSON string, with and without
-// HTML escapes, as Base64, which Vault's API and Kubernetes like, in hexadecimal and as part of a URL.
+// Forms returns the shapes in which a value gives itself away: as it is, as the inside of a JSON string, with and
+// without HTML escapes, as Base64, which Vault's API and Kubernetes like, in hexadecimal and as part of a URL.
 func Forms(v string) []string {
 	raw := []byte(v)
 	forms := []string{
@@ -70,8 +70,8 @@ func Forms(v string) []string {
 	return forms
 }
 
-// Canary returns a value that occurs nowhere else, so that finding it anywhere proves a leak. The label is only there to
-// tell several of them apart.
+// Canary returns a value that occurs nowhere else, so that finding it anywhere proves a leak. The label is only there
+// to tell several of them apart.
 func Canary(label string) string {
 	v := "canary-" + label + "-" + random(12)
 	Secret(v)

@@ -33,7 +33,7 @@ type TB interface {
 	Cleanup(func())
 }
 
-// Server is one running Vault. Its methods may be used from several goroutines, but Kill, Restart and Stop only from one.
+// Server is one running Vault. Several goroutines may use its methods, but only one may use Kill, Restart and Stop.
 type Server struct {
 	Addr      string   // as VAULT_ADDR wants it
 	RootToken string   // empty before Init
@@ -62,10 +62,14 @@ var shared struct {
 	server *Server
 }
 
-// Main runs the tests of a package and then stops the servers that they left: func TestMain(m *testing.M) { vaulttest.Main(m) }.
+// Main runs the tests of a package and then stops the servers that they left. It is called by TestMain:
+//
+//	func TestMain(m *testing.M) { vaulttest.Main(m) }
+//
 // Programs that the tests start ignore no signal that nohup or a shell's & had this one ignore.
 func Main(m *testing.M) {
-	for _, sig := range []os.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGCONT, syscall.SIGTSTP, syscall.SIGTTIN, syscall.SIGTTOU} {
+	for _, sig := range []os.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGCONT, syscall.SIGTSTP, syscall.SIGTTIN,
+		syscall.SIGTTOU} {
 		if signal.Ignored(sig) {
 			signal.Notify(make(chan os.Signal, 1), sig) // what has a handler begins with its default
 		}
@@ -93,8 +97,8 @@ func Shutdown() {
 	removeScratch()
 }
 
-// Dev returns the dev-mode server that all tests of this binary share, starting it at the first call. Tests must not seal
-// or stop it, and take mounts and policies from a Scope.
+// Dev returns the dev-mode server that all tests of this binary share, starting it at the first call. Tests must not
+// seal or stop it, and take mounts and policies from a Scope.
 func Dev(t TB) *Server {
 	t.Helper()
 	shared.Lock()
@@ -120,8 +124,8 @@ func NewDev(t TB, args ...string) *Server {
 	return s
 }
 
-// StartDev starts a dev-mode server outside of a test: in memory, unsealed, on a free port of the loopback interface, with
-// a random root token. The arguments are added to the server's command line. The caller stops it.
+// StartDev starts a dev-mode server outside of a test: in memory, unsealed, on a free port of the loopback interface,
+// with a random root token. The arguments are added to the server's command line. The caller stops it.
 func StartDev(args ...string) (*Server, error) {
 	bin, err := Binary()
 	if err != nil {
@@ -164,8 +168,8 @@ func (s *Server) register() {
 
 var errPortTaken = errors.New("the port is taken")
 
-// withPort calls start with free ports until it does not complain about one. Whoever looks for a free port has lost it by
-// the time that somebody else listens on it, so that a collision must be survived, not avoided.
+// withPort calls start with free ports until it does not complain about one. Whoever looks for a free port has lost it
+// by the time that somebody else listens on it. So a collision must be survived, not avoided.
 func withPort(start func(port int) error) error {
 	var err error
 	for range 20 {
@@ -180,8 +184,8 @@ func withPort(start func(port int) error) error {
 	return fmt.Errorf("no free port found: %w", err)
 }
 
-// freePort returns a port that is free together with the next one, which Vault takes for its cluster, or 0. It stays below
-// Linux's range for outgoing connections, where any connection of any process could take it.
+// freePort returns a port that is free together with the next one, which Vault takes for its cluster, or 0. It stays
+// below Linux's range for outgoing connections, where any connection of any process could take it.
 func freePort() int {
 	port := 18000 + 2*rand.IntN(7000)
 	for _, p := range []int{port, port + 1} {
@@ -250,8 +254,8 @@ func (s *Server) Kill() {
 	s.client.CloseIdleConnections()
 }
 
-// Restart starts a stopped or killed server again: same port, same data (which a dev server has none of, so that it comes
-// back empty). A raft server comes back sealed.
+// Restart starts a stopped or killed server again: same port, same data (which a dev server has none of, so that it
+// comes back empty). A raft server comes back sealed.
 func (s *Server) Restart(t TB) {
 	t.Helper()
 	if !s.proc.exited() {
