@@ -13,8 +13,8 @@ import (
 	"github.com/agenticverz/vaultexec/launcher"
 )
 
-// The main goroutine stays on the main thread: it forks, execs and reaps, and a parent-death signal is tied to the thread
-// that forked.
+// The main goroutine stays on the main thread. It forks, execs and reaps, and a parent-death signal is tied to the
+// thread that forked.
 func init() { runtime.LockOSThread() }
 
 func main() {

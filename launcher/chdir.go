@@ -12,9 +12,9 @@ import (
 	"github.com/agenticverz/vaultexec/internal/fault"
 )
 
-// --chdir: the folder that the command is started in. vaultexec itself stays where it is, so that the names of its own files mean
-// what they did; the child enters the folder, by its name and at each start, so that a name that leads elsewhere by then is
-// followed. The program is looked up as if vaultexec were there, as env -C has it.
+// --chdir: the folder that the command is started in. vaultexec itself stays where it is, so that the names of its own
+// files mean what they did. The child enters the folder by its name at each start, and so follows a name that leads
+// elsewhere by then. The program is looked up as if vaultexec were in that folder, as env -C does it.
 
 // absoluteDir makes DIR of --chdir absolute without following its links.
 func absoluteDir(dir string) (string, error) {

@@ -13,9 +13,9 @@ import (
 	"github.com/agenticverz/vaultexec/internal/reap"
 )
 
-// start makes a child and tells the machine. A program file that is being written, or a momentary lack of processes or
-// memory, is tried again for a while. So is one that is missing when another command ran before: a deploy replaces it, perhaps
-// by a removal and a copy.
+// start makes a child and tells the machine. It tries again for a while where the program file is being written, or
+// where processes or memory are short for a moment. It also tries again where the file is missing and another command
+// ran before: a deploy replaces it, perhaps by a removal and a copy.
 func (s *supervisor) start() []action {
 	if s.again() && s.tty != nil {
 		s.tty.resetModes()
@@ -50,8 +50,8 @@ func passing(err error, again bool) bool {
 		again && is(unix.EMFILE, unix.ENOENT, unix.ENOTDIR, unix.EACCES, unix.ENOEXEC, unix.ESTALE)
 }
 
-// waitForSignal waits for d, or until a deadly signal is there, which it returns. Others mean nothing without a child: a
-// fresh program would die of SIGUSR1.
+// waitForSignal waits for d, or until a deadly signal arrives, which it returns. Other signals mean nothing without a
+// child: a fresh program would die of SIGUSR1.
 func (s *supervisor) waitForSignal(d time.Duration) syscall.Signal {
 	t := time.NewTimer(d)
 	defer t.Stop()
@@ -118,7 +118,8 @@ func (s *supervisor) fork() error {
 	s.guard.tell(pid)
 	s.pid, s.left, s.stopped, s.selfStopped, s.forkedAt = pid, 0, false, false, time.Now()
 	s.stopAt = time.Time{}
-	// A command that asks for the terminal before it has it is stopped by SIGTTIN or SIGTTOU, and goes on at once (childStopped).
+	// SIGTTIN or SIGTTOU stops a command that asks for the terminal before it has it. It goes on at once
+	// (childStopped).
 	if front {
 		s.tty.give(s.tty.group, pid)
 		if s.machine.tries() {
@@ -128,10 +129,11 @@ func (s *supervisor) fork() error {
 	return nil
 }
 
-// forkExec starts the program, by way of the stub where something has to be done in the child's own process. Go forks with
-// CLONE_VFORK: this thread waits uninterruptibly until the child has exec'ed. A Ctrl-Z in that moment would stop the child, whose
-// signals are at their default already, and with it vaultexec, and nobody could resume them. So SIGTSTP is blocked meanwhile
-// where there is a terminal, and the stub unblocks it: a stop of the stub is seen and treated like one of the command.
+// forkExec starts the program, by way of the stub where something has to be done in the child's own process. Go forks
+// with CLONE_VFORK: this thread waits uninterruptibly until the child has exec'ed. A Ctrl-Z in that moment would stop
+// the child, whose signals are already at their default. It would stop vaultexec with it, and nobody could resume them.
+// So SIGTSTP is blocked meanwhile where there is a terminal. The stub unblocks it: a stop of the stub is seen and
+// treated like a stop of the command.
 func (s *supervisor) forkExec(attr *syscall.ProcAttr) (pid int, err error) {
 	path, argv := s.program.path, s.program.argv
 	rename := namesThisProcess(attr.Env)

@@ -11,8 +11,8 @@ import (
 	"github.com/agenticverz/vaultexec/internal/vault"
 )
 
-// The lines of the log about what is decided: one each, with which paths from which version to which, which names, why, and
-// how long it took; never a value.
+// The lines of the log about decisions, one for each. A line says which paths went from which version to which, which
+// names, why, and how long it took. It never has a value.
 
 // edition is one environment and the states of the secrets that it was made of.
 type edition struct {

@@ -1,31 +1,34 @@
 // Package launcher is the life of a run: from references to secrets to an environment to a command.
 //
-// Run finds the program first (exec.go), so that a wrong name costs no login. A worker logs in and reads all secrets at the
-// same time (fetch.go; folder.go finds those of a folder) while the main goroutine waits for signals: one that ends vaultexec
-// ends it within 200 ms, and at once, by the kernel, where there is nothing to put in order (signals.go). The secrets become one
-// environment (internal/environ, which is pure), or every reason why they do not is reported at once. Then vaultexec becomes
-// the command (exec.go), or stays as its parent (supervise.go) where something has to be done for it later.
+// Run finds the program first (exec.go), so that a wrong name costs no login. A worker logs in and reads all secrets at
+// the same time (fetch.go; folder.go finds those of a folder). The main goroutine waits for signals meanwhile: one that
+// ends vaultexec ends it within 200 ms. Where there is nothing to put in order, the kernel ends it at once
+// (signals.go). The secrets become one environment (internal/environ, which is pure), or every reason why they do not
+// is reported at once. Then vaultexec becomes the command (exec.go), or stays as its parent (supervise.go) where
+// something has to be done for it later.
 //
-// There the main goroutine, locked to the main thread, owns the child. It alone starts, reaps and kills it (child.go; stub.go is
-// what the child itself has to do before the command), and signals, stops and resumes it (job.go, tty.go). It waits for events in
-// one loop (supervise.go): signals to pass on (signals.go), ended processes, one timer, and what the watcher sends.
+// As a parent, the main goroutine, locked to the main thread, owns the child. It alone starts, reaps and kills it
+// (child.go; stub.go is what the child itself has to do before the command). It alone signals, stops and resumes it
+// (job.go, tty.go). It waits for events in one loop (supervise.go): signals to pass on (signals.go), ended processes,
+// one timer, and what the watcher sends.
 //
-// The watcher (watch.go) is a goroutine that looks at the secrets (look.go), keeps leases alive (lease.go), reads everything when
-// it is told to, and decides nothing.
+// The watcher (watch.go) is a goroutine that looks at the secrets (look.go), keeps leases alive (lease.go), and reads
+// everything when it is told to. It decides nothing.
 //
-// What is to be done about an event is decided by a state machine without a clock or a process of its own (machine.go; change.go
-// is the way of a change through it, questions.go what others may ask it). Its actions are carried out in supervise.go; files.go
-// writes the files, hook.go runs the hook, decisions.go and ends.go write the lines of the log. Nothing is taken from the running
-// child before everything new was read and makes a valid environment, and what failed to work is replaced by what worked before.
+// A state machine without a clock or a process of its own decides what to do about an event (machine.go; change.go is
+// the way of a change through it, questions.go what others may ask it). supervise.go carries out its actions; files.go
+// writes the files, hook.go runs the hook, decisions.go and ends.go write the lines of the log. Nothing is taken from
+// the running child before everything new was read and makes a valid environment. What fails to work is replaced by
+// what worked before.
 //
-// On a terminal a second process of ours may live in the command's group for a while, to see its keys (witness.go). Another ends
-// the command's group when vaultexec was killed and could not (guard.go). What outlives a command is named (survivors.go), as
-// PID 1 ended at the end (pid1.go); orphans are reaped before there is a command, too (orphans.go). shutdown.go is the end of a
-// run.
+// On a terminal a second process of ours may live in the command's group for a while, to see its keys (witness.go).
+// Another ends the command's group when vaultexec was killed and could not (guard.go). The log names what outlives a
+// command (survivors.go); PID 1 ends it at the end (pid1.go). Orphans are reaped before there is a command, too
+// (orphans.go). shutdown.go is the end of a run.
 //
-// With --mask what the command prints goes through vaultexec (output.go, stream.go; internal/mask finds the values). On a terminal that
-// takes a second vaultexec behind a terminal of its own (inner.go), and the first one only passes on (relay_linux.go,
-// keyboard_linux.go).
+// With --mask, what the command prints goes through vaultexec (output.go, stream.go; internal/mask finds the values).
+// On a terminal that takes a second vaultexec behind a terminal of its own (inner.go). The first one only passes on
+// (relay_linux.go, keyboard_linux.go).
 //
 //	starting ──▶ running ──▶ settling ──▶ waiting ──▶ reading ──▶ hooking ──▶ stopping
 //	   ▲            ▲            ▲           ▲           │           │           │
@@ -37,8 +40,8 @@
 //	                              │    ▲
 //	             ended ◀──────────┘    └── ending ◀── SIGTERM, from running to hooking
 //
-// A change that comes when it cannot be acted on (while everything is read, by the hook, between two children) is kept, and
-// leads to settling as soon as the child runs undisturbed. Every way from state to state:
+// A change that comes when it cannot be acted on (while everything is read, by the hook, between two children) is kept,
+// and leads to settling as soon as the child runs undisturbed. Every way from state to state:
 //
 //	starting  → running settling ended
 //	running   → settling ending clearing

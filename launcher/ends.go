@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What the log says of ends: how the command ended and how long that took, and every SIGKILL. A run that nothing is watched for
-// says nothing of an end that is its command's own business.
+// What the log says about ends: how the command ended and how long that took, and every SIGKILL. A run that watches
+// nothing says nothing about an end that is its command's own business.
 
 // logEnd says how the command has ended.
 func (s *supervisor) logEnd(status unix.WaitStatus) {
@@ -30,7 +30,8 @@ func (s *supervisor) logEnd(status unix.WaitStatus) {
 func (s *supervisor) logKill() {
 	began := s.stopBegan()
 	switch {
-	case s.pid != 0 && time.Since(began)+moment/10 < s.Supervision.StopTimeout: // the timer counts from a little earlier
+	// The timer counts from a little earlier.
+	case s.pid != 0 && time.Since(began)+moment/10 < s.Supervision.StopTimeout:
 		s.Log.Warn("a further SIGTERM ends the wait for the command, it gets SIGKILL", "command", s.name(),
 			"pid", s.pid, "after", duration(time.Since(began)))
 	case s.pid != 0:

@@ -23,13 +23,13 @@ type program struct {
 // defaultPath is what execvp(3) searches when PATH is not set: glibc's confstr(_CS_PATH).
 const defaultPath = "/bin:/usr/bin"
 
-// findProgram searches like execvp(3): PATH of vaultexec, an empty element is the current folder, a file that may not be
-// executed is remembered and the search goes on. (exec.LookPath reports such a file as not found and refuses the current
-// folder.) What the file itself tells about a start that must fail is found out here, before Vault is asked.
+// findProgram searches like execvp(3): in vaultexec's PATH, where an empty element is the current folder. It remembers
+// a file that may not be executed and goes on. (exec.LookPath reports such a file as not found and refuses the current
+// folder.) If the file itself shows that a start must fail, that is found out here, before Vault is asked.
 func findProgram(argv, environ []string) (program, error) { return findProgramIn("", argv, environ) }
 
-// findProgramIn searches for who will be in the folder dir by then; "" is the current one. What it finds has the name that it has
-// there.
+// findProgramIn searches for a process that will be in the folder dir by then; "" is the current one. What it finds has
+// the name that it has in that folder.
 func findProgramIn(dir string, argv, environ []string) (program, error) {
 	name := argv[0]
 	if name == "" {
@@ -39,7 +39,8 @@ func findProgramIn(dir string, argv, environ []string) (program, error) {
 	if strings.Contains(name, "/") {
 		if err := executable(inDir(dir, name)); err != nil {
 			failed := startErrorIn(dir, name, err)
-			if f := notFound(argv); fault.Is(failed, fault.NotFound) && f.Cause != fault.Misspelled && noPath(dir, name) {
+			if f := notFound(argv); fault.Is(failed, fault.NotFound) && f.Cause != fault.Misspelled &&
+				noPath(dir, name) {
 				f.Err = err
 				return program{}, f
 			}
@@ -113,7 +114,8 @@ func startErrorIn(dir, path string, err error) error {
 	case errors.Is(err, unix.ENOEXEC):
 		e.Why, e.Hint = "not a program for this machine, and no #! line", "begin a script with #!, such as #!/bin/sh"
 	case errors.Is(err, unix.E2BIG):
-		e.Kind, e.Hint = fault.Value, "arguments and environment together are too large: hand large values over with --file"
+		e.Kind, e.Hint = fault.Value,
+			"arguments and environment together are too large: hand large values over with --file"
 	}
 	return e
 }
@@ -121,8 +123,8 @@ func startErrorIn(dir, path string, err error) error {
 // elfMagic begins every ELF file.
 var elfMagic = []byte("\x7fELF")
 
-// inspect looks into an executable file for what would make execve fail: an interpreter that is not there, no #! line. What
-// cannot be read (mode 0111) or understood is left to execve.
+// inspect looks into an executable file for what would make execve fail: a missing interpreter, no #! line. It leaves
+// to execve what it cannot read (mode 0111) or understand.
 func inspect(dir, path string) error {
 	f, err := os.Open(inDir(dir, path))
 	if err != nil {
@@ -206,8 +208,8 @@ func scriptInterpreter(head []byte) string {
 	return string(fields[0])
 }
 
-// elfInterpreter returns the PT_INTERP of an ELF file, "" for a static one or one that cannot be read. (debug/elf would do
-// it too and brings the decompressors of debug sections along.)
+// elfInterpreter returns the PT_INTERP of an ELF file, "" for a static one or one that cannot be read. (debug/elf would
+// do it too and brings the decompressors of debug sections along.)
 func elfInterpreter(f io.ReaderAt, head []byte) string {
 	if len(head) < 64 {
 		return ""
@@ -223,7 +225,8 @@ func elfInterpreter(f io.ReaderAt, head []byte) string {
 	if is64 {
 		phoff, phentsize, phnum = order.Uint64(head[32:]), int(order.Uint16(head[54:])), int(order.Uint16(head[56:]))
 	} else {
-		phoff, phentsize, phnum = uint64(order.Uint32(head[28:])), int(order.Uint16(head[42:])), int(order.Uint16(head[44:]))
+		phoff, phentsize, phnum = uint64(order.Uint32(head[28:])),
+			int(order.Uint16(head[42:])), int(order.Uint16(head[44:]))
 	}
 	if phentsize < 32 || phentsize > 1024 || phnum > 256 {
 		return ""
@@ -254,10 +257,10 @@ func elfInterpreter(f io.ReaderAt, head []byte) string {
 
 // replace becomes the command. It returns only if that failed, or with a signal that came in the last moment.
 //
-// A signal that Go's handler has taken and nobody has read is lost in execve, so the handlers go first: from then on the
-// kernel acts on the signal itself, and what was taken before is found in the channel when the handlers have run and after
-// signal.Stop, which waits for deliveries that are under way. (signal.Reset loses half of the SIGTERMs that arrive just then.)
-// The command gets fds, which are close-on-exec until then.
+// A signal that Go's handler has taken and nobody has read is lost in execve. So the handlers go first: from then on
+// the kernel acts on the signal itself. What was taken before is in the channel once the handlers have run, and after
+// signal.Stop, which waits for deliveries that are under way. (signal.Reset loses half of the SIGTERMs that arrive just
+// then.) The command gets fds, which are close-on-exec until then.
 func replace(p program, dir string, env []string, fds []int, s *signals) error {
 	if err := enterDir(dir); err != nil {
 		return err

@@ -85,7 +85,8 @@ func firstPending(reads []*read) *read {
 	return nil
 }
 
-// round reads what is still missing, at the same time, and then what the folders among it have in them, which is added to reads.
+// round reads what is still missing, all at the same time. Then it reads what the folders among it contain, which is
+// added to reads.
 func (f *fetcher) round(ctx context.Context, reads *[]*read) error {
 	f.pass(ctx, *reads)
 	if members := f.members(reads); len(members) > 0 {
@@ -161,12 +162,12 @@ func (f *fetcher) one(ctx context.Context, r *read) {
 // forgivable says what --optional-path forgives: that there is nothing, never that it may not be read.
 func forgivable(err error) bool { return fault.Is(err, fault.Missing, fault.Deleted) }
 
-// quickTries is how often a read beside a running command is tried in short order: behind a balancer one dead node in three
-// would otherwise fail every round of it.
+// quickTries is how often a read beside a running command is tried in quick succession. Otherwise one dead node in
+// three behind a balancer would fail every round.
 const quickTries = 3
 
-// fetchAgain reads everything but what is kept, without waiting for a Vault that is away. What it saw comes with a failure,
-// too.
+// fetchAgain reads everything but what is kept, without waiting for a Vault that is away. What it saw comes with a
+// failure, too.
 func (f *fetcher) fetchAgain(ctx context.Context, keep map[vault.Path]*vault.Secret) ([]environ.Fetched, error) {
 	f.again = true
 	reads := plan(f.sources)

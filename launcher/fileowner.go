@@ -12,10 +12,11 @@ import (
 	"github.com/agenticverz/vaultexec/internal/fault"
 )
 
-// Who may read a secret file: --file …,mode=0440,owner=USER:GROUP. Nothing is in the file before both are what was asked for.
+// Who may read a secret file: --file …,mode=0440,owner=USER:GROUP. The file stays empty until both are what was asked
+// for.
 
-// putAccess gives an empty file that this process has made its mode and its owner. The mode comes first: afterwards the file may be
-// somebody else's. (chmod(2) is not subject to the umask.)
+// putAccess sets the mode and the owner of an empty file that this process has made. The mode comes first: afterwards
+// the file may be somebody else's. (chmod(2) is not subject to the umask.)
 func putAccess(fd int, a environ.Access) error {
 	if err := unix.Fchmod(fd, uint32(a.Mode)); err != nil {
 		return err

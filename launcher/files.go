@@ -15,9 +15,9 @@ import (
 	"github.com/agenticverz/vaultexec/internal/vault"
 )
 
-// files hands secrets over as files. Those with a path are written when a child is started and when a change is acted on
-// while it runs, and removed at the end, if they are still the ones that were written. A process that is ended by SIGKILL
-// leaves them: nobody is there to remove them then, and the next start replaces them.
+// files hands secrets over as files. Those with a path are written when a child is started, and when a change is acted
+// on while it runs. They are removed at the end, if they are still the ones that were written. A process that ends by
+// SIGKILL leaves them: nobody is there to remove them, and the next start replaces them.
 type files struct {
 	allowDisk bool
 	allow     []int             // users whose folders they may be in
@@ -27,8 +27,8 @@ type files struct {
 	swept     map[string]bool // by path
 }
 
-// fileID tells whether a path still names the file that was written there, as long as that is open: then nobody else's file gets
-// its number.
+// fileID tells whether a path still names the file that was written there. It holds as long as that file is open: then
+// nobody else's file gets its number.
 type fileID struct{ dev, ino uint64 }
 
 // placed is a file in its place.
@@ -43,8 +43,8 @@ func newFiles(allowDisk bool, allow ...int) *files {
 	return &files{allowDisk: allowDisk, allow: allow, written: map[string]placed{}, swept: map[string]bool{}}
 }
 
-// handOver puts the files of env in their places and returns the environment that names them, and the descriptors of those in
-// memory. They are close-on-exec here; the caller closes them once the command has them.
+// handOver puts the files of env in their places and returns the environment that names them, and the descriptors of
+// those in memory. They are close-on-exec here; the caller closes them once the command has them.
 func (f *files) handOver(env *environ.Env) (environ []string, fds []int, err error) {
 	if err := f.place(env); err != nil {
 		return nil, nil, err
@@ -63,9 +63,9 @@ func closeAll(fds []int) {
 	}
 }
 
-// childFiles says which descriptors a child gets: std as 0 to 2, fds, and what vaultexec itself was given. They are named to
-// syscall.ForkExec, which opens them in the child: were the flag taken off fds in this process, then the Vault CLI's token
-// helper, which another goroutine may start at that moment, would have the secrets, too.
+// childFiles says which descriptors a child gets: std as 0 to 2, fds, and what vaultexec itself was given. They are
+// named to syscall.ForkExec, which opens them in the child. This process must not take the flag off fds: the Vault
+// CLI's token helper, which another goroutine may start at that moment, would have the secrets, too.
 func childFiles(std []uintptr, fds []int) []uintptr {
 	const closed = ^uintptr(0)
 	files := slices.Clone(std)
@@ -80,7 +80,8 @@ func childFiles(std []uintptr, fds []int) []uintptr {
 	return files
 }
 
-// memoryFiles makes the files in memory and returns the environment that names their descriptors, which are close-on-exec.
+// memoryFiles makes the files in memory and returns the environment that names their descriptors, which are
+// close-on-exec.
 func memoryFiles(env *environ.Env) (variables []string, fds []int, err error) {
 	paths := map[string]string{}
 	for _, v := range env.Files() {
@@ -101,8 +102,8 @@ func memoryFiles(env *environ.Env) (variables []string, fds []int, err error) {
 	return env.StringsAt(paths), fds, nil
 }
 
-// stage makes the files of env complete before they are in their places: what can fail fails here, while the running child still
-// has the old ones.
+// stage completes the files of env before they are in their places. What can fail fails here, while the running child
+// still has the old ones.
 func (f *files) stage(env *environ.Env) error {
 	if f.stagedFor == env {
 		return nil
@@ -180,8 +181,8 @@ func (f *files) write(spec *environ.FileSpec, content string) (stagedFile, error
 	return s, nil
 }
 
-// check looks at the place of a file before anything is written there, and opens its folder: what others put in the place of that
-// later is not written to.
+// check looks at the place of a file before anything is written there, and opens its folder. If others put something in
+// the place of that folder later, nothing is written to it.
 func (f *files) check(spec *environ.FileSpec) (*os.File, error) {
 	allow := f.allow
 	if uid := spec.Access().UID; uid >= 0 { // to whom the file is given, who then may do with it what they like
@@ -247,7 +248,8 @@ func fileFault(where string, err error) *fault.Error {
 	switch {
 	case errors.Is(err, errOnDisk):
 		e.Why = errOnDisk.Error()
-		e.Hint = "a disk keeps what was written there: choose a path below /run or /dev/shm, or allow it with --allow-disk"
+		e.Hint =
+			"a disk keeps what was written there: choose a path below /run or /dev/shm, or allow it with --allow-disk"
 	case errors.Is(err, errNotRegular), errors.Is(err, errNotOurs):
 		e.Why = err.Error()
 		e.Hint = "choose another path; only an earlier file of the same user is replaced"

@@ -6,10 +6,10 @@ import (
 	"github.com/agenticverz/vaultexec/internal/environ"
 )
 
-// sealedFile makes a file in memory that holds content and that nobody can change: read-only by its mode, which also holds
-// for who opens /proc/PID/fd/N, and sealed. It is close-on-exec, at a high descriptor, and its offset is 0.
-// (memfd_create(2), fcntl(2) F_ADD_SEALS. MFD_NOEXEC_SEAL is of Linux 6.3; older kernels say EINVAL. The mode comes before
-// the seals, because with that flag a later change of the x bits is refused.)
+// sealedFile makes a file in memory that holds content and that nobody can change. It is sealed, and read-only by its
+// mode, which also holds for whoever opens /proc/PID/fd/N. It is close-on-exec, at a high descriptor, and its offset is
+// 0. (memfd_create(2), fcntl(2) F_ADD_SEALS. MFD_NOEXEC_SEAL is of Linux 6.3; older kernels say EINVAL. The mode comes
+// before the seals, because with that flag a later change of the x bits is refused.)
 func sealedFile(name, content string, who environ.Access) (int, error) {
 	const flags = unix.MFD_CLOEXEC | unix.MFD_ALLOW_SEALING
 	fd, err := unix.MemfdCreate(name, flags|unix.MFD_NOEXEC_SEAL)
@@ -68,11 +68,12 @@ func inMemory(dir int) (bool, error) {
 	return false, nil
 }
 
-// firstHigh is the lowest descriptor that a file in memory has. Scripts choose theirs from 3 on (exec 9>lock; flock 9), systemd
-// and those like it pass theirs from 3 on, and would meet a file at the lowest free one.
+// firstHigh is the lowest descriptor that a file in memory has. Scripts choose theirs from 3 on (exec 9>lock; flock 9),
+// and systemd and its like pass theirs from 3 on. They would meet a file at the lowest free one.
 const firstHigh = 200
 
-// highRoom is what stays free above the descriptors of files in memory where the limit is low: syscall.ForkExec moves its own there.
+// highRoom is what stays free above the descriptors of files in memory where the limit is low. syscall.ForkExec moves
+// its own there.
 const highRoom = 4
 
 // moveHigh moves a descriptor to a high number: from firstHigh on, or to the highest that the limit leaves.

@@ -13,11 +13,12 @@ import (
 	"github.com/agenticverz/vaultexec/internal/environ"
 )
 
-// A file with a path is complete before it has a name: nothing of it stays when vaultexec is killed (open(2), O_TMPFILE). No call
-// puts such a file in the place of another, so that it gets a name beside it first, for as long as a rename takes. Where the file
-// system cannot do that, and outside of Linux, it has that name from the start. Either way the file is locked for as long as
-// somebody is at work with it, and what nobody has locked is what a killed run has left: the next one removes it. (flock(2): the
-// lock ends with the process, and holds across containers that share a folder; a process number would not.)
+// A file with a path is complete before it has a name: nothing of it stays when vaultexec is killed (open(2),
+// O_TMPFILE). No call puts such a file in the place of another. So it first gets a name beside the other, for as long
+// as a rename takes. Where the file system cannot do that, and outside of Linux, it has that name from the start.
+// Either way the file is locked for as long as somebody is at work with it. What nobody has locked was left by a killed
+// run: the next one removes it. (flock(2): the lock ends with the process, and holds across containers that share a
+// folder; a process number would not.)
 
 // stagedFile is a complete file that is not in its place yet.
 type stagedFile struct {
@@ -137,7 +138,8 @@ func (s *stagedFile) close() {
 
 const maxNameTries = 100
 
-// createNamed makes a new, empty file beside base and locks it. O_EXCL does not follow a link that somebody has put there.
+// createNamed makes a new, empty file beside base and locks it. O_EXCL does not follow a link that somebody has put
+// there.
 func createNamed(dir int, base string) (*os.File, string, error) {
 	for range maxNameTries {
 		temp := besideName(base)
@@ -166,8 +168,8 @@ func createNamed(dir int, base string) (*os.File, string, error) {
 	return nil, "", unix.EEXIST
 }
 
-// lock marks a file as one that a living process is at work with. A file system without locks is no reason to stop: there a sweep
-// cannot lock either, and removes nothing.
+// lock marks a file as one that a living process is at work with. A file system without locks is no reason to stop: a
+// sweep cannot lock there either, and removes nothing.
 func lock(file *os.File) error {
 	for {
 		err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
@@ -198,8 +200,8 @@ func isBeside(name, base string) bool {
 	return ok && len(random) == 2*besideRandom && strings.Trim(random, "0123456789abcdef") == ""
 }
 
-// sweep removes what killed runs have left beside the place of a file: regular files of a name that vaultexec gives, which belong
-// to this user, or to whom the file is given, and which nobody is at work with.
+// sweep removes what killed runs have left beside the place of a file. These are regular files with a name that
+// vaultexec gives. They belong to this user, or to whoever gets the file, and nobody is at work with them.
 func sweep(dir int, spec *environ.FileSpec) {
 	fd, err := unix.Openat(dir, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {

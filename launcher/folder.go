@@ -9,9 +9,9 @@ import (
 	"github.com/agenticverz/vaultexec/internal/vault"
 )
 
-// A source may be a folder: every secret directly in it. It is listed first, and its secrets are then read with all others, as
-// if each were a --path of its own, in the order of their names. What the list shows and is deleted (KV version 2 keeps its
-// name) is left out, with a warning.
+// A source may be a folder: every secret directly in it. It is listed first. Then its secrets are read with all others,
+// as if each were a --path of its own, in the order of their names. A deleted secret that the list shows (KV version 2
+// keeps its name) is left out, with a warning.
 //
 // For the watch the list has a state of its own beside those of the secrets that it showed last.
 

@@ -11,10 +11,11 @@ import (
 )
 
 // The command has a process group of its own, so that a SIGKILL for vaultexec's group does not reach it: supervisord's
-// killasgroup, GNU timeout -k, a CI runner. The kernel sends the command the stop signal then (the parent-death signal), and
-// one that ignores it would run on, with its secrets and its port. So a guard looks on: a second process, in a session of its own,
-// that holds the other end of a pipe. When vaultexec is gone without a word, it gives the command's group the stop timeout and
-// then SIGKILL. It is not needed where the child shares vaultexec's group, nor as PID 1, with which the kernel ends everything.
+// killasgroup, GNU timeout -k, a CI runner. The kernel then sends the command the stop signal (the parent-death
+// signal). A command that ignores it would run on, with its secrets and its port. So a guard looks on: a second
+// process, in a session of its own, that holds the other end of a pipe. When vaultexec is gone without a word, the
+// guard gives the command's group the stop timeout and then SIGKILL. No guard is needed where the child shares
+// vaultexec's group, or where vaultexec is PID 1, with which the kernel ends everything.
 type guard struct {
 	pid  int // 0 while there is none
 	pipe int // the end that vaultexec writes the command's group to
@@ -23,13 +24,15 @@ type guard struct {
 // guardName is argv[0] of the guard, and what ps shows. The stop timeout follows.
 const guardName = "vaultexec: guarding the command"
 
-// guardDelay is how long a command runs before it has a guard: most of those that end sooner are scripts' small commands.
+// guardDelay is how long a command runs before it gets a guard. Most commands that end sooner are small ones of
+// scripts.
 const guardDelay = 200 * time.Millisecond
 
 // IsGuard reports whether vaultexec was started by itself as the guard.
 func IsGuard(args []string) bool { return len(args) == 2 && args[0] == guardName }
 
-// RunGuard waits for the end of vaultexec, and ends the command's group after the stop timeout. Standard input is the pipe.
+// RunGuard waits for the end of vaultexec and ends the command's group after the stop timeout. Standard input is the
+// pipe.
 func RunGuard(args []string) {
 	closeInherited()
 	limit, err := time.ParseDuration(args[1])
@@ -56,7 +59,8 @@ func RunGuard(args []string) {
 	}
 }
 
-// closeInherited closes what a process of ours was given and has no use for: a lock, a socket or a pipe that others wait for.
+// closeInherited closes what a process of ours was given and has no use for: a lock, a socket or a pipe that others
+// wait for.
 func closeInherited() { _ = closeRange(3, math.MaxInt32) }
 
 // ownProcess starts this program again for a purpose of vaultexec's own.

@@ -14,9 +14,9 @@ import (
 	"github.com/agenticverz/vaultexec/internal/environ"
 )
 
-// SetDumpable decides whether this process may dump core, be traced by its own user, and be read through /proc. vaultexec
-// switches it off first thing; execve(2) gives the command its own state back. Core limits are left alone, the command would
-// inherit them.
+// SetDumpable decides whether this process may dump core, be traced by its own user, and be read through /proc.
+// vaultexec switches it off first thing; execve(2) gives the command its own state back. Core limits are left alone:
+// the command would inherit them.
 func SetDumpable(on bool) { setDumpable(on) }
 
 func setDumpable(on bool) {
@@ -27,7 +27,8 @@ func setDumpable(on bool) {
 	_ = unix.Prctl(unix.PR_SET_DUMPABLE, arg, 0, 0, 0)
 }
 
-// KeptDumpable reports whether the kernel has refused to make this process undumpable, as a seccomp filter can have it do.
+// KeptDumpable reports whether the kernel has refused to make this process undumpable, as a seccomp filter can have it
+// do.
 func KeptDumpable() bool { return isDumpable() }
 
 func isDumpable() bool {
@@ -35,10 +36,10 @@ func isDumpable() bool {
 	return err != nil || on != 0
 }
 
-// setParentDeath has the kernel send sig to the child when vaultexec dies without having ended it, and reports whether it would.
-// That is a courtesy, and decides about no start: where the kernel refuses it, as a seccomp filter can have it do, the child is
-// started without. It is tried on this thread, with the value that it has: a child that was refused it could only fail, with an
-// error that looks like the program's.
+// setParentDeath has the kernel send sig to the child when vaultexec dies without having ended it, and reports whether
+// it would. That is a courtesy, and no start depends on it. Where the kernel refuses it, as a seccomp filter can have
+// it do, the child is started without. It is tried on this thread, with the value that the thread has: a child that was
+// refused it could only fail, with an error that looks like the program's.
 func setParentDeath(sys *syscall.SysProcAttr, sig syscall.Signal) bool {
 	var now int32
 	if unix.Prctl(unix.PR_GET_PDEATHSIG, uintptr(unsafe.Pointer(&now)), 0, 0, 0) != nil ||
@@ -49,9 +50,9 @@ func setParentDeath(sys *syscall.SysProcAttr, sig syscall.Signal) bool {
 	return true
 }
 
-// TakeEnviron returns the environment of this process as it was at the start, and takes the credentials in it out of the
-// process: os.Getenv does not find them any more, /proc/PID/environ does not show them, and the Go runtime, which has kept
-// copies of its own, has none. The values are overwritten in place: nothing else reaches them.
+// TakeEnviron returns the environment of this process as it was at the start, and takes the credentials in it out of
+// the process: os.Getenv does not find them any more, /proc/PID/environ does not show them, and the Go runtime, which
+// has kept copies of its own, has none. The values are overwritten in place, since nothing else reaches them.
 func TakeEnviron() []string {
 	variables := os.Environ()
 	for i, kv := range variables {
@@ -77,8 +78,8 @@ func TakeEnviron() []string {
 	return variables
 }
 
-// HideArgument overwrites an argument of this process where everybody can read it, in /proc/PID/cmdline: the runtime does not copy
-// os.Args, so that they are that very place. Whoever shares the string has the stars, too: make a copy before.
+// HideArgument overwrites an argument of this process where everybody can read it, in /proc/PID/cmdline. The runtime
+// does not copy os.Args, so they are that very place. Whoever shares the string has the stars, too: make a copy before.
 func HideArgument(arg string) {
 	if environBlock() == nil { // the arguments are not where they should be
 		return
@@ -95,9 +96,10 @@ func HideArgument(arg string) {
 	}
 }
 
-// environBlock is what /proc/PID/environ shows: the block that execve(2) put on the stack, for as long as the process lives. A
-// variable that is given twice stands there twice, and Go knows only the first. The kernel says where it is
-// (proc_pid_stat(5)); os.Args, which the runtime does not copy, lie just before it. It is nil where that does not hold.
+// environBlock is what /proc/PID/environ shows: the block that execve(2) put on the stack, for as long as the process
+// lives. A variable that was given twice is there twice, and Go knows only the first. The kernel says where the block
+// is (proc_pid_stat(5)). os.Args, which the runtime does not copy, lie just before it. It is nil where that does not
+// hold.
 func environBlock() []byte {
 	stat, err := os.ReadFile("/proc/self/stat")
 	if err != nil || len(os.Args) == 0 {

@@ -15,8 +15,8 @@ import (
 // hookLimit is how long --on-change-hook may take.
 const hookLimit = 30 * time.Second
 
-// hookRun is the hook that runs now, if pid is not 0. It leads a session of its own: after `stty tostop` a process that writes to
-// the terminal from another group than the foreground's is stopped, and a stopped hook would never end.
+// hookRun is the hook that runs now, if pid is not 0. It leads a session of its own: after `stty tostop`, a process
+// that writes to the terminal from outside the foreground group is stopped. A stopped hook would never end.
 type hookRun struct {
 	pid   int
 	timer *time.Timer
@@ -43,9 +43,9 @@ func (h *hookRun) kill() {
 	}
 }
 
-// startHook runs the hook before the old child is touched, and looks the program up again, which may have been replaced or
-// removed since. The hook is told which paths, versions and names changed, and gets no secret and no credential; its output
-// goes to standard error.
+// startHook runs the hook before the old child is touched. It looks the program up again, which may have been replaced
+// or removed since. The hook is told which paths, versions and names changed. It gets no secret and no credential, and
+// its output goes to standard error.
 func (s *supervisor) startHook() {
 	if !s.startable() {
 		s.happened(evHooked{ok: false})
@@ -61,8 +61,8 @@ func (s *supervisor) startHook() {
 	}
 }
 
-// startable reports whether the command could be started now, and looks its program up anew. What has gone since is no reason to
-// stop a command that runs.
+// startable reports whether the command could be started now, and looks its program up anew. If something has gone
+// since, that is no reason to stop a command that runs.
 func (s *supervisor) startable() bool {
 	p, err := s.launch.program()
 	if err == nil && s.Dir == "" {

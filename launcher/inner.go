@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// inner says that this is vaultexec behind the terminal that it made for the command (relay_linux.go), and what it got from the
-// one in front: the terminal's two ends, and which of the standard descriptors lead to the terminal in front.
+// inner says that this is vaultexec behind the terminal that it made for the command (relay_linux.go), and what it got
+// from the one in front: the terminal's two ends, and which of the standard descriptors lead to the terminal in front.
 type inner struct {
 	master, slave int
 	terminals     int // bits 0 to 2

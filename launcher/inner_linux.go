@@ -24,8 +24,8 @@ func (in *inner) enter() error {
 	return nil
 }
 
-// stop stops this process so that the relay sees it and does the same, unless nobody could resume the relay: then it returns
-// false. (SIGTSTP would do nothing: no shell is in this session.)
+// stop stops this process so that the relay sees it and does the same. If nobody could resume the relay, it returns
+// false instead. (SIGTSTP would do nothing: no shell is in this session.)
 func (in *inner) stop() bool {
 	p, ok := readProcess(in.relay) // which hidepid may hide
 	if ok && orphanedFrom(p.parent, p.group, p.session, p.group == in.relay) {
@@ -35,8 +35,8 @@ func (in *inner) stop() bool {
 	return true
 }
 
-// inFront reports whether the one in front has the foreground of its terminal. Where it has not, the command must not have that
-// of the inner one: what reads then is stopped, as without vaultexec.
+// inFront reports whether the one in front has the foreground of its terminal. Where it has not, the command must not
+// have the foreground of the inner terminal: what reads then is stopped, as without vaultexec.
 func (in *inner) inFront() bool {
 	if in == nil {
 		return true

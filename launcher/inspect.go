@@ -38,10 +38,10 @@ type PathReport struct {
 	MetaCaps []string // nil when not known
 }
 
-// Inspect logs in and reads what a run would read, but leased secrets, and builds the environment that a command would get.
-// It fails only where there is nothing to report: Vault is away or refuses the login. Why a run would not work stands in the
-// report's Faults. Like Run it must be called on the main thread, and returns *Killed when a signal ended it. The token is
-// given back before it returns: who prints the report may be ended by a reader that goes away.
+// Inspect logs in, reads what a run would read, except leased secrets, and builds the environment that a command would
+// get. It fails only where there is nothing to report: Vault is away or refuses the login. The report's Faults say why
+// a run would not work. Like Run it must be called on the main thread, and returns *Killed when a signal ended it. It
+// gives the token back before it returns: a reader that goes away may end whoever prints the report.
 func Inspect(o Options) (*Report, error) {
 	l := &launch{Options: o, signals: catchDeadly()}
 	defer l.signals.release()

@@ -76,8 +76,8 @@ func (s *supervisor) forward(sig syscall.Signal) {
 	s.signalChild(sig, toGroup)
 }
 
-// signalChild sends sig to the child, or to its group where it has one. Without a child it does nothing: for kill(2), 0 is the
-// group of vaultexec itself.
+// signalChild sends sig to the child, or to the child's group where it has one. Without a child it does nothing: for
+// kill(2), 0 is the group of vaultexec itself.
 func (s *supervisor) signalChild(sig syscall.Signal, group bool) {
 	if s.pid == 0 {
 		return
@@ -92,8 +92,8 @@ func (s *supervisor) signalChild(sig syscall.Signal, group bool) {
 	}
 }
 
-// resumed: SIGCONT arrived, from `fg`, `bg` or kill(1). The whole group goes on, not only its leader: a pipeline below it
-// would stay stopped. In a shared group whoever resumed vaultexec has resumed the child, too.
+// resumed: SIGCONT arrived, from `fg`, `bg` or kill(1). The whole group goes on, not only its leader: otherwise a
+// pipeline below it would stay stopped. In a shared group whoever resumed vaultexec has resumed the child, too.
 func (s *supervisor) resumed() {
 	self := s.selfStopped
 	s.selfStopped = false
@@ -110,16 +110,16 @@ func (s *supervisor) resumed() {
 	s.signalChild(unix.SIGCONT, true)
 }
 
-// childStopped makes a stop of the child visible to the shell that waits for vaultexec, by stopping vaultexec too, with the
-// same signal. Without a terminal nothing is done: somebody who stops and resumes the child must not leave vaultexec behind.
-// Where nobody could resume vaultexec either (it leads its session), a stop by Ctrl-Z changes nothing: the kernel would have
-// ignored it there without vaultexec.
+// childStopped makes a stop of the child visible to the shell that waits for vaultexec, by stopping vaultexec too, with
+// the same signal. Without a terminal nothing is done: somebody who stops and resumes the child must not leave
+// vaultexec behind. Where nobody could resume vaultexec either (it leads its session), a stop by Ctrl-Z changes
+// nothing: the kernel would have ignored it there without vaultexec.
 func (s *supervisor) childStopped(sig syscall.Signal) {
 	if s.tty == nil {
 		return
 	}
-	// A child that was stopped because it asked for the terminal goes on if it can have it. That is so after `fg` of a job that
-	// runs: the shell gives the terminal to the group that it knows, and has no reason to send SIGCONT.
+	// A child that was stopped because it asked for the terminal goes on if it can have it. It can after `fg` of a job
+	// that runs: the shell gives the terminal to the group that it knows, and has no reason to send SIGCONT.
 	if s.tty.own && (sig == unix.SIGTTIN || sig == unix.SIGTTOU) && s.inner.inFront() &&
 		(s.tty.inFront() == s.pid || s.tty.give(s.tty.group, s.pid)) {
 		s.signalChild(unix.SIGCONT, true)
@@ -149,8 +149,8 @@ func (s *supervisor) childStopped(sig syscall.Signal) {
 	}
 }
 
-// unstop undoes a stop of the child by Ctrl-Z where nobody could resume vaultexec. One that asks for a terminal that it cannot
-// have stays stopped: it would ask without end.
+// unstop undoes a stop of the child by Ctrl-Z where nobody could resume vaultexec. One that asks for a terminal that it
+// cannot have stays stopped: it would ask without end.
 func (s *supervisor) unstop(sig syscall.Signal) {
 	if sig != unix.SIGTSTP {
 		return
@@ -161,9 +161,9 @@ func (s *supervisor) unstop(sig syscall.Signal) {
 	s.signalChild(unix.SIGCONT, true)
 }
 
-// takeKeys has the keys of the terminal reach vaultexec and no longer the command, which was told to stop: Ctrl-C ends the run
-// then, and not only a command that another one would follow. A command that still wants the terminal, to set its modes back
-// or to ask something, is stopped by SIGTTOU or SIGTTIN, and gets it (childStopped).
+// takeKeys has the keys of the terminal reach vaultexec and no longer the command, which was told to stop. Ctrl-C then
+// ends the run, and not only a command that another one would follow. SIGTTOU or SIGTTIN stops a command that still
+// wants the terminal, to set its modes back or to ask something; it gets the terminal (childStopped).
 func (s *supervisor) takeKeys() {
 	if s.tty != nil && s.tty.own {
 		s.tty.give(s.pid, s.tty.group)

@@ -93,9 +93,9 @@ func (k *keyboard) read(buf []byte) (n int, ok bool) {
 	return 0, false
 }
 
-// tellGroup does for the group what the outer terminal would do if it were not raw: a key that the inner terminal makes a signal of
-// is one for everybody who shares the foreground, whatever the command makes of it. The script or the make around the
-// command ends by it, as without --mask.
+// tellGroup does for the group what the outer terminal would do if it were not raw. A key that the inner terminal turns
+// into a signal is one for everybody who shares the foreground, whatever the command makes of it. The script or the
+// make around the command ends by it, as without --mask.
 func (k *keyboard) tellGroup(typed []byte) {
 	if len(typed) == 0 {
 		return
@@ -133,8 +133,8 @@ func (k *keyboard) tell(sig syscall.Signal) {
 	}
 }
 
-// swallow reports whether a signal is the relay's own copy of one that it has sent to its group. Two that come together may arrive as
-// one.
+// swallow reports whether a signal is the relay's own copy of one that it has sent to its group. Two that come together
+// may arrive as one.
 func (k *keyboard) swallow(sig syscall.Signal) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -19,7 +19,7 @@ import (
 // Options is everything that a run needs to know, checked already.
 type Options struct {
 	Argv    []string // the command, byte for byte
-	Environ []string // what the command inherits of: the environment that vaultexec was started with, references resolved
+	Environ []string // what the command inherits of: vaultexec's own environment at its start, references resolved
 	Started []string // that environment as it was
 	Dir     string   // the folder that the command is started in; "" for the current one
 
@@ -40,13 +40,14 @@ type Options struct {
 
 	Log      *slog.Logger
 	Messages *Messages         // where Log writes to
-	Aside    func(stop func()) // calls stop, which stops this process, while the terminal is as it was before a question
+	Aside    func(stop func()) // calls stop, which stops this process, with the terminal as it was before a question
 }
 
 // Mode says whether vaultexec becomes the command or stays as its parent.
 type Mode uint8
 
-// The modes. Auto supervises as PID 1, which would leave zombies and lose SIGTERM otherwise, and what has a lease to renew.
+// The modes. Auto supervises as PID 1, which would otherwise leave zombies and lose SIGTERM, and where there is a lease
+// to renew.
 const (
 	Auto Mode = iota
 	Replace
@@ -63,8 +64,8 @@ type launch struct {
 }
 
 // Run fetches the secrets and becomes the command, or starts it and stays as its parent. It returns a *fault.Error or
-// fault.List when that failed, *Exited with the code of the command, *Killed when a signal ended vaultexec or the command. It
-// must be called on the main thread, locked.
+// fault.List when that failed, *Exited with the code of the command, or *Killed when a signal ended vaultexec or the
+// command. It must be called on the main thread, locked.
 func Run(o Options) error {
 	l := &launch{Options: o, inner: parseInner(os.Args[0])}
 	if l.staysBehind(nil) {
@@ -149,14 +150,14 @@ func (l *launch) become(p program, env *environ.Env, got []environ.Fetched) erro
 	return replace(p, l.Dir, withPWD(variables, l.Dir), fds, l.signals)
 }
 
-// mayDie reports whether nothing is lost when the kernel ends this process before there is a command: no token to revoke, no
-// terminal to restore, no core with secrets, and not PID 1, which it would not end.
+// mayDie reports whether nothing is lost when the kernel ends this process before there is a command: no token to
+// revoke, no terminal to restore, no core with secrets, and not PID 1, which it would not end.
 func (l *launch) mayDie() bool {
 	return !l.staysBehind(nil) && l.inner == nil && !l.Session.Own() && os.Getpid() != 1 && !isDumpable()
 }
 
-// oneProcessor keeps the threads few of a process that mostly sleeps. (Where vaultexec becomes the command it would not pay:
-// it moves what the runtime has spread over the processors already, 55 page faults.)
+// oneProcessor keeps the number of threads low in a process that mostly sleeps. (Where vaultexec becomes the command it
+// would not pay: it moves what the runtime has already spread over the processors, 55 page faults.)
 func oneProcessor() { runtime.GOMAXPROCS(1) }
 
 // staysBehind decides between the modes.
@@ -195,8 +196,8 @@ func (l *launch) prepare(check func(*environ.Env) error) (*environ.Env, []enviro
 	return r.env, r.got, err
 }
 
-// lastWord is how long a signal may wait for the token to be revoked, and for a login that is under way to give one. It has
-// to end within 200 ms.
+// lastWord is how long a signal may wait for the token to be revoked, and for a login under way to give one. All has to
+// end within 200 ms.
 const lastWord = 150 * time.Millisecond
 
 // watched runs f while this goroutine watches for signals. One that ends vaultexec gives *Killed.
@@ -246,8 +247,8 @@ func watched[T any](l *launch, f func(context.Context) (T, error)) (T, error) {
 	}
 }
 
-// stopEarly is Ctrl-Z before the command exists, behind the terminal of --mask; elsewhere the kernel does that, or who asks for
-// a password.
+// stopEarly is Ctrl-Z before the command exists, behind the terminal of --mask. Elsewhere the kernel does that, or
+// whoever asks for a password.
 func (l *launch) stopEarly() { l.Aside(func() { l.inner.stop() }) }
 
 // fetch logs in and reads all secrets.

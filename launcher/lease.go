@@ -39,7 +39,8 @@ func (w *watcher) holdLease(p vault.Path, l vault.Lease, now time.Time) {
 		return
 	}
 	old := w.leaseOf(p)
-	if old != nil && old.lease.ID == l.ID && !(l.ID == "" && old.reread) { // of what has no ID only a further read is another
+	// Of what has no ID only a further read is another.
+	if old != nil && old.lease.ID == l.ID && !(l.ID == "" && old.reread) {
 		return
 	}
 	if old != nil {
@@ -60,8 +61,9 @@ func (s *leaseState) granted(l vault.Lease, now time.Time) {
 	s.next = now.Add(life - life/10 + mathrand.N(life/5+1))
 }
 
-// goesOn reports whether a renewal shows that further ones will do: one that gives less than before may mean that the role
-// gives less by now. At its longest life is what Vault says it capped, or what two renewals in a row did not move.
+// goesOn reports whether a renewal shows that further ones will do. A renewal that gives less than before may mean that
+// the role gives less by now. A lease is at its longest life if Vault says that it capped it, or if two renewals in a
+// row did not move it.
 func (s *leaseState) goesOn(renewed vault.Lease, now time.Time) bool {
 	switch {
 	case renewed.Capped:
@@ -84,7 +86,8 @@ func (w *watcher) nextLease() *leaseState {
 	return first
 }
 
-// tendLease renews a lease. One that cannot be renewed any longer is read again before it ends, if the secrets are watched.
+// tendLease renews a lease. If the secrets are watched, one that cannot be renewed any longer is read again before it
+// ends.
 func (w *watcher) tendLease(ctx context.Context, l *leaseState) {
 	now := time.Now()
 	if l.lease.Renewable && !l.reread {

@@ -18,8 +18,8 @@ func firstLook(interval time.Duration, random func(time.Duration) time.Duration)
 // maxMiss bounds the pause between two looks while Vault is away.
 const maxMiss = 5 * time.Minute
 
-// nextLook is the pause before the next look: the interval ± 10 %, and after looks that failed twice as long for each, up to
-// eight intervals or five minutes.
+// nextLook is the pause before the next look: the interval ± 10 %. From the second look that failed in a row on, each
+// doubles it, up to eight intervals or five minutes.
 func nextLook(interval time.Duration, misses int, random func(time.Duration) time.Duration) time.Duration {
 	d := interval
 	if misses > 1 {
@@ -55,8 +55,8 @@ func (w *watcher) lookAll(ctx context.Context) {
 	}
 }
 
-// lookAround looks at every watched path at the same time. One failure is not yet trouble: behind a balancer it may be the one
-// dead node of three. What could not be asked is asked once more, unless it failed the last time, too.
+// lookAround looks at every watched path at the same time. One failure is not yet trouble: behind a balancer it may be
+// the one dead node of three. What could not be asked is asked once more, unless it failed the last time, too.
 func (w *watcher) lookAround(ctx context.Context) []sight {
 	var sights []sight
 	for _, r := range plan(w.sights) {
@@ -82,8 +82,8 @@ func (w *watcher) lookAtEach(ctx context.Context, sights []sight, which func(sig
 	wg.Wait()
 }
 
-// compare notes what was seen. It returns the states that the last read did not find, whether one of them is news, and the worst of
-// the failures.
+// compare notes what was seen. It returns the states that the last read did not find, whether one of them is news, and
+// the worst of the failures.
 func (w *watcher) compare(sights []sight) (changed states, news bool, trouble error) {
 	changed = states{}
 	for _, s := range sights {
@@ -118,7 +118,8 @@ func (w *watcher) lookAt(ctx context.Context, p vault.Path) (m vault.Marker, err
 	return m, err
 }
 
-// lookAtSecret finds the state of one secret: from the metadata where the policy allows that, else from the data itself.
+// lookAtSecret finds the state of one secret: from the metadata where the policy allows that, else from the data
+// itself.
 func (w *watcher) lookAtSecret(ctx context.Context, p vault.Path) (vault.Marker, error) {
 	client := w.session.Client
 	engine, known := client.Engine(p)

@@ -163,7 +163,7 @@ type machine struct {
 	candidate string          // id of what was read last
 	reaction  Reaction        // to what was read last
 	current   string          // id of what the running child was started with
-	pending   bool            // something changed when it could not be acted on: read again when the child runs undisturbed
+	pending   bool            // a change could not be acted on: read again when the child runs undisturbed
 	quiet     bool            // nothing new is known, a failed read is repeated
 	rejected  string          // id of the set of versions that made a child fail
 	told      bool            // a signal that may end the child was passed on: its end is no failure of the secrets
@@ -237,8 +237,8 @@ func (m *machine) inStarting(ev event, now time.Time) []action {
 // due reports whether the state has a deadline and it is over.
 func (m *machine) due(now time.Time) bool { return !m.deadline.IsZero() && !now.Before(m.deadline) }
 
-// run enters running, whose deadline is the end of the probation, or settling when a change came at a time that had no use
-// for it.
+// run enters running, whose deadline is the end of the probation. It enters settling if a change came when nothing
+// could be done about it.
 func (m *machine) run(now time.Time) []action {
 	m.next = toEnd
 	if m.pending {
@@ -266,9 +266,9 @@ func (m *machine) exited(ev evExited, now time.Time) []action {
 	return m.clear(now)
 }
 
-// byHand reports whether a command ended by a signal that people and supervisors send to end it, or exited as programs do that
-// catch one (128 + its number). No secret makes a command fail like that. From a terminal vaultexec does not see the key, which
-// reaches the command's group only.
+// byHand reports whether a command ended by a signal that people and supervisors send to end it, or exited as programs
+// do that catch one (128 + its number). No secret makes a command fail like that. On a terminal vaultexec does not see
+// the key, which reaches the command's group only.
 func byHand(status unix.WaitStatus) bool {
 	if status.Signaled() {
 		return isDeadly(status.Signal())
@@ -295,8 +295,8 @@ func (m *machine) clear(now time.Time) []action {
 	return []action{actTermGroup}
 }
 
-// signalled: a signal was passed on to the child. What it means for the child is the child's business, but SIGTERM is the
-// end of everything that vaultexec had in mind.
+// signalled: a signal was passed on to the child. What it means there is the child's business, but SIGTERM ends
+// everything that vaultexec had in mind.
 func (m *machine) signalled(sig unix.Signal, now time.Time) []action {
 	if !isDeadly(sig) {
 		return nil
@@ -328,7 +328,8 @@ func (m *machine) inStopping(ev event, now time.Time) []action {
 		}
 		return m.clear(now)
 	case evSignal:
-		if !isDeadly(ev.sig) || ev.sig == unix.SIGHUP { // HUP asks a service to reload; the child, or the next one, has it
+		// HUP asks a service to reload; the child, or the next one, has it.
+		if !isDeadly(ev.sig) || ev.sig == unix.SIGHUP {
 			return nil
 		}
 		again := !m.termAt.IsZero() && now.Sub(m.termAt) >= againAfter

@@ -5,8 +5,9 @@ import (
 	"github.com/agenticverz/vaultexec/internal/mask"
 )
 
-// maskedValues is what is to be masked of an environment: values, and what they were made of and hold; and the names of what is
-// not: too short, or so common that masking it would make the output unreadable and hide nothing.
+// maskedValues returns what to mask of an environment: values, what they were made of, and what they hold. It also
+// returns the names of what is not masked: too short, or so common that masking it would make the output unreadable and
+// hide nothing.
 func maskedValues(env *environ.Env, least int) (values, leftOut []string) {
 	for _, v := range env.Vars {
 		if v.Unused() {

@@ -9,10 +9,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// releaseProgram takes the pages of vaultexec's own file out of this process. A start runs through most of the program, and a
-// parent that waits needs little of it: without this they are 9 of its 13 MB. The pages stay in the kernel's cache and come
-// back as they are used (madvise(2), MADV_DONTNEED). A mapping in which something was changed, as a dynamic linker does,
-// stays: it would come back unchanged.
+// releaseProgram takes the pages of vaultexec's own file out of this process. A start runs through most of the program,
+// and a parent that waits needs little of it: without this the pages are 9 of its 13 MB. They stay in the kernel's
+// cache and come back as they are used (madvise(2), MADV_DONTNEED). A mapping in which something was changed, as a
+// dynamic linker does, stays: it would come back without the change.
 func releaseProgram() {
 	exe, err := os.Readlink(selfExe)
 	if err != nil {

@@ -13,13 +13,14 @@ const (
 	hastyFlush    = 40 * time.Millisecond
 )
 
-// Messages is where vaultexec's own messages go: standard error, which may be a pipe or a terminal that nobody reads just now (a
-// log driver that hangs, Ctrl-S). While a command is supervised nobody may wait for it: neither the main goroutine, which
-// forwards signals, nor those that watch secrets and keep the token. So one goroutine writes, and the others hand their
-// messages to it. What does not fit into the queue is lost, and how much it was is said as soon as somebody reads again.
+// Messages is where vaultexec's own messages go: standard error, which may be a pipe or a terminal that nobody reads
+// just now (a log driver that hangs, Ctrl-S). While a command is supervised nobody may wait for it: neither the main
+// goroutine, which forwards signals, nor those that watch secrets and keep the token. So one goroutine writes, and the
+// others hand their messages to it. What does not fit into the queue is lost. How much that was is said as soon as
+// somebody reads again.
 //
-// Until Queue is called every message is written at once, by whoever has it: in the order of what is printed on standard
-// output, and without a goroutine.
+// Until Queue is called every message is written at once, by whoever has it: in the order of what is printed on
+// standard output, and without a goroutine.
 type Messages struct {
 	out  io.Writer
 	lost func(n int) string // the text that says so; set before the queue is used

@@ -10,13 +10,14 @@ import (
 	"github.com/agenticverz/vaultexec/internal/vault"
 )
 
-// A command that was not found is often none: what a shell would have understood was handed over as the name of a program. Each
-// such thing is called what it is, and the line to write instead is shown.
+// A command that was not found is often not a command: something that a shell would have understood was handed over as
+// the name of a program. The error calls each such thing what it is, and shows the line to write instead.
 
 // notFound is the failure for a command that was not found anywhere.
 func notFound(argv []string) *fault.Error {
 	name := argv[0]
-	f := &fault.Error{Kind: fault.NotFound, Cause: fault.Misspelled, What: fmt.Sprintf("cannot start %q", name), Why: "command not found",
+	f := &fault.Error{Kind: fault.NotFound, Cause: fault.Misspelled, What: fmt.Sprintf("cannot start %q", name),
+		Why:  "command not found",
 		Hint: "check its spelling and PATH, or write its path; aliases and functions of a shell are not known here"}
 	if notAProgram(f, argv) {
 		f.Cause = 0
@@ -45,7 +46,8 @@ func notAProgram(f *fault.Error, argv []string) bool {
 		f.Hint = "a shell does that outside of quotes only: write the whole path"
 	case strings.HasPrefix(name, "$"):
 		f.Why = "no shell has expanded the variable"
-		f.Hint = "a shell does that outside of single quotes only; where no shell reads the line, have one do it: -- sh -c 'exec " + name + "'"
+		f.Hint = "a shell does that outside of single quotes only; where no shell reads the line, have one do it: -- sh -c 'exec " +
+			name + "'"
 	case strings.HasSuffix(name, "\r"):
 		f.Why = "its name ends in a carriage return"
 		f.Hint = "save the file that it is in with Unix line endings"
@@ -57,7 +59,9 @@ func notAProgram(f *fault.Error, argv []string) bool {
 		line = lineOf(argv[:1])
 		f.What = fmt.Sprintf("cannot start %q", line)
 		f.Why = "it is a whole command line in one argument"
-		f.Hint = fmt.Sprintf("write its words one by one, without the quotes around them: -- %s; or have a shell read it: -- sh -c %s", line, shellWord(line))
+		f.Hint = fmt.Sprintf(
+			"write its words one by one, without the quotes around them: -- %s; or have a shell read it: -- sh -c %s",
+			line, shellWord(line))
 		if strings.ContainsAny(name, `'"\$*`) {
 			f.Hint = "have a shell read it: -- sh -c " + shellWord(line)
 		}
@@ -87,7 +91,8 @@ func lineOf(argv []string) string {
 	return strings.Join(words, " ")
 }
 
-// noPath reports whether a name with a slash in it can hardly be meant as a path: of one with a blank, the first word is a program.
+// noPath reports whether a name with a slash in it is hardly meant as a path. If it has a blank, its first word is a
+// program.
 func noPath(dir, name string) bool {
 	variable, _, assigned := strings.Cut(name, "=")
 	if assigned && environ.IsName(variable) || strings.ContainsAny(name[:1], "~$-[") {
@@ -97,9 +102,11 @@ func noPath(dir, name string) bool {
 	return several && first != "" && (!strings.Contains(first, "/") || executable(inDir(dir, first)) == nil)
 }
 
-// shellWords are built into the shell, and no programs of their own (POSIX.1-2024, 2.4 and 2.15, and what every shell has beside).
+// shellWords are built into the shell and are no programs of their own (POSIX.1-2024, 2.4 and 2.15, and what every
+// shell adds).
 var shellWords = []string{".", ":", "!", "{", "(", "alias", "bg", "break", "case", "command", "continue", "eval",
-	"exec", "exit", "export", "fg", "for", "getopts", "hash", "if", "jobs", "local", "read", "readonly", "return", "set",
+	"exec", "exit", "export", "fg", "for", "getopts", "hash", "if", "jobs", "local", "read", "readonly",
+	"return", "set",
 	"shift", "times", "trap", "type", "ulimit", "umask", "unalias", "unset", "until", "wait", "while"}
 
 // bashOnly has what dash, the sh of Debian, does not know.

@@ -10,10 +10,10 @@ import (
 	"time"
 )
 
-// notifier tells systemd about a run in which vaultexec stays (sd_notify(3)). The command of such a run does not get the socket:
-// systemd knows one main process, which is vaultexec. One that says MAINPID, as haproxy -Ws does, would be taken for it, and the
-// unit would end with the first restart; and nobody would answer the watchdog while there is no command. All methods of a nil
-// notifier do nothing.
+// notifier tells systemd about a run in which vaultexec stays (sd_notify(3)). The command of such a run does not get
+// the socket: systemd knows one main process, which is vaultexec. A command that says MAINPID, as haproxy -Ws does,
+// would be taken for it, and the unit would end with the first restart. Nor would anybody answer the watchdog while
+// there is no command. All methods of a nil notifier do nothing.
 type notifier struct {
 	socket   string
 	watchdog time.Duration // between two signs of life; 0 for none
@@ -23,7 +23,8 @@ type notifier struct {
 	stopping bool
 }
 
-// notifyVariables are what systemd gives to the main process for it. (A program that gets WATCHDOG_USEC and no socket may warn.)
+// notifyVariables are what systemd gives to the main process for this. (A program that gets WATCHDOG_USEC and no socket
+// may warn.)
 var notifyVariables = []string{"NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"}
 
 const (
@@ -46,7 +47,8 @@ func (l *launch) takeNotify() {
 	}
 	l.Environ = withoutNotify(l.Environ)
 	l.notify = n
-	l.Log.Info("vaultexec tells systemd when the command runs, NOTIFY_SOCKET is not handed on (--pass-notify hands it on)")
+	l.Log.Info(
+		"vaultexec tells systemd when the command runs, NOTIFY_SOCKET is not handed on (--pass-notify hands it on)")
 }
 
 func variable(environ []string, name string) string {
@@ -131,7 +133,8 @@ func (n *notifier) ends() {
 	n.send("STOPPING=1")
 }
 
-// send sends one datagram. Nobody reads an answer, and there is none: a manager that is away is no reason to end anything.
+// send sends one datagram. Nobody reads an answer, and there is none: a manager that is away is no reason to end
+// anything.
 func (n *notifier) send(text string) {
 	// A leading @ is an abstract one.
 	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: n.socket, Net: "unixgram"})

@@ -43,8 +43,8 @@ func (o OKExit) of(status unix.WaitStatus) (int, bool) {
 	return to, ok
 }
 
-// counted is outcome as --ok-exit has it. The end by a signal that vaultexec received between two commands, or while one was
-// stopping, counts like the command's own: who sent it sees only that the run was ended.
+// counted is outcome as --ok-exit has it. An end by a signal that vaultexec received between two commands, or while one
+// was stopping, counts like the command's own. Whoever sent it sees only that the run ended.
 func (s *supervisor) counted(err error) error {
 	var code int
 	switch e := err.(type) {

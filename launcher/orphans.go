@@ -10,8 +10,9 @@ import (
 	"github.com/agenticverz/vaultexec/internal/reap"
 )
 
-// awaitOrphans tells when processes may have ended that became this process's children and that nobody else reaps: before there
-// is a command, as PID 1 or as a subreaper that an earlier program of this process was. It returns nil where there can be none.
+// awaitOrphans tells when orphans may have ended: processes that became this process's children and that nobody else
+// reaps. It is for the time before there is a command, as PID 1, or where an earlier program of this process was a
+// subreaper. It returns nil where there can be none.
 func (l *launch) awaitOrphans() (ended chan os.Signal) {
 	if os.Getpid() != 1 && !(l.staysBehind(nil) && isSubreaper()) {
 		return nil

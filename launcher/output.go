@@ -20,12 +20,13 @@ type Masking struct {
 	Least int // bytes; shorter values are not masked
 }
 
-// outputs are the command's standard output and error with --mask: each is a pipe to vaultexec, or a terminal where vaultexec's
-// own is one, and what comes out there is masked and written to vaultexec's own. If both are the same file, they are the same
-// pipe, so that the order of what is written is kept. The pipes live as long as vaultexec and serve one child after the other.
+// outputs are the command's standard output and error with --mask. Each is a pipe to vaultexec, or a terminal where
+// vaultexec's own is one. What comes out there is masked and written to vaultexec's own. If both are the same file,
+// they are the same pipe, which keeps the order of what is written. The pipes live as long as vaultexec and serve one
+// child after the other.
 //
-// Each stream has a goroutine that copies and knows nothing of the child. It reads no more before what it read is written: a
-// slow reader slows the child down, as it would without vaultexec.
+// Each stream has a goroutine that copies and knows nothing of the child. It reads no more before what it read is
+// written: a slow reader slows the child down, as it would without vaultexec.
 type outputs struct {
 	l       *launch
 	streams []*stream
@@ -125,8 +126,8 @@ func sameFile(a, b int) bool {
 	return unix.Fstat(a, &x) == nil && unix.Fstat(b, &y) == nil && x.Dev == y.Dev && x.Ino == y.Ino
 }
 
-// plainOutput prepares a terminal that stands before another: the size is the same, and what the other does with line ends it
-// does itself.
+// plainOutput prepares a terminal that stands in front of another: it has the same size, and does not repeat what the
+// other does with line ends.
 func plainOutput(pty, fd int) {
 	if modes, err := unix.IoctlGetTermios(fd, getTermios); err == nil {
 		modes.Oflag &^= unix.OPOST
@@ -216,7 +217,8 @@ func (o *outputs) resize() bool {
 	return changed
 }
 
-// drain writes what the child has written so far, before vaultexec stops with it. Whoever does not read is not waited for.
+// drain writes what the child has written so far, before vaultexec stops with it. Whoever does not read is not waited
+// for.
 func (o *outputs) drain() {
 	if o == nil {
 		return
@@ -233,9 +235,9 @@ func (o *outputs) drain() {
 	}
 }
 
-// finish writes what is left when the command and its group have ended. Others may have the pipes still open: what they
-// write later is lost. A reader that does not read is waited for, as the command would, until a signal comes that would end
-// vaultexec; if one has come already, for a moment.
+// finish writes what is left when the command and its group have ended. Others may still have the pipes open: what they
+// write later is lost. finish waits for a reader that does not read, as the command would, until a signal comes that
+// would end vaultexec. If one has already come, it waits for a moment.
 func (o *outputs) finish(told bool) {
 	if o == nil || o.ended {
 		return

@@ -8,10 +8,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// When PID 1 ends, the kernel kills everything that is left in its namespace, at once. So what is left when the command has ended
-// is told to end first and gets the same time as the command's group, whatever session it is in: a database that an entry script
-// put into the background writes its files. Between two commands it is left alone: what moved to a session of its own did so to
-// live on, and a shell of `docker exec` has nothing to do with a rotation.
+// When PID 1 ends, the kernel kills everything that is left in its namespace, at once. So what is left when the command
+// has ended is told to end first. It gets the same time as the command's group, whatever session it is in: a database
+// that an entry script put into the background writes its files. Between two commands it is left alone: what moved to a
+// session of its own did so to live on, and a shell of `docker exec` has nothing to do with a rotation.
 
 // endsAll reports whether the end of the command is that of everything.
 func (s *supervisor) endsAll() bool {
@@ -27,8 +27,8 @@ func tellAll() {
 	_ = unix.Kill(-1, unix.SIGCONT)
 }
 
-// endAll tells everything to end and waits for that as long as for a group. It is for PID 1, when there is no command; elsewhere
-// it does nothing.
+// endAll tells everything to end and waits for that as long as for a group. It is for PID 1 when there is no command.
+// Elsewhere it does nothing.
 func endAll() {
 	if os.Getpid() != 1 || !othersLeft() {
 		return

@@ -13,8 +13,8 @@ import (
 	"github.com/agenticverz/vaultexec/internal/environ"
 )
 
-// Outside of Linux vaultexec is a laptop tool: it runs, forwards signals and restarts, but nothing there is a subreaper,
-// tells the child of its parent's death, or keeps a process from being traced by its own user.
+// Outside of Linux vaultexec is a laptop tool: it runs, forwards signals and restarts, but nothing there is a
+// subreaper, tells the child of its parent's death, or keeps a process from being traced by its own user.
 
 // SetDumpable does nothing here.
 func SetDumpable(bool) {}

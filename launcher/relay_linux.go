@@ -10,26 +10,29 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// With --mask on a terminal the command needs another terminal, which it can set modes of, read keys from and open as /dev/tty,
-// and whose output goes through the filter. A terminal is shared by a session, and the leader of a new session has nobody who
-// would see its child stop. So there are two vaultexecs:
+// With --mask on a terminal the command needs another terminal, whose output goes through the filter. The command can
+// set its modes, read keys from it and open it as /dev/tty. A session shares a terminal, and the leader of a new
+// session has nobody who would see its child stop. So there are two vaultexecs:
 //
 //	shell ─── relay ──(signals, stops, status)── inner ─── command
 //	  └─ outer terminal: keys ──────▶ master ▌inner terminal▐ slave ─┘
 //	                  ▲                  │
 //	                  └─── filter ◀──────┘  (in the inner vaultexec)
 //
-// The inner one is started from the same command line as the leader of a session on the inner terminal. It does everything that
-// vaultexec does: it logs in, has the values, masks, and writes to the outer terminal itself. The relay, which is the one that
-// the shell knows, never has a value. It passes keys, window sizes and signals on and shares the fate of the inner one: it stops
-// when that stops, resumes it when it is resumed, and ends as it ended.
+// The inner one is started from the same command line as the leader of a session on the inner terminal. It does
+// everything that vaultexec does: it logs in, has the values, masks, and writes to the outer terminal itself. The
+// relay, which is the one that the shell knows, never has a value. It passes keys, window sizes and signals on, and
+// shares the fate of the inner one. It stops when the inner one stops, resumes it when it is resumed itself, and ends
+// as the inner one ended.
 //
-// While the relay is in the foreground, the outer terminal is raw: Ctrl-C is a byte that the inner terminal makes a signal of. The
-// modes move with the foreground: what the shell has set is set inside when the job comes to the front, and what the command has
-// set is set outside when it stops or ends, so that `stty -echo` has its effect and a pager its own modes back.
+// While the relay is in the foreground, the outer terminal is raw: Ctrl-C is a byte that the inner terminal turns into
+// a signal. The modes move with the foreground. What the shell has set is set inside when the job comes to the front,
+// and what the command has set is set outside when it stops or ends. So `stty -echo` has its effect and a pager gets
+// its own modes back.
 
-// relayed reports whether the command needs a terminal of its own: vaultexec has the terminal to itself and writes to it, or all is
-// the terminal, as in a script. In a pipeline the terminal belongs to others as well, and its modes are left alone.
+// relayed reports whether the command needs a terminal of its own. It does if vaultexec has the terminal to itself and
+// writes to it, or if all is the terminal, as in a script. In a pipeline the terminal belongs to others as well, and
+// its modes are left alone.
 func (l *launch) relayed() (terminals int, yes bool) {
 	if !l.Masking.On || l.inner != nil {
 		return 0, false
@@ -61,8 +64,8 @@ type relay struct {
 	poll   *time.Ticker
 }
 
-// backgroundPoll is how often the relay looks whether the shell has put it in the foreground: of a job that is running already
-// the shell only changes that, and nobody is told.
+// backgroundPoll is how often the relay looks whether the shell has put it in the foreground. For a job that already
+// runs, the shell changes only that and tells nobody.
 const backgroundPoll = 100 * time.Millisecond
 
 // runRelay starts the inner vaultexec and ends as it ends.

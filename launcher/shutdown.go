@@ -5,9 +5,9 @@ import (
 	"time"
 )
 
-// farewell bounds what vaultexec does when the command has ended: the rest of its masked output, the end of the watch, the
-// token's revocation. Messages that nobody reads have lastFlush on top of it, so that vaultexec outlives the command by two
-// seconds at the most, whatever hangs: a network, a network file system, a reader.
+// farewell bounds what vaultexec does when the command has ended: the rest of its masked output, the end of the watch,
+// the token's revocation. Messages that nobody reads have lastFlush on top of it. So vaultexec outlives the command by
+// two seconds at the most, whatever hangs: a network, a network file system, a reader.
 const farewell = time.Second
 
 // shutDown puts everything in order after the command and its group have ended. In this order:

@@ -39,8 +39,8 @@ func (e *Exited) Error() string { return fmt.Sprintf("the command exited with %d
 // deadly end vaultexec while there is no child. SIGQUIT is among them because Go would print a stack.
 var deadly = []syscall.Signal{unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGQUIT}
 
-// signals receives this process's signals. There is one for the life of the process, read by the main goroutine only: the
-// same that forks and execs, so that nothing falls between.
+// signals receives this process's signals. There is one for the life of the process. Only the main goroutine reads it,
+// which also forks and execs, so that nothing is lost in between.
 type signals struct {
 	ch      chan os.Signal
 	second  chan os.Signal          // registered for the same and never read; see stopForExec
@@ -60,8 +60,9 @@ func newSignals() *signals {
 	return s
 }
 
-// catchDeadly begins with the signals that end vaultexec, and SIGPIPE, so that a vanished reader of its messages does not.
-// The terminal's stop signals keep their default until a child exists: Ctrl-Z stops a vaultexec that waits for Vault.
+// catchDeadly begins to catch the signals that end vaultexec, and SIGPIPE, so that a vanished reader of its messages
+// does not end it. The terminal's stop signals keep their default until a child exists: Ctrl-Z stops a vaultexec that
+// waits for Vault.
 func catchDeadly() *signals {
 	s := newSignals()
 	s.catch(deadly...)
@@ -69,9 +70,10 @@ func catchDeadly() *signals {
 	return s
 }
 
-// leaveDeadly leaves the signals that end vaultexec to the kernel, which ends it at once, for a run that has nothing to put in
-// order then. Every signal that is caught costs the main thread, which is locked, two changes of thread now and as many before
-// the exec: 0.8 ms together of a start of 10 ms, and four times that beside other load.
+// leaveDeadly leaves the signals that end vaultexec to the kernel, which ends it at once. It is for a run that has
+// nothing to put in order then. Every signal that is caught costs the main thread, which is locked, two changes of
+// thread now and as many before the exec. Together that is 0.8 ms of a start of 10 ms, and four times that beside other
+// load.
 func leaveDeadly() *signals {
 	s := newSignals()
 	for _, sig := range deadly {
@@ -85,8 +87,8 @@ func leaveDeadly() *signals {
 // survivePipe keeps SIGPIPE from ending vaultexec when the reader of its messages is gone.
 func survivePipe() { signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE) }
 
-// messages is a log whose first message is preceded by survivePipe, for a run that begins with leaveDeadly and mostly says
-// nothing.
+// messages is a log that calls survivePipe before its first message. It is for a run that begins with leaveDeadly and
+// mostly says nothing.
 type messages struct {
 	slog.Handler
 	first *sync.Once
@@ -172,9 +174,9 @@ func (s *signals) stopForExec() syscall.Signal {
 	}
 }
 
-// Die ends this process by sig, as a child that it stands for ended, so that a shell, a loop or systemd sees the same as
-// without vaultexec. No core is written: it would hold secrets. As PID 1, which the kernel protects from signals without a
-// handler, and should the signal not work, it returns the exit code 128+sig.
+// Die ends this process by sig, as a child that it stands for ended, so that a shell, a loop or systemd sees the same
+// as without vaultexec. No core is written: it would hold secrets. It returns the exit code 128+sig as PID 1, which the
+// kernel protects from signals without a handler, and where the signal does not work.
 func Die(sig syscall.Signal) int {
 	if os.Getpid() != 1 {
 		setDumpable(false)
@@ -187,8 +189,8 @@ func Die(sig syscall.Signal) int {
 	return 128 + int(sig)
 }
 
-// StopSelf is what Ctrl-Z does: this process stops until SIGCONT, unless nobody could send it (the kernel's rule for orphaned
-// process groups).
+// StopSelf is what Ctrl-Z does: this process stops until SIGCONT, unless nobody could send it (the kernel's rule for
+// orphaned process groups).
 func StopSelf() {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -206,7 +208,8 @@ func SignalName(sig syscall.Signal) string {
 	return fmt.Sprintf("signal %d", int(sig))
 }
 
-// perThread is the signal by which Go's runtime reaches each of its threads (awaitHandlers): without its handler it is deadly.
+// perThread is the signal by which Go's runtime reaches each of its threads (awaitHandlers). Without its handler it is
+// deadly.
 const perThread syscall.Signal = 33
 
 // rtMin is the C library's SIGRTMIN.

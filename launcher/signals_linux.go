@@ -58,7 +58,8 @@ func (l leftSignals) take(sig syscall.Signal) {
 	}
 }
 
-// CatchQuit gives SIGQUIT back to Go, from which internal/quit has taken it. The runtime does not know that it is gone, and signal.Notify would not do it.
+// CatchQuit gives SIGQUIT back to Go, from which internal/quit has taken it. The runtime does not know that it is gone,
+// and signal.Notify would not bring it back.
 func CatchQuit() {
 	var now sigaction
 	if rtSigaction(unix.SIGQUIT, nil, &now); now.handler == sigDfl {
@@ -82,10 +83,10 @@ func canGuard() bool { return executable(selfExe) == nil }
 // pause waits until a handler has run, which is never where there is none.
 func pause() error { return unix.Pause() }
 
-// awaitHandlers returns when every handler that the kernel has entered on whatever thread has run, as one may not have though it
-// has the signal already: its thread can have lost the processor at the very first instruction. The runtime makes each thread
-// do a system call by sending it a signal, which handlers (they block all others) let wait. With cgo it cannot; only the race
-// detector's build has that.
+// awaitHandlers returns when every handler that the kernel has entered, on whatever thread, has run. A handler may have
+// the signal already and not have run: its thread can have lost the processor at the very first instruction. The
+// runtime makes each thread do a system call by sending it a signal, which handlers keep waiting, since they block all
+// others. With cgo it cannot do so; only the race detector's build has cgo.
 func awaitHandlers() { _, _, _ = syscall.AllThreadsSyscall(unix.SYS_GETPID, 0, 0, 0) }
 
 // withDefault calls f while sig has its default action.
@@ -99,8 +100,8 @@ func withDefault(sig syscall.Signal, f func()) {
 // raise sends sig to this thread, so that it acts before the next statement.
 func raise(sig syscall.Signal) { _ = unix.Tgkill(unix.Getpid(), unix.Gettid(), sig) }
 
-// stopSelf stops this process as sig does by default: until SIGCONT, and not at all where nobody could send it. It must be called
-// on a locked thread.
+// stopSelf stops this process as sig does by default: until SIGCONT, and not at all where nobody could send it. It must
+// be called on a locked thread.
 func stopSelf(sig syscall.Signal) { withDefault(sig, func() { raise(sig) }) }
 
 // unblock takes sig out of the mask of this thread.

@@ -38,11 +38,12 @@ type request struct {
 	over chan struct{} // closed when the stream has ended
 }
 
-// run copies until it is told to end, or until nobody reads: then the pipe is closed, so that the child gets SIGPIPE as it
-// would without vaultexec. Of a pipe whose reader has gone the kernel tells also while nothing is written.
+// run copies until it is told to end, or until nobody reads: then the pipe is closed, so that the child gets SIGPIPE as
+// it would without vaultexec. The kernel tells that a pipe's reader has gone even while nothing is written.
 func (s *stream) run() {
-	// The thread ends with this goroutine. After `stty tostop` a background process that writes would be stopped, and this one
-	// catches that signal; the command that wrote is not to be stopped for it either, it has a terminal of its own.
+	// The thread ends with this goroutine. After `stty tostop` a background process that writes would be stopped, and
+	// this one catches that signal. The command that wrote is not to be stopped for it either: it has a terminal of its
+	// own.
 	runtime.LockOSThread()
 	blockHere(unix.SIGTTOU)
 	defer close(s.over)
@@ -149,8 +150,8 @@ func (s *stream) flush() bool {
 	return s.write(s.text)
 }
 
-// write reports whether there is somebody to write for. A full disk is no reason to end the command: what cannot be written is
-// lost, which is said once, and it goes on.
+// write reports whether there is somebody to write for. A full disk is no reason to end the command. What cannot be
+// written is lost, which is said once, and the command goes on.
 func (s *stream) write(b []byte) bool {
 	for len(b) > 0 {
 		n, err := unix.Write(s.out, b)

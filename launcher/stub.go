@@ -11,8 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// stubName is argv[0] of vaultexec started as a stub that sets LISTEN_PID and WATCHDOG_PID to its own process ID and becomes
-// the command. Only a process itself knows its ID before it runs; socket activation compares them (sd_listen_fds(3)).
+// stubName is argv[0] of vaultexec started as a stub that sets LISTEN_PID and WATCHDOG_PID to its own process ID and
+// becomes the command. Only a process itself knows its ID before it runs; socket activation compares them
+// (sd_listen_fds(3)).
 const stubName = "vaultexec: starting the command"
 
 // stub is what the name says beside that.
@@ -69,8 +70,8 @@ func IsStub(args []string) bool {
 
 // RunStub becomes the command args[1] with the arguments after it. It returns only if that failed.
 func RunStub(args, environ []string) error {
-	// A signal that is meant for the command and comes before it exists does what it would do to the command then. Go would
-	// print a stack for SIGQUIT, swallow others, and lose what its handler has when execve comes.
+	// A signal that is meant for the command may come before the command exists. It does then what it would do to the
+	// command. Go would print a stack for SIGQUIT, swallow others, and lose what its handler has when execve comes.
 	for sig := syscall.Signal(1); sig <= lastSignal; sig++ {
 		if sig != perThread && !isIgnored(sig) {
 			setDefault(sig)
@@ -91,8 +92,8 @@ func RunStub(args, environ []string) error {
 	}
 }
 
-// renameProcess has the variables that name the parent name this process. LISTEN_PIDFDID of systemd 259 says the same as
-// LISTEN_PID for a process ID that is used again: the inode of a pidfd.
+// renameProcess has the variables that name the parent name this process. LISTEN_PIDFDID of systemd 259 says the same
+// as LISTEN_PID for a process ID that is used again: the inode of a pidfd.
 func renameProcess(environ []string) []string {
 	parent, self := fmt.Sprint(os.Getppid()), fmt.Sprint(os.Getpid())
 	env := make([]string, 0, len(environ))

@@ -9,8 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// becomeSubreaper makes orphaned descendants this process's children, so that it can reap them and zombies do not count as
-// living members of a group. The command must never inherit that, so it is not called before a replacing exec.
+// becomeSubreaper makes orphaned descendants this process's children, so that it can reap them and zombies do not count
+// as living members of a group. The command must never inherit that, so becomeSubreaper is not called before a
+// replacing exec.
 func becomeSubreaper() { _ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }
 
 // isSubreaper reports whether this process is one, as what ran in it before may have arranged.
@@ -51,7 +52,8 @@ func processes() []process {
 	return list
 }
 
-// readProcess reads /proc/PID/stat: "pid (name) state ppid pgrp session …", where name may hold anything (proc_pid_stat(5)).
+// readProcess reads /proc/PID/stat: "pid (name) state ppid pgrp session …", where name may hold anything
+// (proc_pid_stat(5)).
 func readProcess(pid int) (process, bool) {
 	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
@@ -66,8 +68,8 @@ func readProcess(pid int) (process, bool) {
 	if len(f) < 18 {
 		return process{}, false
 	}
-	// A leader whose other threads have not ended yet is shown as a zombie, too, and the process still has its descriptors:
-	// a port that it listens on cannot be bound. num_threads tells.
+	// A leader whose other threads have not ended yet is shown as a zombie, too, and the process still has its
+	// descriptors: a port that it listens on cannot be bound. num_threads tells.
 	p := process{pid: pid, name: text[open+1 : end], dead: f[0] == "X" || f[0] == "Z" && (f[17] == "0" || f[17] == "1")}
 	p.parent, _ = strconv.Atoi(f[1])
 	p.group, _ = strconv.Atoi(f[2])
@@ -76,8 +78,8 @@ func readProcess(pid int) (process, bool) {
 	return p, true
 }
 
-// liveMembers returns the processes of a group that are no zombies. Where /proc does not show any member of it, there being
-// none in an image or one that is mounted with hidepid, the kernel's word counts: our own zombies are reaped in a moment.
+// liveMembers returns the processes of a group that are no zombies. An image may have no /proc, or one that is mounted
+// with hidepid. Where /proc does not show any member, the kernel's word counts: our own zombies are reaped in a moment.
 func liveMembers(group int) []process {
 	if err := unix.Kill(-group, 0); err == unix.ESRCH {
 		return nil
@@ -98,8 +100,8 @@ func liveMembers(group int) []process {
 	return live
 }
 
-// pidfdID returns the inode of a pidfd of this process, which no other process has until the next boot, or 0 where pidfds have
-// none (before Linux 6.9 all share one, and systemd does not use it).
+// pidfdID returns the inode of a pidfd of this process, which no other process has until the next boot, or 0 where
+// pidfds have none (before Linux 6.9 all share one, and systemd does not use it).
 func pidfdID() uint64 {
 	fd, err := unix.PidfdOpen(unix.Getpid(), 0)
 	if err != nil {

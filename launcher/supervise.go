@@ -27,9 +27,9 @@ type Supervision struct {
 	OKExit       OKExit
 }
 
-// supervisor owns the child. Everything in it belongs to the main goroutine, which is locked to the main thread: it alone
-// forks, reaps and signals, so that a process ID is known before it can be reaped, no signal can hit a recycled one, and the
-// parent-death signal is tied to a thread that lives as long as the process.
+// supervisor owns the child. Everything in it belongs to the main goroutine, which is locked to the main thread. It
+// alone forks, reaps and signals. So a process ID is known before it can be reaped, no signal can hit a recycled one,
+// and the parent-death signal is tied to a thread that lives as long as the process.
 type supervisor struct {
 	*launch
 	program program
@@ -71,7 +71,8 @@ type supervisor struct {
 const (
 	groupPoll  = 10 * time.Millisecond // while a group is being cleared
 	startRetry = 10 * time.Second      // for what may pass
-	forkMoment = 10 * time.Millisecond // in which a signal from before the fork is received; no program has a handler so soon
+	// Within forkMoment a signal from before the fork is received; no program has a handler so soon.
+	forkMoment = 10 * time.Millisecond
 )
 
 // supervise runs the command as a child until it has ended. It returns *Exited, *Killed or the failure to start.
@@ -109,8 +110,8 @@ func (l *launch) supervise(p program, env *environ.Env, got []environ.Fetched) e
 	return s.counted(s.machine.outcome())
 }
 
-// attend starts what goes on beside the child: the watch and the life of the token, or, where nothing needs Vault any more, the
-// token's revocation. The function that it returns ends that.
+// attend starts what goes on beside the child: the watch and the life of the token. Where nothing needs Vault any more,
+// it starts the token's revocation instead. The function that it returns ends that.
 func (s *supervisor) attend(p program, got []environ.Fetched) (finish func(context.Context)) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var done sync.WaitGroup
@@ -302,13 +303,15 @@ func (s *supervisor) ready() {
 	s.happened(evHooked{ok: !s.machine.awaitsHook() || s.putFiles()})
 }
 
-// putFiles writes the new files beside the old ones, or in their places where no restart follows. --on-change signal can bring a
-// change to the running command only in files with a path: its environment and its files in memory stay what they are for as long
-// as it lives. When something else has changed, too, the command is restarted in place of being signalled: it would run on with a
-// mixture of old and new, and nobody would notice before the old value ends.
+// putFiles writes the new files beside the old ones, or in their places where no restart follows. --on-change signal
+// can bring a change to the running command only in files with a path: its environment and its files in memory stay
+// what they are for as long as it lives. When something else has changed, too, the command is restarted instead of
+// signalled. Otherwise it would run on with a mixture of old and new, and nobody would notice before the old value
+// ends.
 func (s *supervisor) putFiles() (ok bool) {
 	if s.machine.insteadOfSignal() {
-		s.Log.Warn("a signal cannot bring this change to the command, it is restarted: only a --file NAME=PATH can change under it",
+		s.Log.Warn(
+			"a signal cannot bring this change to the command, it is restarted: only a --file NAME=PATH can change under it",
 			"names", strings.Join(changedBesideFiles(s.runs.env, s.next.env), ", "))
 	}
 	put := s.files.stage

@@ -10,8 +10,9 @@ import (
 	"github.com/agenticverz/vaultexec/internal/reap"
 )
 
-// A command that was stopped may have left processes in other sessions, which are nobody's to end. They run on with the secrets
-// that they were started with, and may hold the port that the next command wants: the log names them, each once.
+// A command that was stopped may have left processes in other sessions, which are nobody's to end. They run on with the
+// secrets that they were started with, and may hold the port that the next command wants. The log names each of them
+// once.
 
 const mostNamed = 10 // at one restart
 
@@ -34,7 +35,8 @@ func (s *supervisor) nameSurvivors() {
 		if ports := listensOn(p.pid); len(ports) > 0 {
 			attrs = append(attrs, "listens", strings.Join(ports, ", "))
 		}
-		s.Log.Warn("a process of the stopped command lives on in another session, with the secrets that it was started with",
+		s.Log.Warn(
+			"a process of the stopped command lives on in another session, with the secrets that it was started with",
 			append(attrs, "hint", "have the command run in the foreground, as one process group")...)
 	}
 }
@@ -69,8 +71,8 @@ func (s *supervisor) survivors() []process {
 	return list
 }
 
-// unmaskBefore has the output of the environment before the present one no longer masked, when nothing is left that could print it: a
-// process of an old command in another session, or what is on its way. Otherwise the next restart does it.
+// unmaskBefore ends the masking of the environment before the present one, when nothing is left that could print it: no
+// process of an old command in another session, and nothing on its way. Otherwise the next restart does it.
 func (s *supervisor) unmaskBefore() {
 	if s.out == nil || len(s.out.before) == 0 {
 		return

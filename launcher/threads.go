@@ -5,13 +5,13 @@ import (
 	"sync"
 )
 
-// spareThreads are enough for what vaultexec does at one time beside a child: the watcher's, the token's and the log's system calls,
-// the delivery of signals, and the main thread that waits in a fork.
+// spareThreads are enough for what vaultexec does at one time beside a child: the system calls of the watcher, the
+// token and the log, the delivery of signals, and the main thread that waits in a fork.
 const spareThreads = 6
 
-// reserveThreads makes the runtime's threads before there is a child. They never go, and wait where there is nothing to do. The
-// runtime makes threads as it needs them, and aborts the process where the kernel refuses one: a command that uses up the process
-// limit (pids.max of a container, ulimit -u) would end vaultexec, and itself with it.
+// reserveThreads makes the runtime's threads before there is a child. They never go, and wait where there is nothing to
+// do. By itself the runtime makes threads as it needs them, and aborts the process where the kernel refuses one. So a
+// command that uses up the process limit (pids.max of a container, ulimit -u) would end vaultexec, and itself with it.
 func reserveThreads() {
 	var all, met sync.WaitGroup
 	all.Add(spareThreads)

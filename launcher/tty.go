@@ -13,11 +13,11 @@ import (
 
 // terminal is the controlling terminal, and how vaultexec and its child share it.
 //
-// Where vaultexec is alone with its terminal the child leads a process group of its own, in the foreground if vaultexec's
-// was: what is typed reaches the child only, and is forwarded by nobody. Where it shares the terminal with others (it does
-// not lead its group, or a standard descriptor is a pipe) the child stays in vaultexec's group, because the shell knows no
-// other: it would not stop, resume or interrupt a group that it did not make. Then the child gets from vaultexec only what
-// the terminal did not send to everyone.
+// Where vaultexec is alone with its terminal, the child leads a process group of its own, in the foreground if
+// vaultexec's was. What is typed reaches the child only, and nobody forwards it. Where vaultexec shares the terminal
+// with others (it does not lead its group, or a standard descriptor is a pipe), the child stays in vaultexec's group.
+// The shell knows no other: it would not stop, resume or interrupt a group that it did not make. Then the child gets
+// from vaultexec only what the terminal did not send to everyone.
 type terminal struct {
 	fd         int  // /dev/tty, close-on-exec
 	own        bool // the child leads a group of its own
@@ -70,8 +70,8 @@ func (t *terminal) inFront() int {
 
 func (t *terminal) look() { t.foreground = t.inFront() == t.group }
 
-// give puts a group in the foreground if the group that has it now is from. SIGTTOU, which a background process gets for
-// this, is blocked on the calling thread meanwhile; ignoring it would be inherited.
+// give puts a group in the foreground if the group that is there now is from. A background process gets SIGTTOU for
+// this, which is blocked on the calling thread meanwhile: if it were ignored, children would inherit that.
 func (t *terminal) give(from, to int) bool {
 	if t.inFront() != from {
 		return false
@@ -81,9 +81,9 @@ func (t *terminal) give(from, to int) bool {
 	return ok
 }
 
-// background returns a writer for vaultexec's own messages that may write to a terminal whose foreground is the child's. After
-// `stty tostop` the kernel answers such a write with SIGTTOU, which is caught here, and so with another one, for ever. To a
-// terminal that is raw for --mask, lines end as such a terminal wants it.
+// background returns a writer for vaultexec's own messages that may write to a terminal whose foreground is the
+// child's. After `stty tostop` the kernel answers such a write with SIGTTOU, which is caught here, and so with another
+// one, forever. On a terminal that is raw for --mask, lines end as such a terminal needs it.
 func background(stderr io.Writer) io.Writer {
 	in := parseInner(os.Args[0])
 	return backgroundWriter{stderr, in != nil && in.ours(2)}
@@ -106,24 +106,25 @@ func (w backgroundWriter) Write(b []byte) (n int, err error) {
 	return min(n, len(b)), err
 }
 
-// restoreModes sets the terminal back as it was at the start, for after a child that could not do so itself. Only where the
-// terminal is not shared: `vaultexec -- yes | less` starts when less may have set its own modes, and ends after it.
+// restoreModes sets the terminal back to what it was at the start, after a child that could not do so itself. It does
+// so only where the terminal is not shared: `vaultexec -- yes | less` starts when less may have set its own modes, and
+// ends after it.
 func (t *terminal) restoreModes() {
 	if t.modes != nil && t.inFront() == t.group {
 		withBlocked(unix.SIGTTOU, func() { _ = unix.IoctlSetTermios(t.fd, setTermios, t.modes) })
 	}
 }
 
-// resetModes has the next command find the terminal as the first one found it: the one before may have left it raw. In a
-// pipeline it may be somebody else who has set the modes.
+// resetModes has the next command find the terminal as the first one found it: the one before may have left it raw. In
+// a pipeline somebody else may have set the modes.
 func (t *terminal) resetModes() {
 	if t.own || !anyPipe(0, 1, 2) {
 		t.restoreModes()
 	}
 }
 
-// sizeChanged looks the size up and reports whether it is another than before, or was a moment ago: while a window is drawn
-// larger, one look can see the size of the next signal already.
+// sizeChanged looks the size up and reports whether it differs from before, or did a moment ago. While a window is
+// drawn larger, one look can already see the size of the next signal.
 func (t *terminal) sizeChanged(now time.Time) bool {
 	if ws, err := unix.IoctlGetWinsize(t.fd, unix.TIOCGWINSZ); err == nil && *ws != t.size {
 		t.size, t.resized = *ws, now
@@ -131,8 +132,9 @@ func (t *terminal) sizeChanged(now time.Time) bool {
 	return now.Sub(t.resized) < moment
 }
 
-// hangsUp reports whether a SIGHUP after the end of the terminal belongs to that end: the shell sends one and the kernel another,
-// to the whole group. One that comes later is meant for vaultexec, as in `kill -HUP` for a service that has lost its terminal.
+// hangsUp reports whether a SIGHUP after the end of the terminal belongs to that end. The shell sends one and the
+// kernel another, to the whole group. A later one is meant for vaultexec, as in `kill -HUP` for a service that has lost
+// its terminal.
 func (t *terminal) hangsUp(now time.Time) bool {
 	if t.hungUp.IsZero() {
 		t.hungUp = now
@@ -140,9 +142,9 @@ func (t *terminal) hangsUp(now time.Time) bool {
 	return now.Sub(t.hungUp) < moment
 }
 
-// orphaned reports whether nobody could resume vaultexec's group: no member has a parent in another group of the same session
-// (POSIX's "orphaned process group", XBD 3.256), as for a session leader under docker -it or ssh -t. In a script it is the
-// script's parent that counts.
+// orphaned reports whether nobody could resume vaultexec's group: no member has a parent in another group of the same
+// session (POSIX's "orphaned process group", XBD 3.256), as for a session leader under docker -it or ssh -t. In a
+// script it is the script's parent that counts.
 func orphaned() bool {
 	group := unix.Getpgrp()
 	session, _ := unix.Getsid(0)

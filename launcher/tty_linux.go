@@ -4,7 +4,8 @@ import "golang.org/x/sys/unix"
 
 const (
 	getTermios = unix.TCGETS
-	// Not TCSETSW: it waits for whoever is writing, which lasts as long as Ctrl-S (tty_write_lock in set_termios of the kernel).
+	// Not TCSETSW: it waits for whoever is writing, which lasts as long as Ctrl-S (tty_write_lock in set_termios of the
+	// kernel).
 	setTermios = unix.TCSETS
 	fionread   = unix.TIOCINQ
 )

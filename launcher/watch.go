@@ -30,12 +30,12 @@ type Watching struct {
 	Refresh   Signal // makes vaultexec look at once; 0 for none
 }
 
-// watcher looks at the secrets from time to time and reads them when it is told to. It runs in a goroutine of its own and
-// never decides anything: it sends what it saw to the main goroutine.
+// watcher looks at the secrets from time to time and reads them when it is told to. It runs in a goroutine of its own
+// and never decides anything: it sends what it saw to the main goroutine.
 //
-// Two states are kept for each path: seen is the newest that was found, acted what the last read was made of that came to an
-// end. A look that finds something else than seen is news. A read that failed for a reason that may pass sets again: the next
-// look that gets through has the read repeated, whatever it finds.
+// Two states are kept for each path: seen is the newest that was found, and acted is what the last completed read was
+// made of. A look that finds something other than seen is news. A read that failed for a reason that may pass sets
+// again: the next look that gets through has the read repeated, whatever it finds.
 type watcher struct {
 	session   *vault.Session
 	sources   []environ.Source
@@ -53,7 +53,7 @@ type watcher struct {
 
 	digest       vault.Digester
 	got          []environ.Fetched // what was read last
-	sights       []environ.Source  // what is looked at: the sources, and the secrets that their folders had at the last read
+	sights       []environ.Source  // what is looked at: the sources, and the secrets of their folders at the last read
 	seen         states
 	acted        states
 	noMeta       denials         // of metadata
@@ -67,8 +67,7 @@ type watcher struct {
 	leases       map[string]*leaseState
 }
 
-// watchEvent is news of the watcher: secrets in another state than before, or the result of a read and the states that it
-// found.
+// watchEvent is news of the watcher: secrets in a new state, or the result of a read and the states that it found.
 type watchEvent struct {
 	states states
 	again  bool // nothing new is known, a read that failed is to be repeated
@@ -189,7 +188,7 @@ func (w *watcher) read(ctx context.Context, number int) {
 	w.send(ctx, watchEvent{states: found, read: result})
 }
 
-// notice notes the states that a read found. A path that a replica which lags behind has answered for is taken out of them.
+// notice notes the states that a read found. It takes out of them a path that a lagging replica has answered for.
 func (w *watcher) notice(found states) (stale, moving bool) {
 	for p, m := range found {
 		if !w.watched(p) {
@@ -255,8 +254,8 @@ func (w *watcher) fetch(ctx context.Context) ([]environ.Fetched, error) {
 	return got, err
 }
 
-// statesOf collects the states that a read found, also of secrets that are gone. Pinned versions are left out, they cannot
-// change.
+// statesOf collects the states that a read found, also of secrets that are gone. Pinned versions are left out: they
+// cannot change.
 func (w *watcher) statesOf(got []environ.Fetched) states {
 	found := states{}
 	for _, g := range got {

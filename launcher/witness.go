@@ -11,10 +11,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A key of the terminal that ends a command (Ctrl-C, Ctrl-\, the terminal's own end) goes to the foreground group, which is the
-// command's and not vaultexec's. A command that catches it may exit with any code, and with 1 it looks like one that fails with
-// its new secrets. So while a command on a terminal is in its probation, a process of ours lives in its group, does nothing,
-// and dies of what is sent to all of it: its end is the witness of the key.
+// A key of the terminal that ends a command (Ctrl-C, Ctrl-\, the terminal's own end) goes to the foreground group,
+// which is the command's and not vaultexec's. A command that catches it may exit with any code, and with 1 it looks
+// like one that fails with its new secrets. So while a command on a terminal is in its probation, a process of ours
+// lives in its group. It does nothing, and dies of what is sent to the whole group: its end is the witness of the key.
 type witness struct {
 	pid int // 0 while there is none
 	saw bool
@@ -70,9 +70,10 @@ func isKey(sig syscall.Signal) bool {
 	return sig == unix.SIGINT || sig == unix.SIGQUIT || sig == unix.SIGHUP
 }
 
-// asked ends the witness and reports whether a key was seen. The kernel sends one to all of the group at once: the witness is
-// dead or dying of it, and a further SIGKILL changes nothing about how it ends; or the key still waits for the processor, which
-// /proc tells; or Go is about to end it, which has handlers there in the first milliseconds.
+// asked ends the witness and reports whether a key was seen. The kernel sends a key's signal to the whole group at
+// once. So the witness is dead or dying of it, and a further SIGKILL changes nothing about how it ends. Or the key
+// still waits for the processor, which /proc tells. Or Go, which has handlers there in the first milliseconds, is about
+// to end it.
 func (w *witness) asked() bool {
 	if w.pid == 0 {
 		return w.saw

@@ -11,8 +11,9 @@ import (
 	"github.com/agenticverz/vaultexec/internal/fault"
 )
 
-// workdir is the folder that the command is started in, by the name that somebody knows it by; "" for one that was gone from the
-// beginning. A deploy often removes it: /srv/app/current leads to another release then, and this process is still in the old one.
+// workdir is the folder that the command is started in, by the name that somebody knows it by. It is "" if the folder
+// was gone from the beginning. A deploy often removes it: /srv/app/current then leads to another release, and this
+// process is still in the old one.
 type workdir string
 
 // currentWorkdir names the current folder as the shell does: by $PWD, where that leads to it.
@@ -48,8 +49,10 @@ func (f workdir) check() error {
 		return nil
 	}
 	e := &fault.Error{Kind: fault.NotFound, What: "cannot start the command",
-		Why:  fmt.Sprintf("its folder %q was removed", string(f)),
-		Hint: fmt.Sprintf("start vaultexec again; with --chdir %s each start enters the folder that the path leads to then", string(f))}
+		Why: fmt.Sprintf("its folder %q was removed", string(f)),
+		Hint: fmt.Sprintf(
+			"start vaultexec again; with --chdir %s each start enters the folder that the path leads to then",
+			string(f))}
 	if _, err := os.Stat(string(f)); err == nil {
 		e.Why += ", and the path leads to another one now"
 	}

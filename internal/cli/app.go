@@ -60,8 +60,8 @@ func (a *app) isSet(name string) bool {
 	return ok
 }
 
-// run cuts the command line at the first --, so that no word of the command is ever read as vaultexec's own, and hands the
-// rest to the parser.
+// run cuts the command line at the first --, so that no word of the command is ever read as vaultexec's own, and hands
+// the rest to the parser.
 func (a *app) run(args []string) error {
 	unsetVaultVariables(a.environ)
 	if len(args) > 1 && args[1] == completeWord {
@@ -95,15 +95,19 @@ func (a *app) parser(run *given) *cli.App {
 		Flags:          run.flags(a.meant(options)),
 		Action:         func(c *cli.Context) error { return a.launch(run, c.Args().Slice()) },
 	}
-	// A command is one of the words or is not meant, as an option is part of one: all of them would be made at each start.
+	// A command that is meant is one of the words, as an option is part of one. Without this, every start would make
+	// all of them.
 	add := func(name string, flags func() []cli.Flag, action func(words []string) error) {
 		if slices.Contains(a.head, name) {
-			c.Commands = append(c.Commands, &cli.Command{Name: name, OnUsageError: usageError, HideHelp: true, Flags: flags(),
+			c.Commands = append(c.Commands, &cli.Command{Name: name, OnUsageError: usageError,
+				HideHelp: true, Flags: flags(),
 				Action: func(c *cli.Context) error { return action(c.Args().Slice()) }})
 		}
 	}
-	add("run", func() []cli.Flag { return run.flags(a.meant(options)) }, func(words []string) error { return a.launch(run, words) })
-	add("check", func() []cli.Flag { return run.flags(a.meant(checkOptions())) }, func(words []string) error { return a.check(run, words) })
+	add("run", func() []cli.Flag { return run.flags(a.meant(options)) },
+		func(words []string) error { return a.launch(run, words) })
+	add("check", func() []cli.Flag { return run.flags(a.meant(checkOptions())) },
+		func(words []string) error { return a.check(run, words) })
 	add("help", func() []cli.Flag { return nil }, a.help)
 	for _, cmd := range adminCommands {
 		if slices.Contains(a.head, cmd.name) {
@@ -150,7 +154,8 @@ func (a *app) parseError(err error, opts []option) error {
 	if name, ok := strings.CutPrefix(text, "flag needs an argument: -"); ok {
 		return needsValue(strings.TrimLeft(name, "-"))
 	}
-	return &fault.Error{Kind: fault.Usage, What: "cannot read the options", Hint: "write them as --name VALUE; vaultexec --help lists them"}
+	return &fault.Error{Kind: fault.Usage, What: "cannot read the options",
+		Hint: "write them as --name VALUE; vaultexec --help lists them"}
 }
 
 func noOption(name string, opts []option) error {
@@ -166,10 +171,12 @@ func noOption(name string, opts []option) error {
 }
 
 func needsValue(name string) error {
-	return &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("--%s needs a value", name), Hint: "vaultexec --help shows its form"}
+	return &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("--%s needs a value", name),
+		Hint: "vaultexec --help shows its form"}
 }
 
-// withoutSeparator says what a command without -- should have been. Of the command itself only the first word is repeated.
+// withoutSeparator says what a command without -- should have been. Of the command itself only the first word is
+// repeated.
 func (a *app) withoutSeparator(words []string) error {
 	line := []string{"vaultexec"}
 	for i, w := range a.head[:len(a.head)-len(words)] {

@@ -13,8 +13,8 @@ import (
 	"github.com/agenticverz/vaultexec/launcher"
 )
 
-// checkOptions are the launcher's but the one that is check itself, so that the command line of a run can be checked as it
-// stands.
+// checkOptions are the launcher's options except the one that is check itself. So the command line of a run can be
+// checked as it stands.
 func checkOptions() []option {
 	return slices.DeleteFunc(slices.Clone(options), func(o option) bool { return o.name == "dry-run" })
 }
@@ -29,7 +29,8 @@ func (a *app) check(g *given, words []string) error {
 		return err
 	}
 	if len(words) > 0 {
-		return &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("unexpected word %q", words[0]), Hint: "vaultexec check [OPTIONS]; secrets are named with --path and --env"}
+		return &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("unexpected word %q", words[0]),
+			Hint: "vaultexec check [OPTIONS]; secrets are named with --path and --env"}
 	}
 	o := a.launchOptions(s)
 	session := a.session(s)
@@ -75,21 +76,27 @@ func (a *app) inspect(s *settings, o launcher.Options, variables bool) error {
 // warn collects what works and yet should be known.
 func (c *checked) warn(s *settings) {
 	if slices.Contains(c.Token.Policies, "root") {
-		c.warnings = append(c.warnings, "this is a root token: it may do everything, and everybody who gets at it, too; make a role whose policies allow these paths only")
+		c.warnings = append(c.warnings,
+			"this is a root token: it may do everything, and everybody who gets at it, too; make a role whose policies allow these paths only")
 	}
 	if s.str("namespace") != "" && c.Server.Version != "" && c.Server.IgnoresNamespaces() {
-		c.warnings = append(c.warnings, fmt.Sprintf("the server has no namespaces (Vault %s, community edition) and ignores --namespace %s", c.Server.Version, s.str("namespace")))
+		c.warnings = append(c.warnings,
+			fmt.Sprintf("the server has no namespaces (Vault %s, community edition) and ignores --namespace %s",
+				c.Server.Version, s.str("namespace")))
 	}
 	if ns := s.str("auth-namespace"); ns != "" && c.Server.Version != "" && c.Server.IgnoresNamespaces() {
-		c.warnings = append(c.warnings, fmt.Sprintf("the server has no namespaces (Vault %s, community edition) and ignores --auth-namespace %s", c.Server.Version, ns))
+		c.warnings = append(c.warnings,
+			fmt.Sprintf("the server has no namespaces (Vault %s, community edition) and ignores --auth-namespace %s",
+				c.Server.Version, ns))
 	}
 	if c.Token.Uses > 0 {
-		c.warnings = append(c.warnings, fmt.Sprintf("the token is good for %d requests only, and this check has used some", c.Token.Uses))
+		c.warnings = append(c.warnings,
+			fmt.Sprintf("the token is good for %d requests only, and this check has used some", c.Token.Uses))
 	}
 }
 
-// verdict is the failure of a run, with its exit code and the hint of the first: the report, which has them all, may have gone
-// elsewhere.
+// verdict is the failure of a run, with its exit code and the hint of the first fault. The report has all of them, but
+// it may have gone elsewhere.
 func (c *checked) verdict() error {
 	if len(c.Faults) == 0 {
 		return nil
@@ -154,7 +161,8 @@ func (u *ui) checkText(c *checked, variables bool) {
 		}
 	}
 	if names := givenNames(c); len(names) > 0 && !variables {
-		u.row("names", "--names %s takes these from --path, and nothing that somebody adds later", strings.Join(names, ","))
+		u.row("names", "--names %s takes these from --path, and nothing that somebody adds later",
+			strings.Join(names, ","))
 	}
 	if variables && c.Env != nil {
 		u.printf("\n")
@@ -192,13 +200,16 @@ func (u *ui) pathText(p launcher.PathReport) {
 // capabilitiesText prints what the token may do at a path, as far as that says more than the read itself.
 func (u *ui) capabilitiesText(p launcher.PathReport) {
 	if p.Leased && p.Caps == nil {
-		u.row("", "  whether the token may read it is not known: it may not ask for its capabilities (sys/capabilities-self)")
+		u.row("",
+			"  whether the token may read it is not known: it may not ask for its capabilities (sys/capabilities-self)")
 	}
 	if p.Caps != nil {
 		u.row("", "  may: %s on %s", strings.Join(p.Caps, ", "), p.API)
 	}
 	if p.MetaCaps != nil && !vault.Allows(p.MetaCaps, "read") {
-		u.row("", "  may not read the metadata, so that --watch reads the data each time; rule: path %q { capabilities = [\"read\"] }", p.Metadata)
+		u.row("",
+			"  may not read the metadata, so that --watch reads the data each time; rule: path %q { capabilities = [\"read\"] }",
+			p.Metadata)
 	}
 }
 

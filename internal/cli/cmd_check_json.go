@@ -68,7 +68,8 @@ func faultOf(f *fault.Error) *faultJSON {
 
 // checkJSON prints the report for a machine, as one line.
 func (u *ui) checkJSON(c *checked, variables bool) {
-	out := checkJSON{OK: len(c.Faults) == 0, Vault: c.where, Version: c.Server.Version, Paths: []pathJSON{}, Warnings: append([]string{}, c.warnings...), Faults: []faultJSON{}}
+	out := checkJSON{OK: len(c.Faults) == 0, Vault: c.where, Version: c.Server.Version, Paths: []pathJSON{},
+		Warnings: append([]string{}, c.warnings...), Faults: []faultJSON{}}
 	if c.Token.Method != "" {
 		out.Token = &tokenJSON{Info: c.Token}
 		if c.Token.Known {
@@ -99,7 +100,8 @@ func seconds(d time.Duration) *int64 {
 
 // pathOf is the JSON of one path.
 func pathOf(p launcher.PathReport) pathJSON {
-	j := pathJSON{Path: p.Path.String(), State: strings.ToLower(pathState(p)), Optional: p.Optional, Fault: faultOf(p.Fault)}
+	j := pathJSON{Path: p.Path.String(), State: strings.ToLower(pathState(p)), Optional: p.Optional,
+		Fault: faultOf(p.Fault)}
 	if p.Absent != nil {
 		j.Fault = faultOf(p.Absent)
 	}
@@ -133,7 +135,8 @@ func (out *checkJSON) addVariables(c *checked) {
 		return
 	}
 	for _, v := range c.Env.Vars {
-		out.Variables = append(out.Variables, variableJSON{Name: v.Name, Source: v.Origin, Beat: v.Beat, Kept: v.Kept, File: fileText(v, "memory")})
+		out.Variables = append(out.Variables, variableJSON{Name: v.Name, Source: v.Origin, Beat: v.Beat, Kept: v.Kept,
+			File: fileText(v, "memory")})
 	}
 	for _, s := range c.Unread {
 		source := s.Path.String()

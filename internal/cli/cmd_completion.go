@@ -41,7 +41,8 @@ stands after -- is completed as the command line that it is.
 func (a *app) completion(_ context.Context, _ *settings, words []string) error {
 	script, ok := map[string]string{"bash": bashCompletion, "zsh": zshCompletion, "fish": fishCompletion}[words[0]]
 	if !ok {
-		return &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("no completion for %q", words[0]), Hint: "choose from: bash, zsh, fish"}
+		return &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("no completion for %q", words[0]),
+			Hint: "choose from: bash, zsh, fish"}
 	}
 	a.ui.printf("%s", script)
 	return nil

@@ -64,7 +64,8 @@ func (a *app) config(_ context.Context, s *settings, _ []string) error {
 	for _, v := range []struct {
 		name string
 		vars []string
-	}{{"headers", vaultVar("HEADERS")}, {"ca-cert-bytes", vaultVar("CACERT_BYTES")}, {"srv-lookup", vaultVar("SRV_LOOKUP")}, {"proxy", proxyVars}} {
+	}{{"headers", vaultVar("HEADERS")}, {"ca-cert-bytes", vaultVar("CACERT_BYTES")},
+		{"srv-lookup", vaultVar("SRV_LOOKUP")}, {"proxy", proxyVars}} {
 		if from, _ := a.first(v.vars); from != "" {
 			rows = append(rows, effective{v.name, []string{"set"}, []string{from}})
 		}
@@ -117,7 +118,7 @@ func (r *effective) add(value, from string) {
 	r.Values, r.From = append(r.Values, value), append(r.From, from)
 }
 
-// inPlaceOf finds the variable that counts in place of an option: one that holds a credential itself, as VAULT_TOKEN does, or
+// inPlaceOf finds the variable that counts in place of an option. It holds a credential itself, as VAULT_TOKEN does, or
 // the Agent's address.
 func (a *app) inPlaceOf(s *settings, name string) (instead, from string) {
 	var vars []string

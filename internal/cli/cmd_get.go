@@ -45,9 +45,11 @@ func (a *app) get(ctx context.Context, s *settings, words []string) error {
 	reveal := s.bool("reveal")
 	switch {
 	case reveal && key == "":
-		return &fault.Error{Kind: fault.Usage, What: "cannot reveal a whole secret", Hint: "name one key: vaultexec get --reveal PATH#KEY"}
+		return &fault.Error{Kind: fault.Usage, What: "cannot reveal a whole secret",
+			Hint: "name one key: vaultexec get --reveal PATH#KEY"}
 	case s.bool("versions") && (key != "" || p.Version != 0):
-		return &fault.Error{Kind: fault.Usage, What: "--versions is for a whole secret", Hint: "leave #KEY and @VERSION out"}
+		return &fault.Error{Kind: fault.Usage, What: "--versions is for a whole secret",
+			Hint: "leave #KEY and @VERSION out"}
 	}
 	return a.withVault(ctx, s, func(ctx context.Context, c *vault.Client) error {
 		if s.bool("versions") {
@@ -65,7 +67,10 @@ func (a *app) get(ctx context.Context, s *settings, words []string) error {
 			if f := c.CanBeRead(ctx, secret); f != nil {
 				return f
 			}
-			return &fault.Error{Kind: fault.Usage, What: "cannot get " + secret.Path.String(), Why: fmt.Sprintf("the mount %s is of type %s, and reading there may create something", secret.Engine.Mount, secret.Engine.Type), Hint: "what it makes is for a command: vaultexec --path /" + secret.Path.String() + " -- COMMAND"}
+			return &fault.Error{Kind: fault.Usage, What: "cannot get " + secret.Path.String(),
+				Why: fmt.Sprintf("the mount %s is of type %s, and reading there may create something",
+					secret.Engine.Mount, secret.Engine.Type),
+				Hint: "what it makes is for a command: vaultexec --path /" + secret.Path.String() + " -- COMMAND"}
 		}
 		if key != "" {
 			return a.getKey(s, secret, key, reveal)
@@ -91,7 +96,8 @@ type secretReport struct {
 func reportOf(secret *vault.Secret) secretReport {
 	p := secret.Path
 	p.Version = 0
-	r := secretReport{Path: p.String(), KV: secret.Engine.KV, Version: secret.Version, Created: secret.CreatedTime, Expires: secret.DeletedTime}
+	r := secretReport{Path: p.String(), KV: secret.Engine.KV, Version: secret.Version, Created: secret.CreatedTime,
+		Expires: secret.DeletedTime}
 	if r.KV == 0 {
 		r.Engine = secret.Engine.Type
 	}
@@ -128,7 +134,8 @@ func (a *app) showSecret(s *settings, secret *vault.Secret) {
 func (a *app) getKey(s *settings, secret *vault.Secret, key string, reveal bool) error {
 	value, no := secret.Find(key)
 	if no != nil {
-		return &fault.Error{Kind: fault.Missing, What: fmt.Sprintf("cannot get %s#%s", secret.Path, key), Why: no.Why, Hint: no.Hint}
+		return &fault.Error{Kind: fault.Missing, What: fmt.Sprintf("cannot get %s#%s", secret.Path, key),
+			Why: no.Why, Hint: no.Hint}
 	}
 	r := reportOf(secret)
 	r.Key = key
@@ -142,7 +149,8 @@ func (a *app) getKey(s *settings, secret *vault.Secret, key string, reveal bool)
 	}
 	text, err := value.Text()
 	if err != nil {
-		return &fault.Error{Kind: fault.Value, What: fmt.Sprintf("cannot get %s#%s", secret.Path, key), Why: "the value is " + err.Error(), Hint: "write one with vaultexec rotate"}
+		return &fault.Error{Kind: fault.Value, What: fmt.Sprintf("cannot get %s#%s", secret.Path, key),
+			Why: "the value is " + err.Error(), Hint: "write one with vaultexec rotate"}
 	}
 	if s.bool("json") {
 		plain := text.Reveal()
@@ -164,7 +172,8 @@ func (a *app) getVersions(ctx context.Context, c *vault.Client, s *settings, p v
 		return err
 	}
 	if engine.KV != 2 {
-		return &fault.Error{Kind: fault.Usage, What: "cannot show the versions of " + p.String(), Why: "only KV version 2 keeps versions", Hint: "leave --versions out"}
+		return &fault.Error{Kind: fault.Usage, What: "cannot show the versions of " + p.String(),
+			Why: "only KV version 2 keeps versions", Hint: "leave --versions out"}
 	}
 	var list []vault.VersionInfo
 	err = a.patience(s).Do(ctx, func(ctx context.Context) (err error) {
@@ -194,7 +203,8 @@ func (a *app) getVersions(ctx context.Context, c *vault.Client, s *settings, p v
 				deleted += " by " + v.DeletedBy
 			}
 		}
-		fmt.Fprintf(w, "  %s\n", strings.TrimRight(fmt.Sprintf("%d\t%s\t%s\t%s", v.Version, v.State, oneLine(created), oneLine(deleted)), "\t"))
+		fmt.Fprintf(w, "  %s\n", strings.TrimRight(
+			fmt.Sprintf("%d\t%s\t%s\t%s", v.Version, v.State, oneLine(created), oneLine(deleted)), "\t"))
 	}
 	return w.Flush()
 }

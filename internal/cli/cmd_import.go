@@ -100,7 +100,8 @@ func (a *app) importTargets(s *settings, paths []string, file string) ([]*target
 	}
 	o := dotenv.Options{Expand: s.bool("expand"), Dialect: s.choice("dialect")}
 	if o.Expand && o.Dialect != "" && o.Dialect != "compose" {
-		s.bad(s.one("expand"), "only Docker Compose's dialect is expanded", "leave --dialect "+o.Dialect+" out, or --expand")
+		s.bad(s.one("expand"), "only Docker Compose's dialect is expanded",
+			"leave --dialect "+o.Dialect+" out, or --expand")
 	}
 	if err := fault.Join(s.faults); err != nil {
 		return nil, err
@@ -115,7 +116,8 @@ func (a *app) importTargets(s *settings, paths []string, file string) ([]*target
 	}
 	refs := s.str("write-references")
 	if _, err := os.Lstat(refs); refs != "" && err == nil { // found out before anything is written
-		return nil, &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot write --write-references %q", refs), Why: "it is there already", Hint: "name a new file"}
+		return nil, &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot write --write-references %q", refs),
+			Why: "it is there already", Hint: "name a new file"}
 	}
 	return targets, nil
 }
@@ -147,7 +149,8 @@ func mapRules(s *settings, words []string, mount string) ([]mapRule, error) {
 	add := func(glob, text string) error {
 		p, err := vault.ParsePath(text, mount)
 		if err == nil && p.Version != 0 {
-			err = &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot import into %s", p), Why: "an old version cannot be changed", Hint: "leave @VERSION out"}
+			err = &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot import into %s", p),
+				Why: "an old version cannot be changed", Hint: "leave @VERSION out"}
 		}
 		rules = append(rules, mapRule{glob, p})
 		return err
@@ -168,7 +171,8 @@ func mapRules(s *settings, words []string, mount string) ([]mapRule, error) {
 		}
 	}
 	if len(rules) == 0 && len(s.faults) == 0 {
-		return nil, &fault.Error{Kind: fault.Usage, What: "cannot import", Why: "no path", Hint: "vaultexec import PATH FILE, or vaultexec import FILE --map 'GLOB=PATH'"}
+		return nil, &fault.Error{Kind: fault.Usage, What: "cannot import", Why: "no path",
+			Hint: "vaultexec import PATH FILE, or vaultexec import FILE --map 'GLOB=PATH'"}
 	}
 	return rules, nil
 }
@@ -190,12 +194,14 @@ func assign(vars map[string]vault.Text, rules []mapRule) ([]*target, error) {
 		}
 		j := slices.IndexFunc(targets, func(t *target) bool { return t.path == rules[i].path })
 		if j < 0 {
-			j, targets = len(targets), append(targets, &target{path: rules[i].path, typed: rules[i].path, set: map[string]vault.Text{}})
+			j, targets = len(targets), append(targets,
+				&target{path: rules[i].path, typed: rules[i].path, set: map[string]vault.Text{}})
 		}
 		targets[j].set[name] = vars[name]
 	}
 	if len(unmatched) > 0 {
-		return nil, &fault.Error{Kind: fault.Usage, What: "cannot import " + strings.Join(unmatched, ", "), Why: "no --map fits", Hint: "add --map '*=PATH', or give PATH before FILE"}
+		return nil, &fault.Error{Kind: fault.Usage, What: "cannot import " + strings.Join(unmatched, ", "),
+			Why: "no --map fits", Hint: "add --map '*=PATH', or give PATH before FILE"}
 	}
 	return targets, nil
 }
@@ -204,7 +210,8 @@ func assign(vars map[string]vault.Text, rules []mapRule) ([]*target, error) {
 func refuseTwice(targets []*target) error {
 	for i, t := range targets {
 		if slices.ContainsFunc(targets[:i], func(o *target) bool { return o.path == t.path }) {
-			return &fault.Error{Kind: fault.Usage, What: "cannot import", Why: fmt.Sprintf("%s is named in two ways", t.path), Hint: "write it alike in each --map"}
+			return &fault.Error{Kind: fault.Usage, What: "cannot import",
+				Why: fmt.Sprintf("%s is named in two ways", t.path), Hint: "write it alike in each --map"}
 		}
 	}
 	return nil
@@ -234,11 +241,14 @@ func (t *target) compare(st vault.State, replace bool) error {
 	what := fmt.Sprintf("cannot import into %s", st.Path)
 	switch {
 	case !st.Readable():
-		return vault.Denied(what, "what is there cannot be read, so that it can neither be kept nor compared", dataPath(st), "read")
+		return vault.Denied(what, "what is there cannot be read, so that it can neither be kept nor compared",
+			dataPath(st), "read")
 	case st.Gone != nil && !replace:
-		return &fault.Error{Kind: fault.Deleted, What: what, Why: fmt.Sprintf("the latest version is %s", st.Gone), Hint: "bring it back with `vault kv undelete`, or start anew with --replace"}
+		return &fault.Error{Kind: fault.Deleted, What: what, Why: fmt.Sprintf("the latest version is %s", st.Gone),
+			Hint: "bring it back with `vault kv undelete`, or start anew with --replace"}
 	}
-	r := importReport{Path: st.Path.String(), KV: st.Engine.KV, Old: st.Version, Added: []string{}, Changed: []string{}, Unchanged: []string{}, Dropped: []string{}}
+	r := importReport{Path: st.Path.String(), KV: st.Engine.KV, Old: st.Version, Added: []string{}, Changed: []string{},
+		Unchanged: []string{}, Dropped: []string{}}
 	for _, k := range slices.Sorted(maps.Keys(t.set)) {
 		old, ok := st.Values[k]
 		switch {
@@ -284,7 +294,8 @@ func (t *target) refuse() *fault.Error {
 	if len(t.report.Changed) == 0 {
 		return nil
 	}
-	return &fault.Error{Kind: fault.Conflict, Err: vault.ErrRefused, What: fmt.Sprintf("cannot import into %s", t.report.Path),
+	return &fault.Error{Kind: fault.Conflict, Err: vault.ErrRefused,
+		What: fmt.Sprintf("cannot import into %s", t.report.Path),
 		Why:  "Vault has other values for " + strings.Join(t.report.Changed, ", "),
 		Hint: "--overwrite changes them; take them out of the file to keep what is in Vault"}
 }
@@ -293,7 +304,9 @@ func (t *target) refuse() *fault.Error {
 func (a *app) importInto(ctx context.Context, c *vault.Client, s *settings, t *target) error {
 	replace := s.bool("replace")
 	if t.engine.KV == 1 {
-		a.ui.log.Warn(fmt.Sprintf("%s is KV version 1, which has no check-and-set: what somebody else writes to %s at the same moment is lost", t.engine.Mount, t.path.Name))
+		a.ui.log.Warn(fmt.Sprintf(
+			"%s is KV version 1, which has no check-and-set: what somebody else writes to %s at the same moment is lost",
+			t.engine.Mount, t.path.Name))
 	}
 	out, err := c.Apply(ctx, vault.Edit{
 		Path: t.path, Set: t.set, Alone: replace, Patience: a.patience(s), Whole: true,
@@ -339,10 +352,14 @@ func (a *app) reportImport(s *settings, file string, targets []*target, failed e
 		}
 	}
 	if tracked {
-		a.ui.log.Warn(fmt.Sprintf("git tracks %q: whoever has the repository has these values, also from its history; run `git rm --cached` on it, ignore it, and rotate what was in it", file))
+		a.ui.log.Warn(fmt.Sprintf(
+			"git tracks %q: whoever has the repository has these values, also from its history; run `git rm --cached` on it, ignore it, and rotate what was in it",
+			file))
 	}
 	if failed == nil && !dry && !s.bool("json") && file != "-" {
-		a.ui.printf("%q still holds the values in clear text. Start the program with\n  vaultexec%s -- COMMAND\nand delete the file when nothing reads it any more.\n", file, runOptions(s, targets))
+		a.ui.printf(
+			"%q still holds the values in clear text. Start the program with\n  vaultexec%s -- COMMAND\nand delete the file when nothing reads it any more.\n",
+			file, runOptions(s, targets))
 	}
 }
 

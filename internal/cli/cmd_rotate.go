@@ -67,9 +67,11 @@ func (a *app) rotate(ctx context.Context, s *settings, words []string) error {
 	key := words[1]
 	switch {
 	case p.Version != 0:
-		return &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot rotate %s", p), Why: "an old version cannot be changed", Hint: "leave @VERSION out"}
+		return &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot rotate %s", p),
+			Why: "an old version cannot be changed", Hint: "leave @VERSION out"}
 	case key == "" || strings.IndexFunc(key, unicode.IsControl) >= 0 || !utf8.ValidString(key):
-		return &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot use %q as a key", key), Why: "it is empty or holds a control character", Hint: "write it as in vaultexec rotate PATH KEY"}
+		return &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot use %q as a key", key),
+			Why: "it is empty or holds a control character", Hint: "write it as in vaultexec rotate PATH KEY"}
 	}
 	value, err := a.newValue(s, words[2:])
 	if err := fault.Join(append(s.faults, fault.All(err)...)); err != nil {
@@ -94,7 +96,9 @@ func (a *app) rotate(ctx context.Context, s *settings, words []string) error {
 			return a.rotateDry(ctx, c, s, edit, engine, key, typed)
 		}
 		if engine.KV == 1 {
-			a.ui.log.Warn(fmt.Sprintf("%s is KV version 1, which has no check-and-set: what somebody else writes to %s at the same moment is lost", engine.Mount, p.Name))
+			a.ui.log.Warn(fmt.Sprintf(
+				"%s is KV version 1, which has no check-and-set: what somebody else writes to %s at the same moment is lost",
+				engine.Mount, p.Name))
 		}
 		out, err := c.Apply(ctx, edit, engine)
 		r := rotateReportOf(out, key)
@@ -113,11 +117,13 @@ func mayRotate(st vault.State, key string, create bool) error {
 	case create, st.Blind:
 		return nil
 	case st.Gone != nil:
-		return &fault.Error{Kind: fault.Deleted, What: what, Why: fmt.Sprintf("the latest version is %s", st.Gone), Hint: "bring it back with `vault kv undelete`, or start anew with --create: its other keys stay gone"}
+		return &fault.Error{Kind: fault.Deleted, What: what, Why: fmt.Sprintf("the latest version is %s", st.Gone),
+			Hint: "bring it back with `vault kv undelete`, or start anew with --create: its other keys stay gone"}
 	case !st.Exists:
 		return vault.NoSecret(what)
 	case st.Keys != nil && !slices.Contains(st.Keys, key):
-		e := &fault.Error{Kind: fault.Missing, What: what, Why: "the secret has no such key", Hint: "--create makes a new one"}
+		e := &fault.Error{Kind: fault.Missing, What: what, Why: "the secret has no such key",
+			Hint: "--create makes a new one"}
 		if near := vault.Nearest(key, st.Keys); near != "" {
 			e.Hint = fmt.Sprintf("did you mean %q? %s", near, e.Hint)
 		}
@@ -138,7 +144,8 @@ func adviseRotate(ctx context.Context, c *vault.Client, s *settings, p vault.Pat
 func rotateReportOf(out vault.Written, key string) rotateReport {
 	st := out.Before
 	r := rotateReport{
-		Path: st.Path.String(), Key: key, KV: st.Engine.KV, Old: st.Version, New: out.Version, Method: out.Method, Verified: out.Verified, Why: out.Why,
+		Path: st.Path.String(), Key: key, KV: st.Engine.KV, Old: st.Version, New: out.Version,
+		Method: out.Method, Verified: out.Verified, Why: out.Why,
 		NewPath: !st.Blind && !st.Exists && st.Gone == nil || st.Blind && out.Version == 1, Deleted: st.Gone != nil,
 	}
 	r.NewKey = st.Exists && st.Keys != nil && !slices.Contains(st.Keys, key)
@@ -148,7 +155,8 @@ func rotateReportOf(out vault.Written, key string) rotateReport {
 	return r
 }
 
-func (a *app) rotateDry(ctx context.Context, c *vault.Client, s *settings, edit vault.Edit, engine vault.Engine, key string, typed vault.Path) error {
+func (a *app) rotateDry(ctx context.Context, c *vault.Client, s *settings, edit vault.Edit, engine vault.Engine,
+	key string, typed vault.Path) error {
 	var st vault.State
 	err := edit.Patience.Do(ctx, func(ctx context.Context) (err error) {
 		st, err = c.State(ctx, edit.Path, engine)

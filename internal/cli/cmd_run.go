@@ -31,14 +31,16 @@ func (a *app) launch(g *given, words []string) error {
 	if s.bool("dumpable") {
 		launcher.SetDumpable(true)
 	} else if launcher.KeptDumpable() {
-		a.warn("the kernel refuses PR_SET_DUMPABLE (a seccomp filter?): a process of the same user can read vaultexec's memory while it runs")
+		a.warn(
+			"the kernel refuses PR_SET_DUMPABLE (a seccomp filter?): a process of the same user can read vaultexec's memory while it runs")
 	}
 	dryRun, command := s.bool("dry-run"), a.commandOf(s)
 	switch {
 	case len(words) > 0 && a.command == nil:
 		return a.withoutSeparator(words)
 	case len(words) > 0:
-		return &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("unexpected word %q before --", words[0]), Hint: a.wordHint(s, words[0])}
+		return &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("unexpected word %q before --", words[0]),
+			Hint: a.wordHint(s, words[0])}
 	case len(command) == 0 && !dryRun:
 		return &fault.Error{Kind: fault.Usage, What: "no command", Hint: "vaultexec [OPTIONS] -- COMMAND [ARG...]"}
 	}
@@ -55,7 +57,7 @@ func (a *app) launch(g *given, words []string) error {
 	return launcher.Run(o)
 }
 
-// wordHint says why there may be a word too many: a pattern without quotes, which the shell has replaced by names of files.
+// wordHint says why there may be a word too many: the shell has replaced a pattern without quotes by names of files.
 func (a *app) wordHint(s *settings, word string) string {
 	isFile := func(name string) bool {
 		_, err := os.Lstat(name)
@@ -64,7 +66,8 @@ func (a *app) wordHint(s *settings, word string) string {
 	for _, name := range []string{"path", "optional-path", "only", "exclude", "pass", "allow-name"} {
 		for _, v := range s.all(name) {
 			if v.origin == fromOption && filepath.Dir(v.text) == filepath.Dir(word) && isFile(v.text) && isFile(word) {
-				return fmt.Sprintf("the shell has replaced a pattern by names of files: quote it, as in --%s '%s'", name, filepath.Join(filepath.Dir(word), "*"))
+				return fmt.Sprintf("the shell has replaced a pattern by names of files: quote it, as in --%s '%s'",
+					name, filepath.Join(filepath.Dir(word), "*"))
 			}
 		}
 	}
@@ -86,7 +89,8 @@ func (a *app) commandOf(s *settings) []string {
 // launchOptions reads everything but the connection.
 func (a *app) launchOptions(s *settings) launcher.Options {
 	o := launcher.Options{
-		Argv: a.commandOf(s), Dir: s.str("chdir"), Environ: a.environ, Started: a.environ, Log: a.ui.log, Messages: a.messages, Aside: a.terminal.aside,
+		Argv: a.commandOf(s), Dir: s.str("chdir"), Environ: a.environ, Started: a.environ, Log: a.ui.log,
+		Messages: a.messages, Aside: a.terminal.aside,
 		MountIsDefault: !s.isSet("mount"),
 		Rules: environ.Rules{
 			Prefix: s.str("prefix"), Upcase: s.bool("upcase"), Only: s.globs("only"), Exclude: s.globs("exclude"),
@@ -116,7 +120,9 @@ func mode(s *settings) launcher.Mode {
 	stay := s.bool("supervise") || s.bool("init") || s.bool("watch") || needsParent(s) || len(s.all("ok-exit")) > 0
 	switch {
 	case s.bool("replace") && stay:
-		s.bad(s.one("replace"), "--supervise, --init, --watch, --mask, --ok-exit or --file NAME=PATH asks for the opposite", "give one of them")
+		s.bad(s.one("replace"),
+			"--supervise, --init, --watch, --mask, --ok-exit or --file NAME=PATH asks for the opposite",
+			"give one of them")
 	case s.bool("replace"):
 		return launcher.Replace
 	case stay:
@@ -127,7 +133,8 @@ func mode(s *settings) launcher.Mode {
 
 func supervision(s *settings) launcher.Supervision {
 	sup := launcher.Supervision{
-		StopTimeout: s.duration("stop-timeout"), StopExplicit: s.isSet("stop-timeout"), SignalGroup: s.bool("signal-group"),
+		StopTimeout: s.duration("stop-timeout"), StopExplicit: s.isSet("stop-timeout"),
+		SignalGroup: s.bool("signal-group"),
 	}
 	sup.StopSignal = signalOption(s, s.one("stop-signal"), s.str("stop-signal"))
 	sup.OKExit = okExit(s)

@@ -101,11 +101,14 @@ func (a *app) status(ctx context.Context, s *settings, _ []string) error {
 func unusable(c *vault.Client, seal vault.SealStatus) error {
 	switch {
 	case !seal.Initialized:
-		return &fault.Error{Kind: fault.Away, Exit: exitSealed, What: c.Where() + " is not initialized", Hint: "`vault operator init` makes its keys (deploy/bootstrap does it)"}
+		return &fault.Error{Kind: fault.Away, Exit: exitSealed, What: c.Where() + " is not initialized",
+			Hint: "`vault operator init` makes its keys (deploy/bootstrap does it)"}
 	case seal.Sealed && seal.Type != "shamir":
-		return &fault.Error{Kind: fault.Away, Exit: exitSealed, What: c.Where() + " is sealed", Hint: fmt.Sprintf("its seal is %q, so it should unseal itself: see Vault's log", seal.Type)}
+		return &fault.Error{Kind: fault.Away, Exit: exitSealed, What: c.Where() + " is sealed",
+			Hint: fmt.Sprintf("its seal is %q, so it should unseal itself: see Vault's log", seal.Type)}
 	case seal.Sealed:
-		return &fault.Error{Kind: fault.Away, Exit: exitSealed, What: c.Where() + " is sealed", Hint: "run `vaultexec unseal`"}
+		return &fault.Error{Kind: fault.Away, Exit: exitSealed, What: c.Where() + " is sealed",
+			Hint: "run `vaultexec unseal`"}
 	}
 	return nil
 }
@@ -241,7 +244,8 @@ func (r *statusReport) lines(now time.Time) []line {
 	}
 	list = append(list, line{"reachable", fmt.Sprintf("yes, in %d ms", r.Millis), goodTone})
 	list = append(list, r.sealLines()...)
-	list = append(list, line{"version", r.Version, plainTone}, line{"storage", r.Storage, plainTone}, line{"cluster", r.Cluster, plainTone})
+	list = append(list, line{"version", r.Version, plainTone}, line{"storage", r.Storage, plainTone},
+		line{"cluster", r.Cluster, plainTone})
 	list = append(list, r.haLine(), r.tlsLine(now), r.clockLine())
 	if r.Token != nil {
 		t := plainTone
@@ -288,7 +292,8 @@ func (r *statusReport) haLine() line {
 func (r *statusReport) tlsLine(now time.Time) line {
 	switch {
 	case r.Expires != nil:
-		return line{"TLS", fmt.Sprintf("%s, certificate until %s (%s)", r.TLS, r.Expires.UTC().Format(time.DateOnly), spell(r.Expires.Sub(now))), plainTone}
+		return line{"TLS", fmt.Sprintf("%s, certificate until %s (%s)",
+			r.TLS, r.Expires.UTC().Format(time.DateOnly), spell(r.Expires.Sub(now))), plainTone}
 	case r.TLS != "":
 		return line{"TLS", r.TLS, plainTone}
 	}

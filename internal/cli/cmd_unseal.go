@@ -58,7 +58,8 @@ func (a *app) unseal(ctx context.Context, s *settings, _ []string) error {
 	var failed []*fault.Error
 	reports := []unsealReport{}
 	for _, c := range answeringFirst(ctx, clients) {
-		u := &vault.Unsealing{Client: c, Shares: shares, More: more, Note: func(text string) { a.unsealNote(s, c, text) }}
+		u := &vault.Unsealing{Client: c, Shares: shares, More: more,
+			Note: func(text string) { a.unsealNote(s, c, text) }}
 		done, err := u.Run(ctx, a.patience(s))
 		r := reportOn(c, u, done, err)
 		switch {
@@ -80,8 +81,10 @@ func (a *app) unseal(ctx context.Context, s *settings, _ []string) error {
 	return fault.Join(failed)
 }
 
-// unsealShares are the shares of a file, or a way to get them when one is needed: a Vault that is unsealed already asks for none.
-func (a *app) unsealShares(s *settings) (shares []vault.Share, more func(vault.SealStatus) ([]vault.Share, error), err error) {
+// unsealShares returns the shares of a file, or a way to get them when one is needed. A Vault that is already unsealed
+// asks for none.
+func (a *app) unsealShares(s *settings) (
+	shares []vault.Share, more func(vault.SealStatus) ([]vault.Share, error), err error) {
 	if file := s.one("keys-file"); file.text != "" {
 		shares, err = readKeysFile(file.from, file.text, s.owners())
 		return shares, nil, err
@@ -96,7 +99,8 @@ func (a *app) unsealShares(s *settings) (shares []vault.Share, more func(vault.S
 		}
 		text, err := io.ReadAll(io.LimitReader(a.terminal.in, maxValue))
 		if err != nil {
-			return nil, &fault.Error{Kind: fault.Usage, What: "cannot read the shares from standard input", Why: vault.Errno(err), Hint: "name a file with --keys-file"}
+			return nil, &fault.Error{Kind: fault.Usage, What: "cannot read the shares from standard input",
+				Why: vault.Errno(err), Hint: "name a file with --keys-file"}
 		}
 		return vault.ParseShares(string(text), "standard input")
 	}, nil
@@ -104,7 +108,8 @@ func (a *app) unsealShares(s *settings) (shares []vault.Share, more func(vault.S
 
 func reportOn(c *vault.Client, u *vault.Unsealing, done bool, err error) unsealReport {
 	st := u.Status()
-	r := unsealReport{Address: c.Where(), Already: err == nil && !done, Progress: st.Progress, Threshold: st.Threshold, Wrong: u.Wrong()}
+	r := unsealReport{Address: c.Where(), Already: err == nil && !done,
+		Progress: st.Progress, Threshold: st.Threshold, Wrong: u.Wrong()}
 	if st.Version != "" {
 		r.Sealed = &st.Sealed
 	}
@@ -114,7 +119,7 @@ func reportOn(c *vault.Client, u *vault.Unsealing, done bool, err error) unsealR
 	return r
 }
 
-// answeringFirst puts the nodes that do not answer at the end: they are waited for when the others are unsealed already.
+// answeringFirst puts the nodes that do not answer at the end: they are waited for once the others are unsealed.
 func answeringFirst(ctx context.Context, clients []*vault.Client) []*vault.Client {
 	if len(clients) < 2 {
 		return clients
@@ -159,10 +164,13 @@ func (a *app) unsealClients(s *settings) []*vault.Client {
 			continue
 		}
 		if to := c.Exposed(); to != "" && !s.bool("allow-http") {
-			f := &fault.Error{Kind: fault.Usage, What: "cannot unseal " + c.Where(), Why: fmt.Sprintf("the shares would cross the network unencrypted, readable by %s", to),
+			f := &fault.Error{Kind: fault.Usage, What: "cannot unseal " + c.Where(),
+				Why:  fmt.Sprintf("the shares would cross the network unencrypted, readable by %s", to),
 				Hint: "use https://, or unseal on that machine; --allow-http where the network itself is trusted"}
 			if c.Unverified() {
-				f.Why = fmt.Sprintf("the server's certificate is not verified (--tls-skip-verify): the shares would be readable by %s", to)
+				f.Why = fmt.Sprintf(
+					"the server's certificate is not verified (--tls-skip-verify): the shares would be readable by %s",
+					to)
 				f.Hint = "name the CA with --ca-cert, or unseal on that machine; --allow-http where the network itself is trusted"
 			}
 			s.faults = append(s.faults, f)
@@ -172,7 +180,8 @@ func (a *app) unsealClients(s *settings) []*vault.Client {
 	return clients
 }
 
-// readKeysFile refuses a file that others can read: whoever has the shares has everything. So it does one that others can change.
+// readKeysFile refuses a file that others can read: whoever has the shares has everything. It also refuses one that
+// others can change.
 func readKeysFile(option, path string, allow []int) ([]vault.Share, error) {
 	e := &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot read %s %q", option, path), Hint: vault.FileHint}
 	f, err := trust.Open(path, allow)
@@ -202,12 +211,14 @@ func readKeysFile(option, path string, allow []int) ([]vault.Share, error) {
 // askForShare asks at the terminal, again for what cannot be a share.
 func (a *app) askForShare(st vault.SealStatus, asked *int) ([]vault.Share, error) {
 	for {
-		line, err := a.terminal.readHidden(fmt.Sprintf("Key share (%d/%d so far; empty to end): ", st.Progress, st.Threshold))
+		line, err := a.terminal.readHidden(
+			fmt.Sprintf("Key share (%d/%d so far; empty to end): ", st.Progress, st.Threshold))
 		switch {
 		case err == errInputEnded, err == nil && line == "":
 			return nil, nil
 		case err != nil:
-			return nil, &fault.Error{Kind: fault.Usage, What: "cannot ask for a share", Why: err.Error(), Hint: "name a file with --keys-file"}
+			return nil, &fault.Error{Kind: fault.Usage, What: "cannot ask for a share", Why: err.Error(),
+				Hint: "name a file with --keys-file"}
 		}
 		if share, ok := vault.ParseShare(line, fmt.Sprintf("share %d", *asked+1)); ok {
 			*asked++

@@ -41,7 +41,8 @@ var (
 )
 
 // withLogin is what every command shares that talks to Vault with a token.
-var withLogin = []string{groupConfig, groupConnection, groupLogin, groupFailing, "--log-level", "--log-format", "--help"}
+var withLogin = []string{groupConfig, groupConnection, groupLogin, groupFailing,
+	"--log-level", "--log-format", "--help"}
 
 // withKV is the same for commands on secrets.
 var withKV = append([]string{"--mount", "--kv-version"}, withLogin...)
@@ -50,7 +51,8 @@ var withKV = append([]string{"--mount", "--kv-version"}, withLogin...)
 var adminCommands []*command
 
 func init() {
-	adminCommands = []*command{getCommand, listCommand, rotateCommand, importCommand, unsealCommand, statusCommand, configCommand, completionCommand}
+	adminCommands = []*command{getCommand, listCommand, rotateCommand, importCommand, unsealCommand, statusCommand,
+		configCommand, completionCommand}
 }
 
 func findCommand(name string) *command {
@@ -109,7 +111,9 @@ func (a *app) administer(c *command, g *given, args []string) error {
 	}
 	for name := range g.values {
 		if _, ok := c.find(name); !ok {
-			return &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("--%s does not belong to vaultexec %s", name, c.name), Hint: fmt.Sprintf("vaultexec help %s lists what does", c.name)}
+			return &fault.Error{Kind: fault.Usage,
+				What: fmt.Sprintf("--%s does not belong to vaultexec %s", name, c.name),
+				Hint: fmt.Sprintf("vaultexec help %s lists what does", c.name)}
 		}
 	}
 	if !c.run {
@@ -120,12 +124,14 @@ func (a *app) administer(c *command, g *given, args []string) error {
 		if len(words) > c.most {
 			why = "too many words"
 		}
-		return &fault.Error{Kind: fault.Usage, What: "cannot run vaultexec " + c.name, Why: why, Hint: "write it as " + c.usage()}
+		return &fault.Error{Kind: fault.Usage, What: "cannot run vaultexec " + c.name, Why: why,
+			Hint: "write it as " + c.usage()}
 	}
 	return a.interruptible(func(ctx context.Context) error { return c.do(a, ctx, s, words) })
 }
 
-// split takes the options out of what follows the first word: unlike the parser's own, they may stand anywhere before --.
+// split takes the options out of what follows the first word. Unlike the parser's own, they may stand anywhere before
+// --.
 func (c *command) split(g *given, args []string) (words []string, err error) {
 	for i := 0; i < len(args); i++ {
 		w := args[i]
@@ -138,7 +144,9 @@ func (c *command) split(g *given, args []string) (words []string, err error) {
 		switch {
 		case !ok && c.secret > 0 && len(words) >= c.secret:
 			// It may be a value that begins with a dash.
-			return nil, &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("no such option as word %d after %s", i+1, c.name), Hint: "a value that begins with - goes after --, or is read from standard input with -"}
+			return nil, &fault.Error{Kind: fault.Usage,
+				What: fmt.Sprintf("no such option as word %d after %s", i+1, c.name),
+				Hint: "a value that begins with - goes after --, or is read from standard input with -"}
 		case !ok:
 			return nil, noOption(name, c.options())
 		case o.arg == "" && !hasValue:
@@ -154,8 +162,8 @@ func (c *command) split(g *given, args []string) (words []string, err error) {
 	return words, nil
 }
 
-// interruptible runs f with a context that a signal ends. What a command does in Vault is one request at a time, and each is
-// carried out or not; after a moment for giving the token back the signal does what it always does.
+// interruptible runs f with a context that a signal ends. A command makes one request to Vault at a time, and each is
+// carried out or not. After a moment for giving the token back, the signal does what it always does.
 func (a *app) interruptible(f func(context.Context) error) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -238,8 +246,9 @@ func advise(ctx context.Context, c *vault.Client, s *settings, p vault.Path, err
 	return err
 }
 
-// misplaced refuses to make a new secret at a path that begins with its mount, as the Vault CLI takes it: nobody would look for
-// it there. A path with a slash in front is taken at its word, and so is one of another mount's name where --mount was given.
+// misplaced refuses to make a new secret at a path that begins with its mount, which is how the Vault CLI takes paths.
+// Nobody would look for it there. A path with a slash in front is taken at its word. So is one that begins with another
+// mount's name where --mount was given.
 func misplaced(ctx context.Context, c *vault.Client, s *settings, st vault.State, typed vault.Path) error {
 	switch {
 	case st.Exists, st.Gone != nil, !strings.Contains(typed.Name, "/"):
@@ -251,12 +260,14 @@ func misplaced(ctx context.Context, c *vault.Client, s *settings, st vault.State
 	if hint == "" {
 		return nil
 	}
-	return &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot make %s", st.Path), Why: "there is no such secret yet, and its path begins with a mount",
+	return &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot make %s", st.Path),
+		Why:  "there is no such secret yet, and its path begins with a mount",
 		Hint: hint + fmt.Sprintf("; for a new secret of this name write %q", "/"+vault.EscapePath(st.Path.String()))}
 }
 
 // resolve finds the engine of a path, waiting for a Vault that is away, and makes sure that it is KV.
-func (a *app) resolve(ctx context.Context, c *vault.Client, s *settings, p vault.Path) (vault.Path, vault.Engine, error) {
+func (a *app) resolve(
+	ctx context.Context, c *vault.Client, s *settings, p vault.Path) (vault.Path, vault.Engine, error) {
 	var e vault.Engine
 	err := a.patience(s).Do(ctx, func(ctx context.Context) (err error) {
 		p, e, err = c.Resolve(ctx, p, s.kvVersion())
@@ -266,7 +277,9 @@ func (a *app) resolve(ctx context.Context, c *vault.Client, s *settings, p vault
 		return p, e, advise(ctx, c, s, p, err)
 	}
 	if e.KV == 0 {
-		return p, e, &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot use %s", p), Why: fmt.Sprintf("the mount %s is a %s engine, not a KV engine", e.Mount, e.Type), Hint: "`vaultexec list /` shows the mounts that the token can see"}
+		return p, e, &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot use %s", p),
+			Why:  fmt.Sprintf("the mount %s is a %s engine, not a KV engine", e.Mount, e.Type),
+			Hint: "`vaultexec list /` shows the mounts that the token can see"}
 	}
 	return p, e, nil
 }

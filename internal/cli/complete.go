@@ -13,12 +13,12 @@ import (
 	"github.com/agenticverz/vaultexec/launcher"
 )
 
-// completeWord is the hidden command that the completion scripts run: `vaultexec __complete WORD...`, the words from behind
-// the program's name up to the cursor. None of them is "--" but perhaps the last, which is being written: the scripts leave
+// completeWord is the hidden command that the completion scripts run: `vaultexec __complete WORD...`, with the words
+// from after the program's name up to the cursor. Only the last, which is being written, may be "--": the scripts leave
 // what follows a -- to the shell.
 //
-// The answer's first line says what is completed: words (the lines that follow, each a whole word), files, dirs or commands
-// (which the shell knows better). Nothing is ever written on standard error, and the exit code is 0.
+// The answer's first line says what is completed: words (the lines that follow, each a whole word), files, dirs or
+// commands (which the shell knows better). Nothing is ever written on standard error, and the exit code is 0.
 const completeWord = "__complete"
 
 // completionLimit is what Vault may take. With the start of the process the person waits less than 300 ms.
@@ -42,8 +42,8 @@ type completer struct {
 	prefix  string   // of the current word, before what is completed: "--path="
 }
 
-// complete answers the script. Whatever blocks (a Vault that does not answer, a token file that is a pipe) is left behind at
-// the limit: the process ends then.
+// complete answers the script. At the limit the process ends and leaves behind whatever blocks: a Vault that does not
+// answer, a token file that is a pipe.
 func (a *app) complete(words []string) {
 	type answer struct {
 		kind  string
@@ -111,8 +111,8 @@ func startingWith(prefix string, names []string) []string {
 	return slices.DeleteFunc(names, func(n string) bool { return !strings.HasPrefix(n, prefix) })
 }
 
-// parse sorts the finished words. It returns the option whose value comes next, if any, and false for a line that cannot
-// become right.
+// parse sorts the finished words. It returns the option whose value comes next, if any, and false for a line that
+// cannot become right.
 func (c *completer) parse(words []string) (*option, bool) {
 	for i := 0; i < len(words); i++ {
 		w := words[i]
@@ -278,8 +278,9 @@ func signalNames() []string {
 	return names
 }
 
-// client connects where a token is at hand: handed in, stored, or an Agent's. It is nil where anything else would be needed:
-// a login leaves a token behind in Vault, a wrapping token can be used once, a token helper is a program that may ask.
+// client connects where a token is at hand: handed in, stored, or an Agent's. It is nil where anything else would be
+// needed. A login leaves a token behind in Vault, a wrapping token can be used once, and a token helper is a program
+// that may ask.
 func (c *completer) client(ctx context.Context) (*vault.Client, *settings) {
 	s := &settings{opts: options, given: c.given, environ: c.app.getenv}
 	if _, err := s.configure(); err != nil {
@@ -289,7 +290,8 @@ func (c *completer) client(ctx context.Context) (*vault.Client, *settings) {
 	if session == nil || session.Own() || session.Client.Exposed() != "" && !s.bool("allow-http") {
 		return nil, s
 	}
-	if session.Method() == vault.AuthToken && !c.app.inputs(s).token.given() && vault.HasTokenHelper(c.app.getenv("HOME"), c.app.getenv("VAULT_CONFIG_PATH"), s.owners()...) {
+	if session.Method() == vault.AuthToken && !c.app.inputs(s).token.given() &&
+		vault.HasTokenHelper(c.app.getenv("HOME"), c.app.getenv("VAULT_CONFIG_PATH"), s.owners()...) {
 		return nil, s
 	}
 	session.LeaveWrapped()
@@ -317,7 +319,8 @@ func kvMounts(ctx context.Context, client *vault.Client) []vault.Engine {
 	return slices.DeleteFunc(engines, func(e vault.Engine) bool { return e.KV == 0 })
 }
 
-// paths are the secrets and folders that current may become: in the mount of --mount, or with the mount after a leading slash.
+// paths are the secrets and folders that current may become: in the mount of --mount, or with the mount after a leading
+// slash.
 func (c *completer) paths(ctx context.Context, current string) []string {
 	client, s := c.client(ctx)
 	if client == nil {

@@ -20,7 +20,8 @@ const maxConfig = 64 << 10
 // commandKey holds the command that is started when there is no --.
 const commandKey = "command"
 
-// section is what a configuration file, or one profile of it, says of the options, by their long names, and of the command.
+// section is what a configuration file, or one profile of it, says about the command and about the options, by their
+// long names.
 type section map[string][]setting
 
 // config is a configuration file that was read.
@@ -41,13 +42,15 @@ func (a *app) begin(s *settings) error {
 
 // configure adds what the file of --config says to the settings.
 func (s *settings) configure() (warnings []string, err error) {
-	if !slices.ContainsFunc(s.opts, func(o option) bool { return o.name == "config" }) { // a command that needs no Vault
+	// A command that needs no Vault has no --config.
+	if !slices.ContainsFunc(s.opts, func(o option) bool { return o.name == "config" }) {
 		return nil, nil
 	}
 	file, profile := s.one("config"), s.one("profile")
 	switch {
 	case file.from == "" && profile.text != "":
-		return nil, &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot use %s %q", profile.from, profile.text), Why: "no configuration file is named", Hint: "name it with --config or VAULTEXEC_CONFIG"}
+		return nil, &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot use %s %q", profile.from, profile.text),
+			Why: "no configuration file is named", Hint: "name it with --config or VAULTEXEC_CONFIG"}
 	case file.from == "":
 		return nil, nil
 	}
@@ -66,7 +69,9 @@ func (s *settings) configure() (warnings []string, err error) {
 	chosen, ok := c.profiles[profile.text]
 	if !ok {
 		names := slices.Sorted(maps.Keys(c.profiles))
-		e := &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot use %s %q", profile.from, profile.text), Why: fmt.Sprintf("there is no such profile in %s", oneLine(file.text)), Hint: "choose from: " + strings.Join(names, ", ")}
+		e := &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot use %s %q", profile.from, profile.text),
+			Why:  fmt.Sprintf("there is no such profile in %s", oneLine(file.text)),
+			Hint: "choose from: " + strings.Join(names, ", ")}
 		if len(names) == 0 {
 			e.Hint = "there are none; they stand below profiles:"
 		}
@@ -82,12 +87,14 @@ func (s *settings) configure() (warnings []string, err error) {
 	return warnings, nil
 }
 
-// readConfig reads the file, unless somebody else could have written it: who can has the token sent to a server of theirs.
+// readConfig reads the file, unless somebody else could have written it: whoever can do so has the token sent to a
+// server of their own.
 func readConfig(from, name string, allow []int) (src []byte, warnings []string, err error) {
 	what := fmt.Sprintf("cannot read %s %q", from, name)
 	f, err := trust.Open(name, allow)
 	if err != nil {
-		return nil, nil, &fault.Error{Kind: fault.Usage, What: what, Why: vault.Errno(err), Hint: trust.Cure(err, "name a YAML file of options that can be read"), Err: err}
+		return nil, nil, &fault.Error{Kind: fault.Usage, What: what, Why: vault.Errno(err),
+			Hint: trust.Cure(err, "name a YAML file of options that can be read"), Err: err}
 	}
 	defer func() { _ = f.Close() }()
 	info, err := f.Stat()
@@ -99,9 +106,12 @@ func readConfig(from, name string, allow []int) (src []byte, warnings []string, 
 	}
 	switch {
 	case err != nil:
-		return nil, nil, &fault.Error{Kind: fault.Usage, What: what, Why: vault.Errno(err), Hint: "name a YAML file of options that can be read"}
+		return nil, nil, &fault.Error{Kind: fault.Usage, What: what, Why: vault.Errno(err),
+			Hint: "name a YAML file of options that can be read"}
 	case len(src) > maxConfig:
-		return nil, nil, &fault.Error{Kind: fault.Usage, What: what, Why: fmt.Sprintf("it is larger than %d KiB", maxConfig>>10), Hint: "name a YAML file of options; vaultexec help run lists them"}
+		return nil, nil, &fault.Error{Kind: fault.Usage, What: what,
+			Why:  fmt.Sprintf("it is larger than %d KiB", maxConfig>>10),
+			Hint: "name a YAML file of options; vaultexec help run lists them"}
 	}
 	if info.Mode().IsRegular() {
 		warnings = exposed(name, src, info)
@@ -113,7 +123,10 @@ func readConfig(from, name string, allow []int) (src []byte, warnings []string, 
 func exposed(name string, src []byte, info os.FileInfo) (warnings []string) {
 	mode := info.Mode().Perm()
 	if line := vault.TokenLine(src); line > 0 && mode&0o077 != 0 {
-		warnings = append(warnings, fmt.Sprintf("%s:%d holds what looks like a token, and others may read it (mode %04o): take it out, or chmod 600", name, line, mode))
+		warnings = append(warnings,
+			fmt.Sprintf(
+				"%s:%d holds what looks like a token, and others may read it (mode %04o): take it out, or chmod 600",
+				name, line, mode))
 	}
 	return warnings
 }

@@ -38,8 +38,8 @@ func (r *configReader) all() []*fault.Error {
 	return list
 }
 
-// parseConfig reads the whole file, all profiles of it, and lists everything that is wrong. No text repeats a value: what
-// stands in a file by mistake may be a secret.
+// parseConfig reads the whole file with all its profiles, and lists everything that is wrong. No text repeats a value:
+// what is in a file by mistake may be a secret.
 func parseConfig(name string, src []byte) (*config, []*fault.Error) {
 	// The file comes before the variables, whose order is 0, and those before the command line.
 	r := &configReader{name: name, order: -maxConfig - 1}
@@ -67,8 +67,8 @@ func parseConfig(name string, src []byte) (*config, []*fault.Error) {
 	return c, r.all()
 }
 
-// decodeYAML returns the one document of src, nil for an empty one. The parser has panics for what cannot be; none may end a
-// container's first process with a trace.
+// decodeYAML returns the one document of src, nil for an empty one. The parser panics where it meets what cannot be. No
+// panic may end a container's first process with a trace.
 func decodeYAML(src []byte) (root *yaml.Node, err error) {
 	defer func() {
 		if recover() != nil {
@@ -95,8 +95,8 @@ func decodeYAML(src []byte) (root *yaml.Node, err error) {
 	return doc.Content[0], nil
 }
 
-// yamlError takes the line out of the parser's text, which has it only in that, and not for the first line. The one text that
-// quotes the file is that of an unknown anchor.
+// yamlError takes the line out of the parser's text. The parser tells it nowhere else, and not at all for the first
+// line. Only the text about an unknown anchor quotes the file.
 func yamlError(err error) (line int, why string) {
 	why = strings.TrimPrefix(err.Error(), "yaml: ")
 	if rest, ok := strings.CutPrefix(why, "line "); ok {
@@ -108,7 +108,8 @@ func yamlError(err error) (line int, why string) {
 	switch {
 	case strings.HasPrefix(why, "unknown anchor"):
 		why = "there are no anchors and aliases here"
-	case line == 0 && !strings.Contains(why, "UTF-") && !strings.Contains(why, "invalid Unicode") && !strings.Contains(why, "control characters"):
+	case line == 0 && !strings.Contains(why, "UTF-") && !strings.Contains(why, "invalid Unicode") &&
+		!strings.Contains(why, "control characters"):
 		line = 1
 	}
 	return line, why
@@ -122,11 +123,12 @@ func (r *configReader) at(line int) string {
 }
 
 func (r *configReader) fail(line int, what, why, hint string) {
-	r.faults = append(r.faults, lineFault{line, &fault.Error{Kind: fault.Usage, What: r.at(line) + ": " + what, Why: why, Hint: hint}})
+	r.faults = append(r.faults, lineFault{line,
+		&fault.Error{Kind: fault.Usage, What: r.at(line) + ": " + what, Why: why, Hint: hint}})
 }
 
-// keyName is a key for a text, if it is a word as options are. A file that was named by mistake (/etc/shadow) may have anything
-// before a colon.
+// keyName is a key as a text shows it, if the key is a word as options are. A file that was named by mistake
+// (/etc/shadow) may have anything before a colon.
 func keyName(s string) string {
 	word := strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-") == ""
 	if !word || s == "" || len(s) > 40 || vault.LooksSecret(s) {
@@ -152,7 +154,8 @@ func (r *configReader) mapping(n *yaml.Node, what string) []pair {
 		k, v := n.Content[i], n.Content[i+1]
 		switch {
 		case k.Kind == yaml.ScalarNode && k.Value == "<<" && k.Style == 0:
-			r.fail(k.Line, "there are no merges here", "", "a profile has what the top level has, and says only what differs")
+			r.fail(k.Line, "there are no merges here", "",
+				"a profile has what the top level has, and says only what differs")
 			continue
 		case k.Kind != yaml.ScalarNode:
 			r.fail(k.Line, "a key is not a word", "", "")
@@ -173,7 +176,8 @@ func (r *configReader) mapping(n *yaml.Node, what string) []pair {
 // plain refuses what makes a short file long.
 func (r *configReader) plain(n *yaml.Node) bool {
 	if n.Kind == yaml.AliasNode || n.Anchor != "" {
-		r.fail(n.Line, "there are no anchors and aliases here", "", "a profile has what the top level has, and says only what differs")
+		r.fail(n.Line, "there are no anchors and aliases here", "",
+			"a profile has what the top level has, and says only what differs")
 		return false
 	}
 	return true
@@ -275,13 +279,15 @@ func (r *configReader) values(p pair, o option) []setting {
 			r.order++
 			text = prefix + text
 			place := r.at(n.Line)
-			list = append(list, setting{text: r.fromHere(o, text), from: fmt.Sprintf("%s (%s)", p.key.Value, place), origin: fromFile, order: r.order, place: place})
+			list = append(list, setting{text: r.fromHere(o, text), from: fmt.Sprintf("%s (%s)", p.key.Value, place),
+				origin: fromFile, order: r.order, place: place})
 		}
 	}
 	switch {
 	case !r.plain(p.value):
 	case o.name == commandKey && p.value.Kind != yaml.SequenceNode:
-		r.fail(p.key.Line, "command is not a list", "", `no shell takes it apart: write each word by itself, as in ["uvicorn", "app:app"]`)
+		r.fail(p.key.Line, "command is not a list", "",
+			`no shell takes it apart: write each word by itself, as in ["uvicorn", "app:app"]`)
 	case o.list && p.value.Kind == yaml.SequenceNode:
 		for _, n := range p.value.Content {
 			add(n, "")
@@ -327,7 +333,8 @@ func (r *configReader) scalar(n *yaml.Node, o option) (string, bool) {
 		return n.Value, true
 	}
 	if vault.IsToken(n.Value) {
-		return bad("it is a token, which no option takes", "a secret does not stand in this file: name the file that holds it with token-file")
+		return bad("it is a token, which no option takes",
+			"a secret does not stand in this file: name the file that holds it with token-file")
 	}
 	if why := o.mismatch(n.Value); why != "" {
 		return bad("it is "+why, "")
@@ -335,14 +342,15 @@ func (r *configReader) scalar(n *yaml.Node, o option) (string, bool) {
 	return n.Value, true
 }
 
-// fromHere makes the name of a file that the value is relative to the folder of the configuration file: what it means must not
+// fromHere makes a value that names a file relative to the folder of the configuration file. What it means must not
 // depend on the folder that vaultexec is started in.
 func (r *configReader) fromHere(o option, text string) string {
 	head, name := "", text
 	switch {
 	case o.name == "file":
 		var ok bool
-		if head, name, ok = strings.Cut(text, "="); !ok || strings.Contains(head, ",") { // NAME,mode=0444 is a file in memory
+		// NAME,mode=0444 is a file in memory.
+		if head, name, ok = strings.Cut(text, "="); !ok || strings.Contains(head, ",") {
 			return text
 		}
 		head += "="

@@ -20,7 +20,8 @@ func (a *app) connection(s *settings, address string) vault.Config {
 		Secrets: a.secrets, Address: address, Namespace: s.str("namespace"),
 		CACert: s.str("ca-cert"), CACertBytes: a.firstOf(vaultVar("CACERT_BYTES")), CAPath: s.str("ca-path"),
 		ClientCert: s.str("client-cert"), ClientKey: s.str("client-key"), TLSServerName: s.str("tls-server-name"),
-		AllowOwner: s.owners(), SkipVerify: s.bool("tls-skip-verify"), Headers: vault.NewText(a.firstOf(vaultVar("HEADERS"))),
+		AllowOwner: s.owners(), SkipVerify: s.bool("tls-skip-verify"),
+		Headers:      vault.NewText(a.firstOf(vaultVar("HEADERS"))),
 		SRVLookup:    srv == "true" || srv == "1",
 		ProxyAddress: vault.NewText(proxy), ProxyFrom: from,
 		Skipped: func(files []string) {

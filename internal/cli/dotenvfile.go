@@ -26,7 +26,8 @@ func (a *app) readDotenv(file string, o dotenv.Options) (map[string]vault.Text, 
 	} else {
 		f, err := os.Open(file)
 		if err != nil {
-			return nil, &fault.Error{Kind: fault.Usage, What: "cannot read " + what, Why: vault.Errno(err), Hint: "vaultexec import PATH FILE"}
+			return nil, &fault.Error{Kind: fault.Usage, What: "cannot read " + what, Why: vault.Errno(err),
+				Hint: "vaultexec import PATH FILE"}
 		}
 		defer func() { _ = f.Close() }()
 		in = f
@@ -62,7 +63,8 @@ func noReferences(vars map[string]string) error {
 		return nil
 	}
 	slices.Sort(names)
-	return &fault.Error{Kind: fault.Value, Why: "these hold references to Vault, not values: " + strings.Join(names, ", "),
+	return &fault.Error{Kind: fault.Value,
+		Why:  "these hold references to Vault, not values: " + strings.Join(names, ", "),
 		Hint: "leave the file as it is and run with it: --env-file FILE puts the values in place of the references"}
 }
 
@@ -73,12 +75,14 @@ func parseDotenv(in io.Reader, o dotenv.Options) (map[string]string, error) {
 	case err != nil:
 		return nil, &fault.Error{Kind: fault.Usage, Why: vault.Errno(err)}
 	case len(b) > maxDotenv:
-		return nil, &fault.Error{Kind: fault.Usage, Why: "it is larger than Vault takes", Hint: "name a file of NAME=VALUE lines"}
+		return nil, &fault.Error{Kind: fault.Usage, Why: "it is larger than Vault takes",
+			Hint: "name a file of NAME=VALUE lines"}
 	}
 	parsed, err := dotenv.Parse(string(b), o)
 	var bad *dotenv.Error
 	if errors.As(err, &bad) {
-		return nil, &fault.Error{Kind: fault.Value, Why: bad.Error(), Hint: "correct that line: NAME=VALUE, quotes closed, as docker compose reads it; import takes --dialect for another reader's rules"}
+		return nil, &fault.Error{Kind: fault.Value, Why: bad.Error(),
+			Hint: "correct that line: NAME=VALUE, quotes closed, as docker compose reads it; import takes --dialect for another reader's rules"}
 	}
 	return parsed, err
 }
@@ -87,7 +91,8 @@ func readEnvFile(v setting, allow []int) (map[string]string, error) {
 	what := fmt.Sprintf("cannot read %s %q", v.from, v.text)
 	f, err := trust.Open(v.text, allow)
 	if err != nil {
-		return nil, &fault.Error{Kind: fault.Usage, What: what, Why: vault.Errno(err), Hint: trust.Cure(err, "name a file of NAME=VALUE lines")}
+		return nil, &fault.Error{Kind: fault.Usage, What: what, Why: vault.Errno(err),
+			Hint: trust.Cure(err, "name a file of NAME=VALUE lines")}
 	}
 	defer func() { _ = f.Close() }()
 	vars, err := parseDotenv(f, dotenv.Options{})
@@ -115,7 +120,8 @@ func writeReferences(file string, targets []*target) error {
 	}
 	what := fmt.Sprintf("cannot write --write-references %q", file)
 	if again, err := dotenv.Parse(b.String(), dotenv.Options{}); err != nil || !maps.Equal(again, refs) {
-		return &fault.Error{Kind: fault.Usage, What: what, Why: "a path has characters that no .env file takes", Hint: "name its key with --env NAME=PATH#KEY instead"}
+		return &fault.Error{Kind: fault.Usage, What: what, Why: "a path has characters that no .env file takes",
+			Hint: "name its key with --env NAME=PATH#KEY instead"}
 	}
 	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
 	if err == nil {
@@ -123,7 +129,8 @@ func writeReferences(file string, targets []*target) error {
 		err = errors.Join(err, f.Close())
 	}
 	if err != nil {
-		return &fault.Error{Kind: fault.Usage, What: what, Why: vault.Errno(err), Hint: "what was imported is in Vault; the same command again writes the file"}
+		return &fault.Error{Kind: fault.Usage, What: what, Why: vault.Errno(err),
+			Hint: "what was imported is in Vault; the same command again writes the file"}
 	}
 	return nil
 }

@@ -61,7 +61,8 @@ func shortTime(t string) string {
 // shellQuote quotes a word for POSIX sh where it needs to be.
 func shellQuote(s string) string {
 	plain := func(r rune) bool {
-		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("_-./=:@%+,", r)
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' ||
+			strings.ContainsRune("_-./=:@%+,", r)
 	}
 	if s != "" && strings.IndexFunc(s, func(r rune) bool { return !plain(r) }) < 0 {
 		return s
@@ -69,8 +70,8 @@ func shellQuote(s string) string {
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
-// oneLine makes visible what a terminal does not show as it stands; names in Vault may hold anything. Those are control characters,
-// and what changes the order of a line or takes no place in it: U+202E, U+200B, U+2028, tags.
+// oneLine makes visible what a terminal does not show as it is; names in Vault may hold anything. That means control
+// characters, and whatever changes the order of a line or takes no space in it: U+202E, U+200B, U+2028, tags.
 func oneLine(s string) string {
 	if strings.IndexFunc(s, unseen) < 0 {
 		return s

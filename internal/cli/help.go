@@ -222,7 +222,8 @@ func (a *app) help(args []string) error {
 	if len(args) > 0 {
 		var ok bool
 		if text, ok = helpOn(args[0]); !ok {
-			return &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("no help on %q", args[0]), Hint: "choose from: " + strings.Join(helpTopics(), ", ")}
+			return &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("no help on %q", args[0]),
+				Hint: "choose from: " + strings.Join(helpTopics(), ", ")}
 		}
 	}
 	a.ui.printf("%s", text)

@@ -12,9 +12,9 @@ import (
 	"github.com/agenticverz/vaultexec/launcher"
 )
 
-// variables resolves the references in inherited variables, with --resolve-env, and reads the files of --env-file. A variable
-// that is resolved is no longer inherited, so that --keep-existing does not keep the reference; a plain one of a file is
-// inherited as if it had been set. What is set already wins over a file.
+// variables resolves the references in inherited variables, with --resolve-env, and reads the files of --env-file. A
+// resolved variable is no longer inherited, so that --keep-existing does not keep the reference. A plain variable of a
+// file is inherited as if it had been set. What is already set wins over a file.
 func (a *app) variables(s *settings, o *launcher.Options, mount string) {
 	files := s.all("env-file")
 	resolve := s.bool("resolve-env")
@@ -82,7 +82,8 @@ func (v *variables) addFiles(files []setting) {
 		if isReference {
 			continue
 		}
-		v.environ = slices.DeleteFunc(v.environ, func(kv string) bool { return strings.HasPrefix(kv, name+"=") }) // not inherited
+		// It is no longer inherited.
+		v.environ = slices.DeleteFunc(v.environ, func(kv string) bool { return strings.HasPrefix(kv, name+"=") })
 		v.environ = append(v.environ, name+"="+text)
 		v.o.Rules.Pass = append(v.o.Rules.Pass, name) // also with --clean-env: it was asked for
 	}
@@ -103,7 +104,8 @@ func (v *variables) resolve(name, value, of string) (text string, isReference bo
 	return text, len(sources) > 0
 }
 
-// forVaultexec reports whether a variable is a setting of vaultexec or of Vault's client, and no business of the command's.
+// forVaultexec reports whether a variable is a setting of vaultexec or of Vault's client, and no business of the
+// command's.
 func forVaultexec(name string) bool {
 	return vault.IsClientVariable(name) || strings.HasPrefix(name, "VAULTEXEC_")
 }

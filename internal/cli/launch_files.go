@@ -10,8 +10,8 @@ import (
 	"github.com/agenticverz/vaultexec/launcher"
 )
 
-// needsParent reports whether an option needs vaultexec to stay: somebody has to mask the output, and to remove the files.
-// What is wrong with them is noted elsewhere.
+// needsParent reports whether an option needs vaultexec to stay: somebody has to mask the output and remove the files.
+// What is wrong with the options is noted elsewhere.
 func needsParent(s *settings) bool {
 	return s.bool("mask") || slices.ContainsFunc(s.all("file"), func(v setting) bool {
 		f, err := launcher.ParseFile(v.text)
@@ -52,19 +52,21 @@ func files(s *settings) []environ.FileSpec {
 	return list
 }
 
-// checkFiles finds what the options alone show to be impossible: a --file that no --env names where there is no --path that
-// could give it, and --on-change signal without a file that could be changed under the command.
+// checkFiles finds what the options alone show to be impossible. One case is a --file that no --env names, with no
+// --path that could give it. The other is --on-change signal without a file that could change under the command.
 func checkFiles(s *settings, o *launcher.Options) {
 	all := slices.ContainsFunc(o.Sources, func(src environ.Source) bool { return src.Name == "" })
 	for _, f := range o.Rules.Files {
 		named := slices.ContainsFunc(o.Sources, func(src environ.Source) bool { return src.Name == f.Name })
 		if !all && !named {
-			s.faults = append(s.faults, &fault.Error{Kind: fault.Usage, What: "cannot make the file of --file " + f.Name, Why: "no option gives " + f.Name,
+			s.faults = append(s.faults, &fault.Error{Kind: fault.Usage,
+				What: "cannot make the file of --file " + f.Name, Why: "no option gives " + f.Name,
 				Hint: fmt.Sprintf("--env %s=PATH#KEY gives it", f.Name)})
 		}
 	}
 	replaceable := slices.ContainsFunc(o.Rules.Files, func(f environ.FileSpec) bool { return f.Path != "" })
 	if s.bool("watch") && o.Watching.OnChange.Do == launcher.ReactSignal && !replaceable {
-		s.bad(s.one("on-change"), "nothing can change under a running command but a --file NAME=PATH", "give one, or restart the command: --on-change restart")
+		s.bad(s.one("on-change"), "nothing can change under a running command but a --file NAME=PATH",
+			"give one, or restart the command: --on-change restart")
 	}
 }

@@ -34,7 +34,8 @@ func names(s *settings) []string {
 		if strings.ContainsAny(v.text, "/.") {
 			var err error
 			if parts, err = namesOf(v.text, s.owners()); err != nil {
-				s.bad(v, vault.Errno(err), trust.Cure(err, "name a file that has one variable name in a line, or write the names themselves: --names API_KEY,DB_PASSWORD"))
+				s.bad(v, vault.Errno(err), trust.Cure(err,
+					"name a file that has one variable name in a line, or write the names themselves: --names API_KEY,DB_PASSWORD"))
 				continue
 			}
 		}
@@ -43,7 +44,8 @@ func names(s *settings) []string {
 				continue
 			}
 			if !environ.IsName(name) {
-				s.bad(v, fmt.Sprintf("%q is not a variable name", name), "names are [A-Za-z_][A-Za-z0-9_]*, separated by commas; the name of a file holds a / or a dot")
+				s.bad(v, fmt.Sprintf("%q is not a variable name", name),
+					"names are [A-Za-z_][A-Za-z0-9_]*, separated by commas; the name of a file holds a / or a dot")
 				break
 			}
 			list = append(list, name)
@@ -82,7 +84,9 @@ func dangerous(sources []environ.Source, allowed []string) error {
 	for _, src := range sources {
 		what := fmt.Sprintf("cannot set %s", src.Name)
 		if environ.Steers(src.Name) {
-			return &fault.Error{Kind: fault.Usage, What: what, Why: "it steers vaultexec and Vault's own tools, and no secret may do that", Hint: "give it another name; to set it for vaultexec itself, set it where vaultexec is started"}
+			return &fault.Error{Kind: fault.Usage, What: what,
+				Why:  "it steers vaultexec and Vault's own tools, and no secret may do that",
+				Hint: "give it another name; to set it for vaultexec itself, set it where vaultexec is started"}
 		}
 		if why, hint := choosesCode(src.Name, "it", allowed); why != "" {
 			return &fault.Error{Kind: fault.Usage, What: what, Why: why, Hint: hint}
@@ -91,11 +95,12 @@ func dangerous(sources []environ.Source, allowed []string) error {
 	return nil
 }
 
-// choosesCode says why no secret may have a name that changes which code runs; "" for any other name, and for one that is
-// allowed. The text calls it what called says.
+// choosesCode says why no secret may have a name that changes which code runs. It returns "" for any other name, and
+// for one that is allowed. The text uses called for the name.
 func choosesCode(name, called string, allowed []string) (why, hint string) {
 	if !environ.IsDangerous(name, allowed) {
 		return "", ""
 	}
-	return called + " changes which code runs, and whoever may write the secret would own the process", "allow it with --allow-name " + name
+	return called + " changes which code runs, and whoever may write the secret would own the process",
+		"allow it with --allow-name " + name
 }

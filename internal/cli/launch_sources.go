@@ -10,8 +10,8 @@ import (
 	"github.com/agenticverz/vaultexec/launcher"
 )
 
-// sources reads --path, --optional-path and --env into one list, in the order of the command line, after the references in
-// variables, which were there before.
+// sources reads --path, --optional-path and --env into one list, in the order of the command line, after the references
+// in variables, which were there before.
 func (a *app) sources(s *settings, o *launcher.Options) {
 	mount := s.mount()
 	a.variables(s, o, mount)
@@ -53,7 +53,8 @@ func (a *app) parseEnv(v setting, mount string) ([]environ.Source, error) {
 	}
 	f := *fault.Of(err)
 	if all := a.getenv(v.from); strings.Contains(all, ",") && !strings.Contains(all, "\n") {
-		f.AddHint("a comma parts the items of " + v.from + ": where one holds a comma itself, put a line break between them, or after the only one")
+		f.AddHint("a comma parts the items of " + v.from +
+			": where one holds a comma itself, put a line break between them, or after the only one")
 	}
 	return sources, &f
 }

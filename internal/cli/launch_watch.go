@@ -14,8 +14,9 @@ import (
 func watching(s *settings, environ []string) launcher.Watching {
 	known := len(s.faults)
 	w := launcher.Watching{
-		Interval: s.duration("interval"), Settle: s.duration("settle"), Splay: s.duration("splay"), MinUptime: s.duration("min-uptime"),
-		Probation: s.duration("probation"), Rollback: !s.bool("no-rollback"), Hook: s.str("on-change-hook"), OnChange: onChange(s),
+		Interval: s.duration("interval"), Settle: s.duration("settle"), Splay: s.duration("splay"),
+		MinUptime: s.duration("min-uptime"), Probation: s.duration("probation"), Rollback: !s.bool("no-rollback"),
+		Hook: s.str("on-change-hook"), OnChange: onChange(s),
 	}
 	if w.Interval < 100*time.Millisecond && len(s.faults) == known {
 		s.bad(s.one("interval"), "shorter than 100ms", "write 1s or more: every look is one request for each path")

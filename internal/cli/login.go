@@ -13,7 +13,7 @@ import (
 	"github.com/agenticverz/vaultexec/internal/vault"
 )
 
-// Variables that hold a credential themselves. An option never does: the command line is for everybody to read. All of them
+// Variables that hold a credential themselves. An option never does: everybody can read the command line. All of them
 // are taken out of the command's environment (internal/environ/credentials.go).
 var (
 	tokenVars           = vaultVar("TOKEN")
@@ -35,8 +35,9 @@ type credential struct {
 
 func (c credential) given() bool { return c.from != "" }
 
-// credential finds one credential: the option, the variable that holds it, the variable that names a file, the configuration
-// file. An option wins; of the two variables the value does, as VAULT_TOKEN does over a token file.
+// credential finds one credential: the option, the variable that holds it, the variable that names a file, the
+// configuration file. An option wins. Of the two variables the one with the value wins, as VAULT_TOKEN does over a
+// token file.
 func (a *app) credential(s *settings, fileOption string, vars []string) credential {
 	file := s.one(fileOption)
 	if file.origin == fromOption {
@@ -93,7 +94,8 @@ func (a *app) inputs(s *settings) inputs {
 
 // without leaves out what came from there.
 func (in inputs) without(from origin) inputs {
-	for _, c := range []*credential{&in.token, &in.wrappedToken, &in.secretID, &in.wrappedSecretID, &in.jwt, &in.password} {
+	for _, c := range []*credential{&in.token, &in.wrappedToken, &in.secretID,
+		&in.wrappedSecretID, &in.jwt, &in.password} {
 		if c.origin == from {
 			*c = credential{}
 		}
@@ -169,10 +171,12 @@ func (a *app) loginConfig(s *settings, throughAgent bool) vault.LoginConfig {
 
 // lacks notes an input that the method cannot do without.
 func (s *settings) lacks(m vault.Method, what, hint string) {
-	s.faults = append(s.faults, &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot log in with %s", m), Why: what + " is missing", Hint: hint})
+	s.faults = append(s.faults, &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot log in with %s", m),
+		Why: what + " is missing", Hint: hint})
 }
 
-// method is --auth, or what the inputs say: a token, the one method whose inputs are given, an Agent, the Vault CLI's store.
+// method is --auth, or what the inputs say: a token, the one method whose inputs are given, an Agent, the Vault CLI's
+// store.
 func (a *app) method(s *settings, in inputs, throughAgent bool) vault.Method {
 	if v := s.one("auth"); v.text != "" {
 		m := vault.Method(v.text)
@@ -189,7 +193,8 @@ func (a *app) method(s *settings, in inputs, throughAgent bool) vault.Method {
 	if in.token.given() {
 		for _, other := range by {
 			if strings.HasPrefix(other, "--") {
-				a.warn(fmt.Sprintf("%s is not used: %s says how to log in", other, in.token.from), "hint", "choose with --auth")
+				a.warn(fmt.Sprintf("%s is not used: %s says how to log in", other, in.token.from),
+					"hint", "choose with --auth")
 				break
 			}
 		}
@@ -198,11 +203,13 @@ func (a *app) method(s *settings, in inputs, throughAgent bool) vault.Method {
 	switch {
 	case len(methods) > 1:
 		s.faults = append(s.faults, &fault.Error{Kind: fault.Usage, What: "cannot tell how to log in",
-			Why:  fmt.Sprintf("%s is for %s, and %s is for %s", by[0], methodOf(methods[0]), by[1], methodOf(methods[1])),
+			Why: fmt.Sprintf("%s is for %s, and %s is for %s",
+				by[0], methodOf(methods[0]), by[1], methodOf(methods[1])),
 			Hint: "take one of them out, or choose with --auth"})
 		return ""
 	case len(methods) == 1 && methods[0] == vault.AuthUserpass:
-		s.faults = append(s.faults, &fault.Error{Kind: fault.Usage, What: "cannot tell how to log in", Why: by[0] + " is for userpass and for ldap",
+		s.faults = append(s.faults, &fault.Error{Kind: fault.Usage, What: "cannot tell how to log in",
+			Why:  by[0] + " is for userpass and for ldap",
 			Hint: "choose with --auth userpass or --auth ldap"})
 		return ""
 	case len(methods) == 1:
@@ -211,7 +218,8 @@ func (a *app) method(s *settings, in inputs, throughAgent bool) vault.Method {
 		return vault.AuthAgent
 	}
 	if role := s.one("role"); role.origin == fromOption {
-		e := &fault.Error{Kind: fault.Usage, What: "cannot tell how to log in", Why: "--role alone fits several methods",
+		e := &fault.Error{Kind: fault.Usage, What: "cannot tell how to log in",
+			Why:  "--role alone fits several methods",
 			Hint: "choose with --auth: " + strings.Join(methodNames(), ", ")}
 		for _, name := range jwtVars {
 			if a.isSet(name) { // a CI that was to put one there
@@ -248,7 +256,8 @@ func (a *app) tokenLogin(s *settings, in inputs, conf *vault.LoginConfig) {
 	default:
 		allow := s.owners()
 		conf.Token = func(ctx context.Context) (vault.Text, error) {
-			return vault.StoredToken(ctx, a.getenv("HOME"), a.getenv("VAULT_CONFIG_PATH"), helperEnviron(a.environ), allow...)
+			return vault.StoredToken(ctx, a.getenv("HOME"), a.getenv("VAULT_CONFIG_PATH"), helperEnviron(a.environ),
+				allow...)
 		}
 	}
 }
@@ -266,7 +275,8 @@ func (a *app) approleLogin(s *settings, in inputs, conf *vault.LoginConfig) {
 	case in.roleID.from != "":
 		conf.RoleID = vault.TextSource(in.roleID.from, in.roleID.text)
 	default:
-		s.lacks(conf.Method, "a role id", "give it with --role-id or VAULTEXEC_ROLE_ID, or name its file with --role-id-file; "+vault.StrippedHint)
+		s.lacks(conf.Method, "a role id",
+			"give it with --role-id or VAULTEXEC_ROLE_ID, or name its file with --role-id-file; "+vault.StrippedHint)
 	}
 	switch of, wrapped := in.secretID.origin, in.wrappedSecretID.origin; {
 	case of > fromFile && wrapped == fromFile:
@@ -285,14 +295,17 @@ func (a *app) approleLogin(s *settings, in inputs, conf *vault.LoginConfig) {
 func (a *app) passwordLogin(s *settings, in inputs, conf *vault.LoginConfig) {
 	if conf.Username == "" {
 		s.lacks(conf.Method, "a user name", "give it with --username")
-	} else if strings.ContainsFunc(conf.Username, func(r rune) bool { return r == '/' || r < ' ' || r == 0x7f }) || conf.Username == "." || conf.Username == ".." {
+	} else if strings.ContainsFunc(conf.Username, func(r rune) bool { return r == '/' || r < ' ' || r == 0x7f }) ||
+		conf.Username == "." || conf.Username == ".." {
 		s.bad(in.username, "it cannot be part of a path", "give the name without a slash, as Vault knows it")
 	}
 	switch p := in.password; {
 	case p.file != "":
 		conf.Password = vault.PasswordFileSource(p.from, p.file, p.allow...)
 	case !p.text.Empty():
-		conf.Password = func(context.Context) (vault.Text, error) { return vault.CheckPassword(p.from, p.text.Reveal()) }
+		conf.Password = func(context.Context) (vault.Text, error) {
+			return vault.CheckPassword(p.from, p.text.Reveal())
+		}
 	case isTerminal(os.Stdin):
 		question := fmt.Sprintf("Password of %s for %s: ", oneLine(conf.Username), conf.Method)
 		conf.Password = once(func(context.Context) (vault.Text, error) { return a.terminal.askHidden(question) })
@@ -301,7 +314,9 @@ func (a *app) passwordLogin(s *settings, in inputs, conf *vault.LoginConfig) {
 			return err
 		}
 	default:
-		s.lacks(conf.Method, "a password", "name its file with --password-file, set VAULTEXEC_PASSWORD, or run it at a terminal to be asked; "+vault.StrippedHint)
+		s.lacks(conf.Method, "a password",
+			"name its file with --password-file, set VAULTEXEC_PASSWORD, or run it at a terminal to be asked; "+
+				vault.StrippedHint)
 	}
 }
 

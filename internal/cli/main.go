@@ -7,7 +7,8 @@ import (
 	"github.com/agenticverz/vaultexec/launcher"
 )
 
-// Main does what a command line asks for and returns the exit code. It takes the credentials out of the process's environment.
+// Main does what a command line asks for and returns the exit code. It takes the credentials out of the process's
+// environment.
 func Main(args []string) int {
 	if launcher.IsStub(args) {
 		return newUI(os.Stdout, launcher.NewMessages(os.Stderr)).fail(launcher.RunStub(args, os.Environ()))

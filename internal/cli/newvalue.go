@@ -19,39 +19,47 @@ func (a *app) newValue(s *settings, words []string) (vault.Text, error) {
 	random := len(words) == 0 && file == ""
 	for _, name := range []string{"length", "charset"} {
 		if s.given.has(name) && !random {
-			return vault.Text{}, &fault.Error{Kind: fault.Usage, What: "cannot use --" + name, Why: "it is for random values, and the value is given", Hint: "leave one of them out"}
+			return vault.Text{}, &fault.Error{Kind: fault.Usage, What: "cannot use --" + name,
+				Why: "it is for random values, and the value is given", Hint: "leave one of them out"}
 		}
 	}
 	switch {
 	case random && s.bool("raw"):
-		return vault.Text{}, &fault.Error{Kind: fault.Usage, What: "cannot use --raw", Why: "it is for a value from standard input or a file", Hint: "leave it out, or give the value with - or --from-file"}
+		return vault.Text{}, &fault.Error{Kind: fault.Usage, What: "cannot use --raw",
+			Why:  "it is for a value from standard input or a file",
+			Hint: "leave it out, or give the value with - or --from-file"}
 	case random:
 		return randomValue(s)
 	case len(words) > 0 && file != "":
-		return vault.Text{}, &fault.Error{Kind: fault.Usage, What: "cannot use --from-file", Why: "the value is given on the command line, too", Hint: "leave one of them out"}
+		return vault.Text{}, &fault.Error{Kind: fault.Usage, What: "cannot use --from-file",
+			Why: "the value is given on the command line, too", Hint: "leave one of them out"}
 	case file != "":
 		b, err := readUpTo(file, maxValue+2) // more than a value and its line break
 		if err != nil {
-			return vault.Text{}, &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot read --from-file %q", file), Why: vault.Errno(err), Hint: vault.FileHint}
+			return vault.Text{}, &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot read --from-file %q", file),
+				Why: vault.Errno(err), Hint: vault.FileHint}
 		}
 		return checkValue(string(b), !s.bool("raw"), fmt.Sprintf("the value in %q", file))
 	case words[0] == "-" && !a.literalDash():
 		if isTerminal(a.terminal.in) {
 			line, err := a.terminal.readHidden("New value: ")
 			if err != nil {
-				return vault.Text{}, &fault.Error{Kind: fault.Usage, What: "cannot ask for the value", Why: err.Error(), Hint: "read it from a file: --from-file FILE"}
+				return vault.Text{}, &fault.Error{Kind: fault.Usage, What: "cannot ask for the value", Why: err.Error(),
+					Hint: "read it from a file: --from-file FILE"}
 			}
 			return checkValue(line, false, "the value")
 		}
 		b, err := io.ReadAll(io.LimitReader(a.terminal.in, maxValue+2))
 		if err != nil {
-			return vault.Text{}, &fault.Error{Kind: fault.Usage, What: "cannot read the value from standard input", Why: vault.Errno(err), Hint: "read it from a file: --from-file FILE"}
+			return vault.Text{}, &fault.Error{Kind: fault.Usage, What: "cannot read the value from standard input",
+				Why: vault.Errno(err), Hint: "read it from a file: --from-file FILE"}
 		}
 		return checkValue(string(b), !s.bool("raw"), "the value on standard input")
 	}
 	value := strings.Clone(words[0])
 	launcher.HideArgument(words[0])
-	a.ui.log.Warn("the value on the command line is now in the shell's history, and was visible to everybody in the list of processes until it was overwritten there; - reads it from standard input")
+	a.ui.log.Warn(
+		"the value on the command line is now in the shell's history, and was visible to everybody in the list of processes until it was overwritten there; - reads it from standard input")
 	if value == "" { // meant: nobody writes '' by accident
 		return vault.NewText(""), nil
 	}
@@ -73,7 +81,8 @@ func checkValue(v string, trim bool, what string) (vault.Text, error) {
 	case v == "":
 		e.Why, e.Hint = "it is empty", "an empty value can be given as '' on the command line"
 	case len(v) > maxValue:
-		e.Why, e.Hint = "it is longer than Vault takes (1 MiB)", "keep it elsewhere, encrypted with a key that is in Vault"
+		e.Why, e.Hint = "it is longer than Vault takes (1 MiB)",
+			"keep it elsewhere, encrypted with a key that is in Vault"
 	case !utf8.ValidString(v):
 		e.Why, e.Hint = "it is not UTF-8, and Vault would change it", "encode it, for example with base64"
 	case strings.ContainsRune(v, 0):
@@ -106,7 +115,8 @@ func randomValue(s *settings) (vault.Text, error) {
 	charset := s.choice("charset")
 	if charset == "uuid" {
 		if s.given.has("length") {
-			return vault.Text{}, &fault.Error{Kind: fault.Usage, What: "cannot use --length", Why: "a uuid has its own length", Hint: "leave it out, or choose another --charset"}
+			return vault.Text{}, &fault.Error{Kind: fault.Usage, What: "cannot use --length",
+				Why: "a uuid has its own length", Hint: "leave it out, or choose another --charset"}
 		}
 		return vault.NewText(newUUID()), nil
 	}
@@ -116,7 +126,8 @@ func randomValue(s *settings) (vault.Text, error) {
 	case err != nil || n < 8 || n > 4096:
 		s.bad(v, "not a number from 8 to 4096", "")
 	case charset == "hex" && n%2 != 0, charset == "base64" && n%4 != 0:
-		s.bad(v, "a value of this length cannot be decoded", "use an even number with hex and a multiple of 4 with base64")
+		s.bad(v, "a value of this length cannot be decoded",
+			"use an even number with hex and a multiple of 4 with base64")
 	}
 	if alphabet := charsets[charset]; len(s.faults) == 0 {
 		return vault.NewText(randomText(alphabet, n)), nil

@@ -39,7 +39,8 @@ const (
 	groupLogging    = "Logging and safety"
 )
 
-var groups = []string{groupConfig, groupSecrets, groupChild, groupConnection, groupLogin, groupFailing, groupProcess, groupWatch, groupLogging}
+var groups = []string{groupConfig, groupSecrets, groupChild, groupConnection, groupLogin, groupFailing, groupProcess,
+	groupWatch, groupLogging}
 
 // vaultVar is a variable of the Vault CLI; OpenBao's name for it wins.
 func vaultVar(name string) []string { return []string{"BAO_" + name, "VAULT_" + name} }
@@ -134,8 +135,8 @@ var options = []option{
 	{name: "version", group: groupLogging, usage: "show the version"},
 }
 
-// given collects the options of one command line as they were written. Nothing is judged while the parser runs: its errors
-// would quote values and go to standard output.
+// given collects the options of one command line as they were written. Nothing is judged while the parser runs: its
+// errors would quote values and go to standard output.
 type given struct {
 	values map[string][]givenValue
 	count  int
@@ -197,8 +198,8 @@ func (g *given) flags(opts []option) []cli.Flag {
 	return flags
 }
 
-// settings answers what each option is, from the command line, the variables, the configuration file and the defaults, and
-// collects what is wrong.
+// settings answers what each option is, from the command line, the variables, the configuration file and the defaults,
+// and collects what is wrong.
 type settings struct {
 	opts    []option
 	given   *given
@@ -256,8 +257,8 @@ func (s *settings) all(name string) []setting {
 	return s.inFile(o)
 }
 
-// inFile returns what the configuration file says. What has no variable cannot be set by a file either: import's --replace
-// must not come from a file that says replace for a run.
+// inFile returns what the configuration file says. What has no variable cannot be set by a file either: import's
+// --replace must not come from a file that says replace for a run.
 func (s *settings) inFile(o option) []setting {
 	if len(o.env) == 0 {
 		return nil
@@ -409,7 +410,8 @@ func (s *settings) bad(v setting, why, hint string) {
 func (s *settings) fail(v setting, err error) {
 	f := *fault.Of(err)
 	if vault.LooksSecret(v.text) { // which err may quote
-		f.What, f.Why, f.Hint = "cannot use "+v.from, "it is wrong, and not repeated here because it looks like a secret", ""
+		f.What, f.Why, f.Hint = "cannot use "+v.from,
+			"it is wrong, and not repeated here because it looks like a secret", ""
 	}
 	if v.from != "" {
 		f.Under(v.from)

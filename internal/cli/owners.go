@@ -24,7 +24,8 @@ func (s *settings) owners() []int {
 		}
 		uid, err := strconv.ParseUint(text, 10, 31)
 		if err != nil {
-			s.bad(v, "there is no such user", "write a user's name or number; the word anyone accepts files that everybody may write")
+			s.bad(v, "there is no such user",
+				"write a user's name or number; the word anyone accepts files that everybody may write")
 			continue
 		}
 		s.allowed = append(s.allowed, int(uid))

@@ -14,8 +14,8 @@ import (
 	"github.com/agenticverz/vaultexec/launcher"
 )
 
-// terminal asks a person for what must not be seen. It can be restored from another goroutine, at any time: main does that
-// before a signal ends the process.
+// terminal asks a person for what must not be seen. Another goroutine can restore it at any time: main does that before
+// a signal ends the process.
 type terminal struct {
 	in     *os.File
 	out    io.Writer
@@ -39,7 +39,8 @@ func isTerminal(f *os.File) bool {
 	return err == nil
 }
 
-// ask switches the echo off and prints the question. Signals stay as they are: Ctrl-C and Ctrl-Z work while a password is typed.
+// ask switches the echo off and prints the question. Signals stay as they are: Ctrl-C and Ctrl-Z work while somebody
+// types a password.
 func (t *terminal) ask() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -79,8 +80,8 @@ func (t *terminal) end() {
 	t.show()
 }
 
-// aside calls stop, which stops this process, with the terminal as it was: whoever gets it meanwhile wants to see what is typed.
-// A question that is not answered yet is asked again afterwards.
+// aside calls stop, which stops this process, with the terminal as it was: whoever gets it meanwhile wants to see what
+// they type. An open question is asked again afterwards.
 func (t *terminal) aside(stop func()) {
 	t.show()
 	stop()
@@ -116,7 +117,8 @@ func (t *terminal) restore() {
 func (t *terminal) askHidden(question string) (vault.Text, error) {
 	line, err := t.readHidden(question)
 	if err != nil {
-		return vault.Text{}, &fault.Error{Kind: fault.Usage, What: "cannot ask for the password", Why: err.Error(), Hint: "name its file with --password-file"}
+		return vault.Text{}, &fault.Error{Kind: fault.Usage, What: "cannot ask for the password", Why: err.Error(),
+			Hint: "name its file with --password-file"}
 	}
 	return vault.CheckPassword("the password", line)
 }
@@ -127,8 +129,8 @@ var (
 	errInputEnded = errors.New("the input ended")
 )
 
-// readHidden prints the question and reads one line without echo. It cannot be cancelled: a read of a terminal cannot be
-// taken back, and whoever gives up ends the process, after restore.
+// readHidden prints the question and reads one line without echo. It cannot be cancelled, since a read of a terminal
+// cannot be taken back. Whoever gives up ends the process, after restore.
 func (t *terminal) readHidden(question string) (string, error) {
 	stopped := make(chan os.Signal, 1)
 	if !t.caught && !signal.Ignored(unix.SIGTSTP) {

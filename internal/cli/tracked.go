@@ -16,9 +16,10 @@ import (
 // maxIndex bounds what is read of a repository's index: a million files take about a hundred bytes each.
 const maxIndex = 128 << 20
 
-// gitTracks reports whether a file is in the index of the git repository that it lies in. git is not asked: in a folder that
-// somebody else has made it runs what that folder's configuration names, a transport that fetches missing objects among it.
-// The index alone is read, as data. What cannot be read (another format, a split index) counts as not tracked.
+// gitTracks reports whether a file is in the index of the git repository that it lies in. It does not ask git: in a
+// folder that somebody else made, git runs what that folder's configuration names, even a transport that fetches
+// missing objects. It reads the index alone, as data. What it cannot read (another format, a split index) counts as not
+// tracked.
 func gitTracks(file string) bool {
 	abs, err := filepath.Abs(file)
 	if err != nil {
@@ -155,8 +156,8 @@ func kept4(in *bufio.Reader, n int) (int, error) {
 	return n - int(off), nil
 }
 
-// gitDir finds the work tree that a folder lies in, and its git directory: .git itself, or where a .git file says, as a linked
-// work tree and a submodule have it (gitrepository-layout(5)).
+// gitDir finds the work tree that a folder lies in, and its git directory. That is .git itself, or the place that a
+// .git file names, as in a linked work tree and a submodule (gitrepository-layout(5)).
 func gitDir(folder string) (top, dir string) {
 	for {
 		dir = filepath.Join(folder, ".git")

@@ -33,12 +33,13 @@ func newUI(stdout, stderr io.Writer) *ui {
 func (u *ui) setup(s *settings) {
 	_ = u.level.UnmarshalText([]byte(s.choice("log-level"))) // a wrong word is already noted
 	if u.json = s.choice("log-format") == "json"; u.json {
-		u.log = slog.New(slog.NewJSONHandler(u.stderr, &slog.HandlerOptions{Level: &u.level, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
-			if a.Value.Kind() == slog.KindString {
-				a.Value = slog.StringValue(withoutPasswords(a.Value.String()))
-			}
-			return a
-		}}))
+		u.log = slog.New(slog.NewJSONHandler(u.stderr,
+			&slog.HandlerOptions{Level: &u.level, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+				if a.Value.Kind() == slog.KindString {
+					a.Value = slog.StringValue(withoutPasswords(a.Value.String()))
+				}
+				return a
+			}}))
 	}
 }
 

@@ -17,9 +17,10 @@ func version() string {
 	return versionOf(info.Main.Version)
 }
 
-// versionOf makes a version of what go build has stamped: the tag of a release, or a pseudo-version, which has the time and
-// the hash of a commit and begins with the release after the last tag. Where the checkout has no tags, it begins with v0.0.0
-// and does not tell the release. A build without version control has no stamp: of an archive, in an image, by go run.
+// versionOf makes a version of what go build has stamped. That is the tag of a release, or a pseudo-version: the
+// release after the last tag, with the time and the hash of a commit. Where the checkout has no tags, a pseudo-version
+// begins with v0.0.0 and does not tell the release. A build without version control has no stamp: of an archive, in an
+// image, by go run.
 func versionOf(stamp string) string {
 	switch {
 	case stamp == "", stamp == "(devel)":

@@ -17,7 +17,8 @@ type Access struct {
 // ownAccess is what a file has without options.
 var ownAccess = Access{Mode: 0o400, UID: -1, GID: -1}
 
-// cutAccess takes the options off the end of a --file. What is no option there belongs to the path, which may have commas in it.
+// cutAccess takes the options off the end of a --file. What is not an option there belongs to the path, which may
+// contain commas.
 func cutAccess(text string, host Host) (rest string, a Access, err error) {
 	a = ownAccess
 	for {

@@ -19,7 +19,7 @@ var credentialNames = []string{
 // IsCredential reports whether a variable holds a credential for Vault itself.
 func IsCredential(name string) bool { return slices.Contains(credentialNames, name) }
 
-// proxyNames are the variables by which programs find their proxies. The command may need the password that is in one, too.
+// proxyNames are the variables by which programs find their proxies. The command, too, may need the password in one.
 var proxyNames = []string{"HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"}
 
 // IsProxy reports whether programs find a proxy by a variable of that name.
@@ -30,12 +30,13 @@ func HasPassword(name, value string) bool {
 	return (isAddress(name) || IsProxy(name)) && len(vault.Users(value)) > 0
 }
 
-// isAddress reports whether a variable is one by which vaultexec, or Vault's own tools, find Vault or the way to it. The server's
-// own settings (VAULT_PG_CONNECTION_URL) are not among them.
+// isAddress reports whether a variable is one by which vaultexec, or Vault's own tools, find Vault or the way to it.
+// The server's own settings (VAULT_PG_CONNECTION_URL) are not among them.
 func isAddress(name string) bool {
 	for _, prefix := range []string{"VAULT_", "BAO_", "VAULTEXEC_"} {
 		if rest, ok := strings.CutPrefix(name, prefix); ok {
-			return strings.HasSuffix(rest, "ADDR") || strings.HasSuffix(rest, "ADDRESS") || strings.HasSuffix(rest, "PROXY")
+			return strings.HasSuffix(rest, "ADDR") || strings.HasSuffix(rest, "ADDRESS") ||
+				strings.HasSuffix(rest, "PROXY")
 		}
 	}
 	return false
@@ -53,10 +54,10 @@ func withoutUsers(value string) string {
 // leastCopied is from how many bytes on a variable that is equal to a credential is a copy of it and no coincidence.
 const leastCopied = 16
 
-// WithoutCredentials is an environment for a program that has no business with Vault: without the variables that hold a
-// credential for it, without others that hold the same, and with addresses of Vault and of its proxies that lack the user and
-// the password. (A password may well be another program's, too, and so may be a proxy; they stay.) It returns the names of
-// what was taken out or changed.
+// WithoutCredentials is an environment for a program that has no business with Vault. It lacks the variables that hold
+// a credential for Vault, and others that hold the same. Its addresses of Vault and of Vault's proxies lack the user
+// and the password. (A password may well belong to another program, too, and so may a proxy; they stay.) It returns the
+// names of what was taken out or changed.
 func WithoutCredentials(environ []string) (rest, stripped []string) {
 	copied := map[string]bool{}
 	for _, kv := range environ {

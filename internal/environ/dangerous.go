@@ -12,15 +12,16 @@ type nameGroup struct {
 	names []string
 }
 
-// dangerousNames change which code runs in a program that has them, or what a program takes for its options: whoever may write the
-// secret would own the process. No such list is complete: it is a net. The wall is --names, --only and --env, with which a secret
-// gives nothing but what was asked for. It holds glibc's and sudo's own lists whole, but for what is judged by its value (see
-// dangerousValue): sysdeps/generic/unsecvars.h, and initial_badenv_table and initial_checkenv_table of plugins/sudoers/env.c.
-// The others are from the manuals of the programs.
+// dangerousNames change which code runs in a program that has them, or what a program takes for its options. Whoever
+// may write the secret would own the process. No such list is complete: it is a net. The wall is --names, --only and
+// --env, with which a secret gives only what was asked for. The list holds all of glibc's and sudo's own lists, except
+// what is judged by its value (see dangerousValue): sysdeps/generic/unsecvars.h, and initial_badenv_table and
+// initial_checkenv_table of plugins/sudoers/env.c. The others are from the manuals of the programs.
 //
-// What only points at data or at whom to trust is not among them, since that is what secrets are for: proxies (HTTP_PROXY), CA
-// files (SSL_CERT_FILE, NODE_EXTRA_CA_CERTS, REQUESTS_CA_BUNDLE, GIT_SSL_CAINFO), KUBECONFIG, DOCKER_HOST, AWS_* and
-// GOOGLE_APPLICATION_CREDENTIALS, PGHOST and PGSSLKEY, tokens of registries (CARGO_REGISTRY_TOKEN, COMPOSER_AUTH).
+// Names that only point at data, or at whom to trust, are not among them, since that is what secrets are for: proxies
+// (HTTP_PROXY), CA files (SSL_CERT_FILE, NODE_EXTRA_CA_CERTS, REQUESTS_CA_BUNDLE, GIT_SSL_CAINFO), KUBECONFIG,
+// DOCKER_HOST, AWS_* and GOOGLE_APPLICATION_CREDENTIALS, PGHOST and PGSSLKEY, tokens of registries
+// (CARGO_REGISTRY_TOKEN, COMPOSER_AUTH).
 var dangerousNames = []nameGroup{
 	{"the dynamic linker and the C library", []string{"LD_*", "LDR_*", "_RLD*", "DYLD_*", "LIBPATH", "SHLIB_PATH", "GCONV_PATH", "GETCONF_DIR", "GLIBC_TUNABLES", "HOSTALIASES", "LOCALDOMAIN", "LOCPATH",
 		"MALLOC_TRACE", "NIS_PATH", "NLSPATH", "PATH_LOCALE", "RESOLV_HOST_CONF", "RES_OPTIONS", "TMPDIR", "TZDIR", "AUTHSTATE", "KRB5_CONFIG*", "KRB5_KTNAME", "VAR_ACE", "USR_ACE", "DLC_ACE",
@@ -60,8 +61,8 @@ var dangerousNames = []nameGroup{
 	{"tools of operators", []string{"ANSIBLE_*", "TF_CLI_*", "TF_REATTACH_PROVIDERS", "TF_PLUGIN_CACHE_DIR", "TERRAFORM_CONFIG", "HELM_PLUGINS", "HELM_CONFIG_HOME", "HELM_DATA_HOME", "PACKER_PLUGIN_PATH", "PACKER_CONFIG", "VAGRANT_*"}},
 }
 
-// steering are names by which the command, or a vaultexec in it, finds Vault, its own socket or its supervisor. With --keep-token
-// they would send the token elsewhere. No secret sets them, and nothing allows it.
+// steering are names by which the command, or a vaultexec in it, finds Vault, its own socket or its supervisor. With
+// --keep-token they would send the token elsewhere. No secret may set them, and no option allows it.
 var steering = nameGroup{"what vaultexec and its supervisor go by", []string{"VAULT_*", "BAO_*", "VAULTEXEC_*", "NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID", "LISTEN_PIDFDID", "WATCHDOG_PID", "WATCHDOG_USEC"}}
 
 // foldedPrefix begins the variables that npm reads in any case.
@@ -95,14 +96,15 @@ func IsDangerous(name string, allowed []string) bool {
 	return (held || begin == foldedPrefix) && !matchesAny(allowed, name)
 }
 
-// Steers reports whether a variable of that name steers vaultexec itself, Vault's tools or the service manager's protocol.
+// Steers reports whether a variable of that name steers vaultexec itself, Vault's tools or the service manager's
+// protocol.
 func Steers(name string) bool { return steering.has(name) }
 
 // checkedNames are harmless but for what sudo looks for in them: a path, or a format (initial_checkenv_table).
 var checkedNames = nameGroup{names: []string{"COLORTERM", "LANG", "LANGUAGE", "LC_*", "LINGUAS", "TERM"}}
 
-// dangerousValue reports whether it is the value that makes a variable dangerous: a path or a format where a plain word belongs, a
-// time zone that is a file somewhere else, and a function as shells exported them before 2014 (CVE-2014-6271).
+// dangerousValue reports whether the value makes a variable dangerous: a path or a format where a plain word belongs, a
+// time zone that is a file elsewhere, or a function as shells exported them before 2014 (CVE-2014-6271).
 func dangerousValue(name, value string) bool {
 	switch {
 	case strings.HasPrefix(value, "() {"):
@@ -118,11 +120,18 @@ func dangerousValue(name, value string) bool {
 func refusal(name, value string, allowed []string) (why, hint string) {
 	switch {
 	case Steers(name):
-		return name + " steers vaultexec and Vault's own tools, and no secret may do that", "rename it with --env or --prefix, or leave it out with --exclude; to set it for vaultexec itself, set it where vaultexec is started"
+		return name + " steers vaultexec and Vault's own tools, and no secret may do that",
+			"rename it with --env or --prefix, or leave it out with --exclude; to set it for vaultexec itself, set it where vaultexec is started"
 	case IsDangerous(name, allowed):
-		return name + " changes which code runs", fmt.Sprintf("whoever may write the secret would own the process: rename it with --env, leave it out with --exclude, or allow it with --allow-name %s", name)
+		return name + " changes which code runs",
+			fmt.Sprintf(
+				"whoever may write the secret would own the process: rename it with --env, leave it out with --exclude, or allow it with --allow-name %s",
+				name)
 	case dangerousValue(name, value) && !matchesAny(allowed, name):
-		return name + " has a value that can change which code runs", fmt.Sprintf("a path, a format or a function stands where a word belongs: correct the secret, or allow it with --allow-name %s", name)
+		return name + " has a value that can change which code runs",
+			fmt.Sprintf(
+				"a path, a format or a function stands where a word belongs: correct the secret, or allow it with --allow-name %s",
+				name)
 	}
 	return "", ""
 }

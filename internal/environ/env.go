@@ -13,8 +13,8 @@ import (
 	"github.com/agenticverz/vaultexec/internal/vault"
 )
 
-// Source is one --path, --optional-path or reference, in the order of the command line. A value that is made of several keys
-// is several sources in a row. The Path may be a folder (launcher/folder.go).
+// Source is one --path, --optional-path or reference, in the order of the command line. A value that is made of several
+// keys is several sources in a row. The Path may be a folder (launcher/folder.go).
 type Source struct {
 	Path     vault.Path
 	Optional bool   // absent, deleted or destroyed is forgiven
@@ -74,7 +74,7 @@ type Variable struct {
 	Parts []vault.Text // what the value was made of, and what it holds, as far as that came from Vault
 }
 
-// Unused reports whether the child gets nothing of it. A file with a path is written even where an inherited variable won.
+// Unused reports whether the child gets nothing of it. A file with a path is written even if an inherited variable won.
 func (v *Variable) Unused() bool { return v.Kept && (v.File == nil || v.File.Path == "") }
 
 // Env is a finished environment.
@@ -119,11 +119,13 @@ func (e *Env) Equal(o *Env) bool {
 	return slices.Equal(e.Strings(), o.Strings()) && sameFiles(e.Files(), o.Files())
 }
 
-// cleanNames are inherited with --clean-env. NOTIFY_SOCKET and its like belong to the process, not to the user's settings.
+// cleanNames are inherited with --clean-env. NOTIFY_SOCKET and its like belong to the process, not to the user's
+// settings.
 var cleanNames = []string{"PATH", "HOME", "TERM", "TZ", "LANG", "NOTIFY_SOCKET", "JOURNAL_STREAM", "LISTEN_PID",
 	"LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID", "WATCHDOG_PID", "WATCHDOG_USEC"}
 
-// Kernel limits, from include/uapi/linux/binfmts.h and fs/exec.c: MAX_ARG_STRLEN is 32 pages, the byte at its end included.
+// Kernel limits, from include/uapi/linux/binfmts.h and fs/exec.c: MAX_ARG_STRLEN is 32 pages, the byte at its end
+// included.
 const maxArgStrlen = 32 * 4096
 
 // Fetched is what reading one source gave: a secret, or why there is none.
@@ -334,8 +336,8 @@ func (b *builder) finish(inherited []string) *Env {
 }
 
 // CheckSize finds out before the start what execve would refuse with E2BIG. stackLimit is RLIMIT_STACK in bytes.
-// Rule: fs/exec.c, bprm_stack_limits: a quarter of the stack limit, at least 128 KiB, at most 6 MiB, for all strings and
-// their pointers.
+// Rule: fs/exec.c, bprm_stack_limits: a quarter of the stack limit, at least 128 KiB, at most 6 MiB, for all strings
+// and their pointers.
 func CheckSize(env *Env, argv []string, stackLimit uint64) error {
 	const pointer = strconv.IntSize / 8
 	const added = 4096 // the program's path, a #! line's interpreter, and what the stub for a terminal needs
@@ -361,7 +363,8 @@ func CheckSize(env *Env, argv []string, stackLimit uint64) error {
 	return &fault.Error{Kind: fault.Value, What: "cannot start the command",
 		Why: fmt.Sprintf("arguments and environment take %d bytes with what the kernel adds, and the limit is %d",
 			total, limit),
-		Hint: "hand the largest over as files with --file, or raise the stack limit (ulimit -s); the largest are " + strings.Join(largest, ", ")}
+		Hint: "hand the largest over as files with --file, or raise the stack limit (ulimit -s); the largest are " +
+			strings.Join(largest, ", ")}
 }
 
 // IsName reports whether s is a variable name that every shell can use: POSIX's "Name", XBD 3.216.

@@ -49,7 +49,8 @@ type Host struct {
 	GID func(group string) (string, error)
 }
 
-// ParseFile reads NAME[:base64][=PATH][,mode=MODE][,owner=USER[:GROUP]]. The path is made absolute: the command may change its folder.
+// ParseFile reads NAME[:base64][=PATH][,mode=MODE][,owner=USER[:GROUP]]. The path is made absolute: the command may
+// change its folder.
 func ParseFile(text string, host Host) (FileSpec, error) {
 	bad := func(why, hint string) (FileSpec, error) {
 		what := fmt.Sprintf("cannot use %q", text)
@@ -148,8 +149,8 @@ func decodeBase64(s string) (vault.Text, bool) {
 	return vault.NewText(string(out)), err == nil
 }
 
-// checkFiles finds a --file that no secret gives, and a name that a file and a secret both want. An optional path that has
-// nothing is forgiven its files, too: that it has nothing was said.
+// checkFiles finds a --file that no secret gives, and a name that a file and a secret both want. The files of an
+// optional path that has nothing are forgiven, too: that it has nothing was already said.
 func (b *builder) checkFiles(got []Fetched) {
 	forgiven := slices.ContainsFunc(got, func(g Fetched) bool {
 		return g.Secret == nil && g.Folder == nil && g.Source.Optional

@@ -17,14 +17,14 @@ import (
 //	vault:PATH[@VERSION]#KEY   the same where a mark is needed, in variables and in files of them
 //	vault:MOUNT/data/PATH#KEY[#VERSION]   as bank-vaults writes it: the path of the API of KV version 2
 //
-// A text may hold several as ${REFERENCE|FILTER...}. A $ directly before such a "${" is doubled, so that "$${" is a "${" that
-// begins no reference; every other $ stays as it is. There is no language beyond that.
+// A text may hold several as ${REFERENCE|FILTER...}. A $ directly before such a "${" is doubled: "$${" is a "${" that
+// begins no reference. Every other $ stays as it is. There is no language beyond that.
 
 // mark begins a reference where not everything is one.
 const mark = "vault:"
 
-// ParseEnv reads the value of --env: NAME=REFERENCE, or NAME=TEXT with ${REFERENCE} in it. A value of several keys is several
-// sources in a row.
+// ParseEnv reads the value of --env: NAME=REFERENCE, or NAME=TEXT with ${REFERENCE} in it. A value of several keys is
+// several sources in a row.
 func ParseEnv(s, mount string) ([]Source, error) {
 	name, text, ok := strings.Cut(s, "=")
 	if !ok {
@@ -51,14 +51,16 @@ func ParseEnv(s, mount string) ([]Source, error) {
 	return sources, err
 }
 
-// ParseVariable reads the value of a variable: a reference that begins with "vault:", or a text with ${vault:REFERENCE} in it.
-// Other values give no sources, and the text that they stand for. No error repeats the value, which may be a secret.
+// ParseVariable reads the value of a variable: a reference that begins with "vault:", or a text with ${vault:REFERENCE}
+// in it. Other values give no sources, and the text that they stand for. No error repeats the value, which may be a
+// secret.
 func ParseVariable(name, value, mount string) (sources []Source, text string, err error) {
 	switch {
 	case strings.HasPrefix(value, ">>"+mark), strings.Contains(value, "${>>"+mark):
 		err = &fault.Error{Why: "it would write to Vault, as bank-vaults does, and a start writes nothing"}
 	case value == mark+"login":
-		err = &fault.Error{Why: "bank-vaults puts the token of its own login there, and vaultexec hands its token to no command",
+		err = &fault.Error{
+			Why:  "bank-vaults puts the token of its own login there, and vaultexec hands its token to no command",
 			Hint: "leave the variable out; --keep-token hands on a token that was given, as VAULT_TOKEN"}
 	case transit(value):
 		err = &fault.Error{Why: "it is ciphertext of the transit engine, which is not decrypted here"}
@@ -120,8 +122,8 @@ func parseReference(s, mount string) (vault.Path, string, error) {
 	return vault.ParseKeyRef(name+"#"+key, mount)
 }
 
-// parseText reads a text with ${REFERENCE|FILTER...} in it. Only what begins with mark is one. Without any, text is what the
-// text stands for.
+// parseText reads a text with ${REFERENCE|FILTER...} in it. Only what begins with mark is a reference. Without any,
+// text is what the text stands for.
 func parseText(name, s, mount, mark string) (sources []Source, text string, err error) {
 	var plain strings.Builder
 	for {
@@ -201,7 +203,8 @@ var filters = map[string]func(string) string{
 	"trim":   strings.TrimSpace,
 }
 
-// escapeURL escapes everything but RFC 3986's unreserved characters, so that the value may stand in every part of a URL.
+// escapeURL escapes everything but RFC 3986's unreserved characters, so that the value may stand in every part of a
+// URL.
 func escapeURL(s string) string {
 	const hex = "0123456789ABCDEF"
 	var b strings.Builder

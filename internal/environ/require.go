@@ -9,8 +9,8 @@ import (
 	"github.com/agenticverz/vaultexec/internal/vault"
 )
 
-// checkRequired finds the names of --require that the command would not get. One that a secret gives and that cannot be used
-// has a fault of its own.
+// checkRequired finds the names of --require that the command would not get. A name that a secret gives but that cannot
+// be used has a fault of its own.
 func (b *builder) checkRequired(env *Env) {
 	if len(b.rules.Require) == 0 {
 		return
@@ -44,7 +44,8 @@ func (b *builder) checkRequired(env *Env) {
 func requiredHint(missing, names []string) string {
 	for _, m := range missing {
 		if near := vault.Nearest(m, names); near != "" {
-			return fmt.Sprintf("did you mean %q, which a secret gives? --upcase, --prefix and --env NAME=PATH#KEY change names", near)
+			return fmt.Sprintf(
+				"did you mean %q, which a secret gives? --upcase, --prefix and --env NAME=PATH#KEY change names", near)
 		}
 	}
 	return "--dry-run without --require shows which names there are; --env NAME=PATH#KEY gives a key another one"

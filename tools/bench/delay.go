@@ -9,8 +9,8 @@ import (
 // roundTrip is what the delaying proxy adds to each round trip.
 const roundTrip = 20 * time.Millisecond
 
-// delayed starts a TCP proxy in front of addr behind which everything takes roundTrip longer: half of it each way, and once
-// more in front of the first byte, for the connection that would take a round trip to be made.
+// delayed starts a TCP proxy in front of addr. Through it everything takes roundTrip longer: half of it each way, and
+// once more before the first byte, since making a connection would take a round trip.
 func (s *stage) delayed(addr string) string {
 	u, err := url.Parse(addr)
 	s.must(err)

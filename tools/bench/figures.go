@@ -8,7 +8,8 @@ import (
 // figures is the table of the README.
 func (r *report) figures() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s, %s; commit %s, %s. Medians; the quartiles and everything else are in docs/bench.json.\n\n| | vaultexec | beside |\n|---|---|---|\n",
+	fmt.Fprintf(&b,
+		"%s, %s; commit %s, %s. Medians; the quartiles and everything else are in docs/bench.json.\n\n| | vaultexec | beside |\n|---|---|---|\n",
 		r.Date, r.Machine, r.Commit, r.Go)
 	line := func(section, key, what string, beside ...string) {
 		f, ok := r.find(section, key)
@@ -23,9 +24,11 @@ func (r *report) figures() string {
 		}
 		fmt.Fprintf(&b, "| %s | %s | %s |\n", what, value(f), strings.Join(others, ", "))
 	}
-	peers := []string{"http-token-2-bare", "bare Go program", "envconsul", "envconsul", "secret-init", "secret-init", "vault-agent", "vault agent", "tini", "tini (no secrets)"}
+	peers := []string{"http-token-2-bare", "bare Go program", "envconsul", "envconsul",
+		"secret-init", "secret-init", "vault-agent", "vault agent", "tini", "tini (no secrets)"}
 	line("launch", "http-token-2", "launch with 2 paths, to the command's first statement", peers...)
-	line("launch", "http-token-2-cpu", "the same, CPU", "http-token-2-bare-cpu", "bare Go program", "vault-agent-cpu", "vault agent")
+	line("launch", "http-token-2-cpu", "the same, CPU", "http-token-2-bare-cpu", "bare Go program",
+		"vault-agent-cpu", "vault agent")
 	line("launch", "http-token-100", "launch with 100 paths", "http-token-100-bare", "bare Go program")
 	line("launch", "tls-approle-2", "launch with 2 paths, TLS, AppRole", "tls-approle-2-bare", "bare Go program")
 	line("launch", "http-token-2-delay-trips", "round trips for that at 20 ms, token")
@@ -35,8 +38,10 @@ func (r *report) figures() string {
 	line("supervise", "idle-anon", "of which anonymous")
 	line("supervise", "idle-wakeups", "wake-ups a minute when idle (the Go runtime's)")
 	line("supervise", "poll-tls-cpu-path", "CPU a look at one path, TLS")
-	line("supervise", "signal-vaultexec", "forwarding a signal", "signal-tini", "tini", "signal-dumb-init", "dumb-init", "signal-the command itself", "none")
-	line("restart", "own", "from a change in Vault to the new process's first answer, not counting interval and settle time")
+	line("supervise", "signal-vaultexec", "forwarding a signal", "signal-tini", "tini",
+		"signal-dumb-init", "dumb-init", "signal-the command itself", "none")
+	line("restart", "own",
+		"from a change in Vault to the new process's first answer, not counting interval and settle time")
 	line("scale", "cpu-request", "Vault's CPU for one look, audit log on")
 	var absent []string
 	for _, s := range r.Sections {

@@ -29,11 +29,13 @@ const (
 	barInit = 0.25 // against secret-init
 )
 
-// launch measures from the fork of the launcher to the first statement of a static C program, and the CPU time of both. The
-// bare program makes the same requests: the login and the revocation of its token with AppRole, one TLS handshake.
+// launch measures from the fork of the launcher to the first statement of a static C program, and the CPU time of both.
+// The bare program makes the same requests: the login and the revocation of its token with AppRole, one TLS handshake.
 func launch(s *stage) section {
-	sec := section{Name: "launch", Title: "Launch: from the start of the launcher to the first statement of the command"}
-	all := []*contestant{{key: "child", what: "the command alone", env: s.plain.env(), args: []string{s.child}, every: 1}}
+	sec := section{Name: "launch",
+		Title: "Launch: from the start of the launcher to the first statement of the command"}
+	all := []*contestant{{key: "child", what: "the command alone", env: s.plain.env(),
+		args: []string{s.child}, every: 1}}
 	type pair struct {
 		key   string
 		bar   float64
@@ -51,7 +53,8 @@ func launch(s *stage) section {
 					if p.key == "http-token-2" && !delay {
 						p.bar = barBare
 					}
-					what := fmt.Sprintf("%d paths, %s, %s", n, map[string]string{"http": "HTTP", "tls": "TLS"}[scheme], map[string]string{"token": "token", "approle": "AppRole"}[login])
+					what := fmt.Sprintf("%d paths, %s, %s", n, map[string]string{"http": "HTTP", "tls": "TLS"}[scheme],
+						map[string]string{"token": "token", "approle": "AppRole"}[login])
 					if delay {
 						p.key += "-delay"
 						what += ", 20 ms"
@@ -136,7 +139,8 @@ func launch(s *stage) section {
 			sec.add(sec.to(r, c.key, bar))
 		}
 	}
-	sec.Notes = append(sec.Notes, "The delay's round trips count making the connection (1, with TLS 2), the login, the reads and the revocation of the token.")
+	sec.Notes = append(sec.Notes,
+		"The delay's round trips count making the connection (1, with TLS 2), the login, the reads and the revocation of the token.")
 	return sec
 }
 
@@ -195,8 +199,8 @@ func (c *contestant) launch(s *stage, counts bool) {
 	}
 }
 
-// peers are the other programs that start a command with two secrets, and the inits, which have none. Those that are not on
-// PATH are named; vault is the one that the tests use.
+// peers are the other programs that start a command with two secrets, and the inits, which have none. Those that are
+// not on PATH are named. vault is the one that the tests use.
 func (s *stage) peers() (all []*contestant, absent []string) {
 	env := s.plain.env()
 	add := func(name string, every int, make func(path string) *contestant) {
@@ -234,14 +238,16 @@ func (s *stage) peers() (all []*contestant, absent []string) {
 	}
 	bin, err := vaulttest.Binary()
 	s.must(err)
-	agent := &contestant{key: "vault-agent", what: "vault agent, 2 paths", env: env, args: []string{bin, "agent", "-config=" + s.agentConfig()}, every: 10}
+	agent := &contestant{key: "vault-agent", what: "vault agent, 2 paths", env: env,
+		args: []string{bin, "agent", "-config=" + s.agentConfig()}, every: 10}
 	return append(all, agent), absent
 }
 
 // agentConfig has vault agent start the child with the secrets of two paths.
 func (s *stage) agentConfig() string {
 	token := filepath.Join(s.dir, "agent-token")
-	own := s.plain.srv.Token(s, vaulttest.TokenOpts{Policies: []string{s.plain.policy}}) // it asks about itself: the default policy
+	// It asks about itself: the default policy.
+	own := s.plain.srv.Token(s, vaulttest.TokenOpts{Policies: []string{s.plain.policy}})
 	s.must(os.WriteFile(token, []byte(own), 0o600))
 	var b strings.Builder
 	fmt.Fprintf(&b, `vault { address = %q }
@@ -255,7 +261,9 @@ exec {
 `, s.plain.srv.Addr, token, s.child)
 	for i := range 2 {
 		for k := range 5 {
-			fmt.Fprintf(&b, "env_template \"KEY_%d_%d\" {\n  contents = \"{{ with secret \\\"secret/data/app-%d\\\" }}{{ .Data.data.KEY_%d_%d }}{{ end }}\"\n}\n", i, k, i, i, k)
+			fmt.Fprintf(&b,
+				"env_template \"KEY_%d_%d\" {\n  contents = \"{{ with secret \\\"secret/data/app-%d\\\" }}{{ .Data.data.KEY_%d_%d }}{{ end }}\"\n}\n",
+				i, k, i, i, k)
 		}
 	}
 	file := filepath.Join(s.dir, "agent.hcl")

@@ -1,11 +1,12 @@
-// Command bench measures vaultexec side by side with the least that a Go program can do (tools/bench/bare) and with what
-// else is on PATH: envconsul, secret-init, vault agent, tini, dumb-init. It is where every figure of the README comes from.
-// All contestants take turns in one run on one machine; absolute times are the machine's, ratios are the program's.
+// Command bench measures vaultexec side by side with the least that a Go program can do (tools/bench/bare) and with
+// what else is on PATH: envconsul, secret-init, vault agent, tini, dumb-init. It is where every figure of the README
+// comes from. All contestants take turns in one run on one machine; absolute times are the machine's, ratios are the
+// program's.
 //
 //	go run ./tools/bench [-tags TAGS] [-only launch,startup,supervise,restart,scale] [-n 30] [-check] [-record]
 //
-// The tables go to standard output and, as JSON, to bench.json. -record also keeps them in docs/bench.json, from which the
-// figures of the README and of docs/scale.md are written; -render writes those again without measuring.
+// The tables go to standard output and, as JSON, to bench.json. -record also keeps them in docs/bench.json, from which
+// the figures of the README and of docs/scale.md are written; -render writes those again without measuring.
 package main
 
 import (

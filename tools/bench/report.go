@@ -134,7 +134,8 @@ func (s *section) print(w io.Writer) {
 	for _, r := range s.Rows {
 		fmt.Fprintf(w, "  %-64s %10s %-6s", r.What, number(r.Median), r.Unit)
 		if r.N > 1 {
-			fmt.Fprintf(w, " quartiles %s – %s, min %s, p99 %s, n %d", number(r.Q1), number(r.Q3), number(r.Min), number(r.P99), r.N)
+			fmt.Fprintf(w, " quartiles %s – %s, min %s, p99 %s, n %d",
+				number(r.Q1), number(r.Q3), number(r.Min), number(r.P99), r.N)
 		}
 		if r.Against != "" {
 			fmt.Fprintf(w, "; × %.2f of %s", r.Ratio, r.Against)

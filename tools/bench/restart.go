@@ -20,19 +20,21 @@ const (
 	watchSettle   = 500 * time.Millisecond
 )
 
-// restart measures from the end of the write in Vault to the first connection that the new process answers. vaultexec's own
-// log tells the steps: it has seen the change, it stops the old process (the settle time and the read of everything lie before
-// that), and the new process tells when it begins.
+// restart measures from the end of the write in Vault to the first connection that the new process answers. vaultexec's
+// own log tells the steps: it has seen the change, it stops the old process (the settle time and the read of everything
+// lie before that), and the new process tells when it begins.
 func restart(s *stage) section {
-	sec := section{Name: "restart", Title: "Restart: from the write in Vault to the first answer of the new process, --interval 500ms --settle 500ms"}
+	sec := section{Name: "restart",
+		Title: "Restart: from the write in Vault to the first answer of the new process, --interval 500ms --settle 500ms"}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	s.must(err)
 	port := l.Addr().(*net.TCPAddr).Port
 	s.must(l.Close())
 	r, w, err := os.Pipe()
 	s.must(err)
-	args := append([]string{s.vaultexec, "--watch", "--interval", watchInterval.String(), "--settle", watchSettle.String(),
-		"--min-uptime", "0", "--probation", "0", "--log-format", "json"}, append(paths(2), "--", s.child, "serve", strconv.Itoa(port))...)
+	args := append([]string{s.vaultexec, "--watch", "--interval", watchInterval.String(),
+		"--settle", watchSettle.String(), "--min-uptime", "0", "--probation", "0", "--log-format", "json"},
+		append(paths(2), "--", s.child, "serve", strconv.Itoa(port))...)
 	p := s.prepare(s.plain.env(), args)
 	p.cmd.Stderr = w
 	s.must(p.startBy(vaulttest.StartTied))

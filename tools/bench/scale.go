@@ -13,8 +13,8 @@ import (
 	"github.com/agenticverz/vaultexec/internal/vaulttest"
 )
 
-// The load of 1,000 watchers with 4 paths at 30 s, made by fewer processes that look more often: 1,000 would take the machine
-// minutes to start and change nothing for Vault, which sees the same requests.
+// The load of 1,000 watchers with 4 paths at 30 s. Fewer processes that look more often make it: the machine would take
+// minutes to start 1,000, and nothing would change for Vault, which sees the same requests.
 const (
 	watchers      = 100
 	scaleInterval = 3 * time.Second
@@ -24,13 +24,17 @@ const (
 
 // scale has real vaultexec processes look at one real Vault whose audit log is on, from which the requests are counted.
 func scale(s *stage) section {
-	sec := section{Name: "scale", Title: fmt.Sprintf("Scale: %d vaultexec with %d paths at %v, which is 1,000 at 30 s, over %v", watchers, pathsEach, scaleInterval, scaleWindow)}
+	sec := section{Name: "scale",
+		Title: fmt.Sprintf("Scale: %d vaultexec with %d paths at %v, which is 1,000 at 30 s, over %v",
+			watchers, pathsEach, scaleInterval, scaleWindow)}
 	srv, err := vaulttest.StartDev()
 	s.must(err)
 	st := s.fill(srv)
 	audit := filepath.Join(s.dir, "audit.log")
-	srv.Must(s, "PUT", "sys/audit/file", map[string]any{"type": "file", "options": map[string]string{"file_path": audit}})
-	args := append([]string{s.vaultexec, "--watch", "--interval", scaleInterval.String(), "--log-level", "error"}, append(paths(pathsEach), "--", s.child, "wait")...)
+	srv.Must(s, "PUT", "sys/audit/file", map[string]any{
+		"type": "file", "options": map[string]string{"file_path": audit}})
+	args := append([]string{s.vaultexec, "--watch", "--interval", scaleInterval.String(), "--log-level", "error"},
+		append(paths(pathsEach), "--", s.child, "wait")...)
 	idle := s.vaultCPU(srv.PID(), 5*time.Second)
 	all := make([]*running, watchers)
 	for i := range all { // one after the other, as an orchestrator starts them
@@ -63,13 +67,15 @@ func scale(s *stage) section {
 	took := end.Sub(begin).Seconds()
 	sec.add(
 		single("requests", "requests a second", "/s", requests/took),
-		single("per-path", "requests for each path and interval", "", requests/took*scaleInterval.Seconds()/watchers/pathsEach).limit(1.05),
+		single("per-path", "requests for each path and interval", "",
+			requests/took*scaleInterval.Seconds()/watchers/pathsEach).limit(1.05),
 		single("cpu-request", "Vault's CPU a request, audit log on", "ms", (cpu-idle)*1000/(requests/took)),
 		single("cpu", "Vault's CPU at this load", "cores", cpu),
 		single("lines-request", "audit lines a request", "", lines/requests),
 		single("bytes-request", "audit bytes a request", "B", bytes/requests),
 		single("peak", "busiest second against the mean", "×", most/mean),
-		single("dispersion", "variance of the seconds against their mean (looks at random: 4)", "", squares/float64(len(perSecond)-1)/mean),
+		single("dispersion", "variance of the seconds against their mean (looks at random: 4)", "",
+			squares/float64(len(perSecond)-1)/mean),
 	)
 	sec.Notes = append(sec.Notes, "Vault is the one of the tests, with storage in memory; the log is a file.")
 	return sec
@@ -121,15 +127,19 @@ func (r *report) costs() string {
 		return f.Median
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "Measured %s on %s: %s ms of Vault's CPU and %s audit lines of %s bytes together for each request.\n\n",
-		r.Date, r.Machine, number(figure("cpu-request")), number(figure("lines-request")), number(figure("bytes-request")))
-	b.WriteString("| instances × paths | interval | requests/s | Vault's CPU, cores | audit lines a day | audit log a day |\n|---|---|---|---|---|---|\n")
+	fmt.Fprintf(&b,
+		"Measured %s on %s: %s ms of Vault's CPU and %s audit lines of %s bytes together for each request.\n\n",
+		r.Date, r.Machine, number(figure("cpu-request")), number(figure("lines-request")),
+		number(figure("bytes-request")))
+	b.WriteString(
+		"| instances × paths | interval | requests/s | Vault's CPU, cores | audit lines a day | audit log a day |\n|---|---|---|---|---|---|\n")
 	for _, n := range []float64{1000, 10000, 100000} {
 		for _, interval := range []float64{30, 60, 300} {
 			perSecond := n * pathsEach / interval
 			day := perSecond * 86400
-			fmt.Fprintf(&b, "| %s × %d | %.0f s | %s | %s | %s | %s |\n", grouped(n), pathsEach, interval, grouped(perSecond),
-				number(perSecond*figure("cpu-request")/1000), millions(day*figure("lines-request")), gigabytes(day*figure("bytes-request")))
+			fmt.Fprintf(&b, "| %s × %d | %.0f s | %s | %s | %s | %s |\n", grouped(n), pathsEach, interval,
+				grouped(perSecond), number(perSecond*figure("cpu-request")/1000),
+				millions(day*figure("lines-request")), gigabytes(day*figure("bytes-request")))
 		}
 	}
 	return b.String()

@@ -65,7 +65,8 @@ func (s *stage) close() {
 // set builds the programs and starts the servers.
 func (s *stage) set() {
 	if _, err := exec.LookPath("cc"); err != nil {
-		s.Fatalf("a C compiler is needed for the command that is started: cc is not on PATH (Debian: gcc and libc6-dev)")
+		s.Fatalf(
+			"a C compiler is needed for the command that is started: cc is not on PATH (Debian: gcc and libc6-dev)")
 	}
 	dir, err := os.MkdirTemp("", "vaultexec-bench-")
 	s.must(err)
@@ -129,7 +130,8 @@ func (s *stage) fill(srv *vaulttest.Server) *site {
 	}
 	sc := srv.Scope(s)
 	policy := sc.Policy(`path "secret/*" { capabilities = ["read"] }`)
-	site := &site{srv: srv, policy: policy, token: srv.Token(s, vaulttest.TokenOpts{Policies: []string{policy}, NoDefault: true})}
+	site := &site{srv: srv, policy: policy,
+		token: srv.Token(s, vaulttest.TokenOpts{Policies: []string{policy}, NoDefault: true})}
 	srv.Must(s, "POST", "sys/auth/approle", map[string]string{"type": "approle"})
 	srv.Must(s, "POST", "auth/approle/role/app", map[string]any{"token_policies": []string{policy}})
 	data := func(answer map[string]any, key string) string {
@@ -145,7 +147,8 @@ func (s *stage) fill(srv *vaulttest.Server) *site {
 
 // env is the environment of a program that talks to the site, with its token.
 func (st *site) env() []string {
-	env := []string{"PATH=" + os.Getenv("PATH"), "HOME=/nonexistent", "VAULT_ADDR=" + st.srv.Addr, "VAULT_TOKEN=" + st.token}
+	env := []string{"PATH=" + os.Getenv("PATH"), "HOME=/nonexistent", "VAULT_ADDR=" + st.srv.Addr,
+		"VAULT_TOKEN=" + st.token}
 	if st.srv.CACert != "" {
 		env = append(env, "VAULT_CACERT="+st.srv.CACert)
 	}

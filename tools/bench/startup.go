@@ -16,7 +16,8 @@ const barSize = 12 // MiB
 // startup tells what happens before main, and what the program is made of.
 func startup(s *stage) section {
 	sec := section{Name: "startup", Title: "Start-up: before main, and the size of the program"}
-	for _, p := range []struct{ key, what, path string }{{"vaultexec", "vaultexec", s.vaultexec}, {"bare", "bare program", s.bare}} {
+	for _, p := range []struct{ key, what, path string }{
+		{"vaultexec", "vaultexec", s.vaultexec}, {"bare", "bare program", s.bare}} {
 		total := map[string][]float64{}
 		packages := map[string][]float64{}
 		var bytes, allocs float64
@@ -46,7 +47,8 @@ func startup(s *stage) section {
 			sec.add(rows[:min(8, len(rows))]...)
 		}
 	}
-	for _, p := range []struct{ key, what, path string }{{"vaultexec", "vaultexec", s.vaultexec}, {"bare", "bare program", s.bare}} {
+	for _, p := range []struct{ key, what, path string }{
+		{"vaultexec", "vaultexec", s.vaultexec}, {"bare", "bare program", s.bare}} {
 		info, err := os.Stat(p.path)
 		s.must(err)
 		r := single("size-"+p.key, "size of "+p.what, "MiB", float64(info.Size())/(1<<20))
@@ -60,7 +62,8 @@ func startup(s *stage) section {
 			sec.add(single("size-of-"+p.pkg, "  "+p.pkg, "kB", p.bytes/1000))
 		}
 	}
-	sec.Notes = append(sec.Notes, "Sizes by package are of code and data with a symbol (go tool nm); the rest is the runtime's tables of them.")
+	sec.Notes = append(sec.Notes,
+		"Sizes by package are of code and data with a symbol (go tool nm); the rest is the runtime's tables of them.")
 	return sec
 }
 
@@ -72,7 +75,8 @@ type initOf struct {
 
 // inits reads what a program does before main.
 func (s *stage) inits(path string) []initOf {
-	cmd := exec.Command(path, "0", "/bin/true") // --version would do for vaultexec; the bare program has nothing of the kind
+	// --version would do for vaultexec; the bare program has nothing of the kind.
+	cmd := exec.Command(path, "0", "/bin/true")
 	if path == s.vaultexec {
 		cmd = exec.Command(path, "--version")
 	}

@@ -34,18 +34,25 @@ type usage struct {
 }
 
 func supervise(s *stage) section {
-	sec := section{Name: "supervise", Title: fmt.Sprintf("Supervise: what stays beside the command, over %v", watchWindow)}
+	sec := section{Name: "supervise",
+		Title: fmt.Sprintf("Supervise: what stays beside the command, over %v", watchWindow)}
 	watch := func(st *site) []string {
-		return append([]string{s.vaultexec, "--watch", "--interval", "1s", "--log-level", "error"}, append(paths(4), "--", s.child, "wait")...)
+		return append([]string{s.vaultexec, "--watch", "--interval", "1s", "--log-level", "error"},
+			append(paths(4), "--", s.child, "wait")...)
 	}
 	all := []*supervised{
-		{key: "idle", what: "idle, HTTP", env: s.plain.env(), args: append(append([]string{s.vaultexec, "--supervise"}, paths(4)...), "--", s.child, "wait"), rss: 12, anon: 4},
-		{key: "poll-http", what: "4 paths at 1 s, HTTP", env: s.plain.env(), args: watch(s.plain), polls: true, rss: 12, anon: 4},
-		{key: "poll-tls", what: "4 paths at 1 s, TLS with its own CA", env: s.tls.env(), args: watch(s.tls), polls: true, rss: 12, anon: 4},
+		{key: "idle", what: "idle, HTTP", env: s.plain.env(),
+			args: append(append([]string{s.vaultexec, "--supervise"}, paths(4)...), "--", s.child, "wait"),
+			rss:  12, anon: 4},
+		{key: "poll-http", what: "4 paths at 1 s, HTTP", env: s.plain.env(), args: watch(s.plain),
+			polls: true, rss: 12, anon: 4},
+		{key: "poll-tls", what: "4 paths at 1 s, TLS with its own CA", env: s.tls.env(), args: watch(s.tls),
+			polls: true, rss: 12, anon: 4},
 	}
 	if bundle := s.systemBundle(); bundle != "" {
 		env := append(replaceEnv(s.tls.env(), "VAULT_CACERT", ""), "SSL_CERT_FILE="+bundle)
-		all = append(all, &supervised{key: "poll-bundle", what: "4 paths at 1 s, TLS with the system's CA bundle", env: env, args: watch(s.tls), polls: true, rss: 14, anon: 5})
+		all = append(all, &supervised{key: "poll-bundle", what: "4 paths at 1 s, TLS with the system's CA bundle",
+			env: env, args: watch(s.tls), polls: true, rss: 14, anon: 5})
 	}
 	for _, p := range all {
 		p.proc = s.startTied(p.env, p.args...)
@@ -83,7 +90,8 @@ func supervise(s *stage) section {
 		p.proc.stop()
 	}
 	sec.Absent = s.latencies(&sec)
-	sec.Notes = append(sec.Notes, "A wake-up is a voluntary context switch of any thread; when idle only the Go runtime has one burst a minute.")
+	sec.Notes = append(sec.Notes,
+		"A wake-up is a voluntary context switch of any thread; when idle only the Go runtime has one burst a minute.")
 	return sec
 }
 
@@ -94,7 +102,8 @@ func (s *stage) latencies(sec *section) (absent []string) {
 		name string
 		args []string
 	}
-	all := []contestant{{"the command itself", []string{s.child, "wait"}}, {"vaultexec", []string{s.vaultexec, "--supervise", "--", s.child, "wait"}}}
+	all := []contestant{{"the command itself", []string{s.child, "wait"}},
+		{"vaultexec", []string{s.vaultexec, "--supervise", "--", s.child, "wait"}}}
 	for _, name := range []string{"tini", "dumb-init"} {
 		path, err := exec.LookPath(name)
 		if err != nil {
@@ -131,7 +140,8 @@ func (s *stage) latencies(sec *section) (absent []string) {
 func (s *stage) systemBundle() string {
 	own, err := os.ReadFile(s.tls.srv.CACert)
 	s.must(err)
-	for _, file := range []string{"/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem"} {
+	for _, file := range []string{"/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt",
+		"/etc/ssl/ca-bundle.pem"} {
 		if system, err := os.ReadFile(file); err == nil {
 			bundle := filepath.Join(s.dir, "bundle.pem")
 			s.must(os.WriteFile(bundle, append(append(system, '\n'), own...), 0o600))

@@ -1,6 +1,6 @@
-// Command demo shows vaultexec at work, with a real Vault and nothing else installed: it builds vaultexec and a sample web
-// app, starts Vault, writes four secrets, and runs the app with three of them. It checks what it shows, and leaves neither
-// a process nor a file behind, also when it is interrupted.
+// Command demo shows vaultexec at work, with a real Vault and nothing else installed: it builds vaultexec and a sample
+// web app, starts Vault, writes four secrets, and runs the app with three of them. It checks what it shows, and leaves
+// neither a process nor a file behind, also when it is interrupted.
 package main
 
 import (
@@ -32,7 +32,8 @@ type secret struct {
 
 var secrets = []secret{
 	{"app-prod", []string{"AOS_API_KEY", "MACHINE_SECRET_TOKEN", "OIDC_CLIENT_SECRET"}},
-	{"database", []string{"POSTGRES_USER", "POSTGRES_PASSWORD", "DATABASE_URL", "KEYCLOAK_DB_USER", "KEYCLOAK_DB_PASSWORD"}},
+	{"database", []string{"POSTGRES_USER", "POSTGRES_PASSWORD", "DATABASE_URL",
+		"KEYCLOAK_DB_USER", "KEYCLOAK_DB_PASSWORD"}},
 	{"external-apis", []string{"ANTHROPIC_API_KEY"}},
 	{"keycloak-admin", []string{"KEYCLOAK_ADMIN", "KEYCLOAK_ADMIN_PASSWORD"}},
 }
@@ -110,7 +111,8 @@ func demo(ctx context.Context) error {
 	defer srv.Stop()
 
 	// What a shell that calls vaultexec has: where Vault is, a token, and no secret.
-	env := []string{"PATH=" + dir + ":" + os.Getenv("PATH"), "HOME=" + dir, "VAULT_ADDR=" + srv.Addr, "VAULT_TOKEN=" + token}
+	env := []string{"PATH=" + dir + ":" + os.Getenv("PATH"), "HOME=" + dir, "VAULT_ADDR=" + srv.Addr,
+		"VAULT_TOKEN=" + token}
 	if err := launch(ctx, vaultexec, env); err != nil {
 		return err
 	}

@@ -1,9 +1,9 @@
-// Command dist builds a release into dist/: static binaries for Linux and macOS as archives, packages for Debian and RPM, a
-// list of what is in each binary (CycloneDX), and the checksums of it all.
+// Command dist builds a release into dist/: static binaries for Linux and macOS as archives, packages for Debian and
+// RPM, a list of what is in each binary (CycloneDX), and the checksums of it all.
 //
-// It is reproducible: the same commit and the same Go give the same bytes, in whatever folder, by whomever, whenever. What
-// the files are named and dated by is the commit, as go build stamps it into the binary; so a release is built from a clean
-// checkout. Paths, users, groups and the clock of the machine are nowhere in it.
+// It is reproducible: the same commit and the same Go give the same bytes, whoever builds, wherever and whenever. The
+// commit names and dates the files, as go build stamps it into the binary; so a release is built from a clean checkout.
+// Paths, users, groups and the clock of the machine are nowhere in it.
 package main
 
 import (
@@ -128,9 +128,11 @@ func (r *release) platform(platform, dir string) error {
 
 // build compiles, and takes version and date from what go has stamped into the binary.
 func (r *release) build(goos, arch, binary string) (*debug.BuildInfo, error) {
-	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=true", "-tags", r.tags, "-ldflags", "-s -w", "-o", binary, ".")
+	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=true", "-tags", r.tags, "-ldflags", "-s -w",
+		"-o", binary, ".")
 	// Settings of the machine do not count.
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS="+goos, "GOARCH="+arch, "GOFLAGS=", "GOEXPERIMENT=", "GOAMD64=v1", "GOARM64=v8.0", "GOWORK=off")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS="+goos, "GOARCH="+arch, "GOFLAGS=", "GOEXPERIMENT=",
+		"GOAMD64=v1", "GOARM64=v8.0", "GOWORK=off")
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	if err := cmd.Run(); err != nil {
 		return nil, fmt.Errorf("go build: %w", err)
@@ -193,7 +195,8 @@ func (r *release) archive(base, dir string) error {
 			mode = 0o711 // as it is installed (SECURITY.md)
 		}
 		// No user, no group, and the commit's time.
-		if err := w.WriteHeader(&tar.Header{Name: path.Join(base, f), Mode: mode, Size: int64(len(content)), ModTime: r.date, Format: tar.FormatUSTAR}); err != nil {
+		if err := w.WriteHeader(&tar.Header{Name: path.Join(base, f), Mode: mode, Size: int64(len(content)),
+			ModTime: r.date, Format: tar.FormatUSTAR}); err != nil {
 			return err
 		}
 		if _, err := w.Write(content); err != nil {
@@ -229,7 +232,8 @@ func licenses(info *debug.BuildInfo) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("go env: %w", err)
 	}
-	lines := append(strings.Split(strings.TrimSpace(string(list)), "\n"), "Go\t"+strings.Fields(info.GoVersion)[0]+"\t"+strings.TrimSpace(string(root)))
+	lines := append(strings.Split(strings.TrimSpace(string(list)), "\n"),
+		"Go\t"+strings.Fields(info.GoVersion)[0]+"\t"+strings.TrimSpace(string(root)))
 	var b bytes.Buffer
 	for _, line := range lines {
 		f := strings.Split(line, "\t")
@@ -275,18 +279,21 @@ type property struct {
 // sbom lists the modules that are in the binary, as the binary itself says.
 func (r *release) sbom(info *debug.BuildInfo, goos, arch string) ([]byte, error) {
 	purl := func(path, version string) string { return "pkg:golang/" + path + "@" + version }
-	main := component{Type: "application", Name: name, Version: r.version, Purl: purl(module, r.version) + "?goos=" + goos + "&goarch=" + arch}
+	main := component{Type: "application", Name: name, Version: r.version,
+		Purl: purl(module, r.version) + "?goos=" + goos + "&goarch=" + arch}
 	main.Ref = main.Purl
 	for _, s := range info.Settings {
 		main.Properties = append(main.Properties, property{"go:build:" + s.Key, s.Value})
 	}
 	goVersion := strings.TrimPrefix(strings.Fields(info.GoVersion)[0], "go")
-	parts := []component{{Type: "library", Ref: purl("std", goVersion), Name: "std", Version: goVersion, Purl: purl("std", goVersion)}}
+	parts := []component{{Type: "library", Ref: purl("std", goVersion), Name: "std", Version: goVersion,
+		Purl: purl("std", goVersion)}}
 	for _, m := range info.Deps {
 		if m.Replace != nil {
 			m = m.Replace
 		}
-		parts = append(parts, component{Type: "library", Ref: purl(m.Path, m.Version), Name: m.Path, Version: m.Version, Purl: purl(m.Path, m.Version),
+		parts = append(parts, component{Type: "library", Ref: purl(m.Path, m.Version), Name: m.Path, Version: m.Version,
+			Purl:       purl(m.Path, m.Version),
 			Properties: []property{{"go:sum", m.Sum}}})
 	}
 	slices.SortFunc(parts, func(a, b component) int { return cmp.Compare(a.Ref, b.Ref) })
@@ -309,7 +316,8 @@ func (r *release) sbom(info *debug.BuildInfo, goos, arch string) ([]byte, error)
 		} `json:"metadata"`
 		Components   []component  `json:"components"`
 		Dependencies []dependency `json:"dependencies"`
-	}{Schema: "http://cyclonedx.org/schema/bom-1.6.schema.json", Format: "CycloneDX", Spec: "1.6", Version: 1, Components: parts,
+	}{Schema: "http://cyclonedx.org/schema/bom-1.6.schema.json", Format: "CycloneDX", Spec: "1.6", Version: 1,
+		Components:   parts,
 		Dependencies: []dependency{{main.Ref, refs}}}
 	bom.Metadata.Timestamp, bom.Metadata.Component = r.date.UTC().Format(time.RFC3339), main
 	var b bytes.Buffer
@@ -329,10 +337,12 @@ func (r *release) packages(arch, dir string) error {
 	for _, kind := range []string{"deb", "rpm"} {
 		values := map[string]string{
 			"VERSION": r.version, "ARCH": arch, "BUILT": dir, "DATE": r.date.UTC().Format(time.RFC3339),
-			"ZSH": map[string]string{"deb": "vendor-completions", "rpm": "site-functions"}[kind], // where each family's zsh looks
+			// Where each family's zsh looks.
+			"ZSH": map[string]string{"deb": "vendor-completions", "rpm": "site-functions"}[kind],
 		}
 		config := filepath.Join(dir, kind+".yaml")
-		if err := os.WriteFile(config, []byte(os.Expand(string(template), func(name string) string { return values[name] })), 0o644); err != nil {
+		if err := os.WriteFile(config,
+			[]byte(os.Expand(string(template), func(name string) string { return values[name] })), 0o644); err != nil {
 			return err
 		}
 		cmd := exec.Command("go", "run", r.nfpm, "package", "-f", config, "-p", kind, "-t", r.out+"/")

@@ -1,7 +1,7 @@
 //go:build linux
 
-// Command session records the terminal session of the README: it types the commands below into a shell on a real terminal,
-// against a real Vault, and draws what was seen as an SVG that plays it.
+// Command session records the terminal session of the README: it types the commands below into a shell on a real
+// terminal, against a real Vault, and draws what was seen as an SVG that plays it.
 //
 //	go run ./tools/session docs/session.svg
 package main
@@ -96,7 +96,8 @@ func prepare(dir string) (env, values []string, err error) {
 			return nil, nil, err
 		}
 	}
-	err = vaulttest.GoBuild(context.Background(), root, filepath.Join(bin, "vaultexec"), false, "-trimpath", "-ldflags", "-s -w", ".")
+	err = vaulttest.GoBuild(context.Background(), root, filepath.Join(bin, "vaultexec"), false, "-trimpath",
+		"-ldflags", "-s -w", ".")
 	if err != nil {
 		return nil, nil, fmt.Errorf("cannot build vaultexec: %w", err)
 	}
@@ -123,7 +124,8 @@ func prepare(dir string) (env, values []string, err error) {
 	if err := srv.TryMountKV("agenticverz", 2); err != nil {
 		return nil, nil, err
 	}
-	for path, name := range map[string]string{"database": "POSTGRES_PASSWORD", "keycloak-admin": "KEYCLOAK_ADMIN_PASSWORD"} {
+	for path, name := range map[string]string{
+		"database": "POSTGRES_PASSWORD", "keycloak-admin": "KEYCLOAK_ADMIN_PASSWORD"} {
 		if _, err := srv.TryPutKV("agenticverz", path, map[string]string{name: secret()}); err != nil {
 			return nil, nil, err
 		}
@@ -143,7 +145,8 @@ path "agenticverz/metadata/database" { capabilities = ["read"] }
 	}
 	values = append(values, token)
 	return []string{
-		"PATH=" + bin + ":" + os.Getenv("PATH"), "HOME=" + work, "TERM=xterm", "LANG=C.UTF-8", "PS1=" + prompt, "HISTFILE=",
+		"PATH=" + bin + ":" + os.Getenv("PATH"), "HOME=" + work, "TERM=xterm", "LANG=C.UTF-8",
+		"PS1=" + prompt, "HISTFILE=",
 		"VAULT_ADDR=" + srv.Addr, "VAULT_TOKEN=" + token, "VAULTEXEC_MOUNT=agenticverz",
 	}, values, nil
 }

@@ -140,7 +140,8 @@ func (s *shell) wait(pattern string) error {
 	return fmt.Errorf("not seen in time: %s\n%s", pattern, s.text[s.mark:])
 }
 
-// lines returns what was seen. Where a job in the background wrote beside the prompt, the two stand in lines of their own.
+// lines returns what was seen. Where a job in the background wrote beside the prompt, the two stand in lines of their
+// own.
 func (s *shell) lines() []line {
 	s.mu.Lock()
 	defer s.mu.Unlock()

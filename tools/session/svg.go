@@ -37,7 +37,9 @@ func draw(lines []line) string {
 	var b strings.Builder
 	height := 2*margin + len(lines)*lineHeight
 	const width = 2*margin + columns*charWidth
-	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %.0f %d" width="%.0f" height="%d" xml:space="preserve" role="img" aria-label="A terminal session with vaultexec">`+"\n", width, height, width, height)
+	fmt.Fprintf(&b,
+		`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %.0f %d" width="%.0f" height="%d" xml:space="preserve" role="img" aria-label="A terminal session with vaultexec">`+"\n",
+		width, height, width, height)
 	fmt.Fprintf(&b, "<style>%s</style>\n", style)
 	fmt.Fprintf(&b, `<rect width="%.0f" height="%d" rx="8" fill="#0d1117"/>`+"\n", width, height)
 	at, before := time.Duration(0), time.Duration(0)

@@ -1,6 +1,6 @@
-// Command testvault builds the Vault that tests, demo and benchmarks talk to, and the plugins that some tests load into it,
-// unless they are there already, and prints Vault's path. make vault calls it, so that the minutes of a first build pass
-// where progress can be seen: go test shows nothing of a test that is still running.
+// Command testvault builds the Vault that tests, demo and benchmarks talk to, and the plugins that some tests load into
+// it, unless they are there already, and prints Vault's path. make vault calls it, so that somebody can see the
+// progress of a first build, which takes minutes: go test shows nothing of a test that is still running.
 package main
 
 import (

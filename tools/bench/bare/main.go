@@ -1,6 +1,6 @@
-// Command bare is what vaultexec is measured against: the least that a Go program can do to read N secrets from Vault and
-// become another program. It knows where everything is, checks nothing and forgives nothing. With BARE_ROLE_ID it logs in
-// by AppRole first, and revokes the token at the end as vaultexec does.
+// Command bare is what vaultexec is measured against: the least that a Go program can do to read N secrets from Vault
+// and become another program. It knows where everything is, checks nothing and forgives nothing. With BARE_ROLE_ID it
+// logs in by AppRole first, and revokes the token at the end as vaultexec does.
 //
 //	bare N COMMAND [ARG...]
 package main
@@ -42,7 +42,8 @@ func main() {
 				Token string `json:"client_token"`
 			}
 		}
-		call(http.MethodPut, "auth/approle/login", `{"role_id":"`+role+`","secret_id":"`+os.Getenv("BARE_SECRET_ID")+`"}`, &login)
+		call(http.MethodPut, "auth/approle/login",
+			`{"role_id":"`+role+`","secret_id":"`+os.Getenv("BARE_SECRET_ID")+`"}`, &login)
 		token = login.Auth.Token
 	}
 	env := os.Environ()
