@@ -80,6 +80,10 @@ func (c *Client) proxyRefused(e *fault.Error, status int) {
 	case status >= 500:
 		e.Kind, e.Why, e.Hint = fault.Away, fmt.Sprintf("%s cannot reach Vault at %s (HTTP %d)", name, c.where, status),
 			"check --address; the proxy's own log says more"
+	case c.url.Scheme == "http": // over http the proxy's answers look like those of what is behind it
+		e.Why, e.Hint = fmt.Sprintf("%s, or something behind it that is not Vault, refuses the request to %s (HTTP %d)",
+			name, c.where, status),
+			"the proxy's own log says which; to go around it: NO_PROXY="+c.url.Hostname()
 	default:
 		e.Why, e.Hint = fmt.Sprintf("%s does not let connections to %s through (HTTP %d)", name, c.where, status),
 			"have it allowed there, or take the proxy out for Vault: NO_PROXY="+c.url.Hostname()
