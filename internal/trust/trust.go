@@ -354,11 +354,13 @@ func (c *Checker) refusal(path string) error {
 		cure = append(cure, fmt.Sprintf("chown -h %s %s", owner, strings.Join(chown[owner], " ")))
 	}
 	text := strings.Join(cure, " && ")
-	if len(users) > 0 {
+	switch open := slices.ContainsFunc(c.found, func(f finding) bool { return f.kind != "" && f.mode != 0 }); {
+	case open: // an emptyDir of Kubernetes is like that
+		text += "; in a container that nobody else uses: --allow-owner anyone"
+	case len(users) > 0 && len(chmod) > 0:
+		text += " (--allow-owner alone does not allow the mode)"
+	case len(users) > 0:
 		text += ", or add --allow-owner " + strings.Join(users, ",")
-		if len(chmod) > 0 {
-			text = strings.Join(cure, " && ") + " (--allow-owner alone does not allow the mode)"
-		}
 	}
 	return &Refusal{why: "others may change it: " + strings.Join(why, ", "), cure: text}
 }
