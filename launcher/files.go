@@ -34,7 +34,7 @@ type fileID struct{ dev, ino uint64 }
 // placed is a file in its place.
 type placed struct {
 	id   fileID
-	file *os.File // open, and not locked any more
+	file *os.File // open, so that its number is nobody else's; nil where it cannot be opened
 }
 
 func identify(st *unix.Stat_t) fileID { return fileID{uint64(st.Dev), uint64(st.Ino)} }

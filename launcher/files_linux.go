@@ -6,6 +6,9 @@ import (
 	"github.com/agenticverz/vaultexec/internal/environ"
 )
 
+// holdFlags open a file to keep its number, whatever its mode.
+const holdFlags = unix.O_PATH
+
 // sealedFile makes a file in memory that holds content and that nobody can change. It is sealed, and read-only by its
 // mode, which also holds for whoever opens /proc/PID/fd/N. It is close-on-exec, at a high descriptor, and its offset is
 // 0. (memfd_create(2), fcntl(2) F_ADD_SEALS. MFD_NOEXEC_SEAL is of Linux 6.3; older kernels say EINVAL. The mode comes

@@ -100,6 +100,24 @@ func TestFileOfAnother(t *testing.T) {
 	}
 }
 
+// TestFileThatIsStarted: a secret may be a script that the command starts.
+func TestFileThatIsStarted(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "script")
+	spec, err := ParseFile("KEY=" + path + ",mode=0500")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := newFiles(true)
+	defer f.removeAll()
+	env := &environ.Env{Vars: []environ.Variable{{Name: "KEY", Value: vault.NewText("#!/bin/sh\nexit 0\n"), File: &spec}}}
+	if err := f.place(env); err != nil {
+		t.Fatal(err)
+	}
+	if err := exec.Command(path).Run(); err != nil {
+		t.Errorf("it cannot be started: %v", err)
+	}
+}
+
 // TestFilesFollowNoLink: a link that somebody puts where a file belongs is refused, and one that comes between the look and the
 // step is replaced itself. What it points to is never written.
 func TestFilesFollowNoLink(t *testing.T) {

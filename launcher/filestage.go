@@ -106,11 +106,14 @@ func (s *stagedFile) rename() error {
 	return nil
 }
 
-// placed hands over the file, which is in its place.
+// placed is the file once it is in its place. It is not held by the descriptor that it was written with: the kernel
+// starts no program that somebody may still write to (ETXTBSY).
 func (s *stagedFile) placed() placed {
-	p := placed{s.id, s.file}
-	_ = unix.Flock(int(s.file.Fd()), unix.LOCK_UN)
-	s.file = nil
+	p := placed{id: s.id}
+	fd, err := unix.Openat(int(s.dir.Fd()), filepath.Base(s.spec.Path), holdFlags|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err == nil {
+		p.file = os.NewFile(uintptr(fd), s.spec.Path)
+	}
 	return p
 }
 

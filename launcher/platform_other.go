@@ -43,6 +43,9 @@ func setParentDeath(*syscall.SysProcAttr, syscall.Signal) bool { return true }
 // CatchQuit does nothing: Go has had SIGQUIT all the time.
 func CatchQuit() {}
 
+// holdFlags open a file to keep its number.
+const holdFlags = unix.O_RDONLY
+
 func becomeSubreaper() {}
 
 func isSubreaper() bool { return false }

@@ -203,7 +203,7 @@ func (f *finder) look(text []byte, under *layer, depth int, behind tail) *layer 
 	if escaped {
 		// What an escape has eaten may have been the first byte of a value that stands behind a backslash or a percent
 		// sign.
-		f.searchPlain(withoutQuotes(text, under, behind != open, f.m.indented, room), depth, behind)
+		f.searchPlain(withoutQuotes(text, under, behind != open, depth == 0 && f.m.indented, room), depth, behind)
 	}
 	if len(f.set.dense.patterns) > 0 {
 		f.search(f.set.dense, withoutBlanks(l, room), seen, depth, behind)

@@ -29,7 +29,8 @@ type Set struct {
 	longest int
 }
 
-// NewSet makes a set of values. Of what is shorter than least nothing is looked for.
+// NewSet makes a set of values. Of what is shorter than least nothing is looked for. Whether a value itself is too
+// common is for the caller to say (Common); parts of it that are, are left out.
 func NewSet(values []string, least int) *Set {
 	s := &Set{before: leastLead}
 	var exact []pattern
@@ -97,6 +98,9 @@ func asItIs(v string, least int) []string {
 			}
 		}
 	}
+	if Common(v) && len(v) >= max(least, 1) {
+		return []string{v}
+	}
 	add(v)
 	add(strings.TrimRight(v, "\r\n")) // $(cat FILE) and the like leave the last line break out
 	for line := range strings.Lines(v) {
@@ -140,6 +144,10 @@ func addPlain(add func(string, kind), v string, least int) {
 		for _, piece := range pieces(p, linePiece) {
 			whole(piece, 0)
 		}
+		return
+	}
+	if Common(v) && p == v { // the caller wants it all the same
+		add(p, flat)
 		return
 	}
 	k := kind(0)

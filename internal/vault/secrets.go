@@ -71,11 +71,12 @@ func Users(text string) []Span {
 // password it is a name.
 func (s *Secrets) AddAddress(text string) {
 	for _, at := range Users(text) {
-		user, password, given := strings.Cut(text[at.From:at.To], ":")
-		for _, secret := range []string{password, user} {
-			if secret == user && given && password != "" && !LooksSecret(user) {
-				continue
-			}
+		user, password, _ := strings.Cut(text[at.From:at.To], ":")
+		secrets := []string{password}
+		if password == "" || LooksSecret(user) {
+			secrets = append(secrets, user)
+		}
+		for _, secret := range secrets {
 			s.Add(NewText(secret))
 			if plain, err := url.PathUnescape(secret); err == nil {
 				s.Add(NewText(plain))
@@ -126,9 +127,9 @@ func (s *Secrets) Forget() {
 }
 
 // Clean takes the secrets, and others that the caller knows of, out of somebody's words, however they are written in
-// them.
+// them. A password that is a common word is no exception.
 func (s *Secrets) Clean(words string, more []string) string {
-	values := more
+	values := slices.Clone(more)
 	for _, t := range s.All() {
 		values = append(values, t.Reveal())
 	}

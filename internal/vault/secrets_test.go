@@ -17,6 +17,7 @@ func TestSecretsOfAddresses(t *testing.T) {
 		"https://hvs.CAESIJabcdefghijklmnop@h":    {"hvs.CAESIJabcdefghijklmnop"},
 		"https://h/path@x":                        nil,
 		"unix:///run/vault@1.sock":                nil,
+		"http://admin:admin@h":                    {"admin"},
 		"http://u:pa@ss@h":                        {"pa@ss"},
 	} {
 		var s Secrets
@@ -27,6 +28,15 @@ func TestSecretsOfAddresses(t *testing.T) {
 		}
 		if !slices.Equal(got, want) {
 			t.Errorf("%s: %d secrets, want %d", text, len(got), len(want))
+		}
+	}
+}
+
+// A password that is a common word, or a few digits, is taken out of Vault's words like any other.
+func TestCommonSecretsAreCleaned(t *testing.T) {
+	for _, secret := range []string{"localhost", "12345", "true", "aaaaaa", "production"} {
+		if got := (&Secrets{}).Clean("cannot bind as ["+secret+"]", []string{secret}); got != "cannot bind as ["+Hidden+"]" {
+			t.Errorf("%q", got)
 		}
 	}
 }
