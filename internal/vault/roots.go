@@ -88,7 +88,7 @@ func (f *tlsFiles) closed(option, path, dir string) error {
 	if err == nil {
 		return nil
 	}
-	return tlsFault(fmt.Sprintf("cannot use %s %q: %s", option, path, err), trust.Cure(err, FileHint), err)
+	return tlsFault(fmt.Sprintf("cannot use %s %q: %s", option, path, err), "name one that is there, in a folder that nobody else may write to, or unset "+option, err)
 }
 
 // rootsOf reads the certificates in a folder and below. It skips other files that lie there, as long as there is one.
