@@ -13,9 +13,27 @@ func (m *machine) settleFirst(now time.Time) []action {
 		m.splayed = m.random(m.splay)
 	}
 	m.latest = now.Add(m.settle + maxPostpone)
-	m.enter(settling, now.Add(m.settle))
+	m.enter(settling, m.inTime(now.Add(m.settle)))
 	return m.tell(actLogSettle)
 }
+
+// hurry notes that the change under way has to be acted on by a time.
+func (m *machine) hurry(by time.Time) {
+	if !by.IsZero() && (m.by.IsZero() || by.Before(m.by)) {
+		m.by = by
+	}
+}
+
+// inTime is when something is to be done that would be done at t if nothing were ending.
+func (m *machine) inTime(t time.Time) time.Time {
+	if m.by.IsZero() {
+		return t
+	}
+	return earlier(t, m.by)
+}
+
+// late reports whether nothing may postpone the change under way any longer.
+func (m *machine) late(now time.Time) bool { return !m.by.IsZero() && !now.Before(m.by) }
 
 // tell is an action of the log that the repetition of a failed read does without: it may be repeated for days.
 func (m *machine) tell(a action) []action {
@@ -51,6 +69,7 @@ func (m *machine) withChild(ev event, now time.Time) []action {
 	case evSignal:
 		return append(first, m.signalled(ev.sig, now)...)
 	case evChanged:
+		m.hurry(ev.by)
 		return append(first, m.changed(ev.again, now)...)
 	case evTimer:
 		return append(first, m.timer(now)...)
@@ -69,9 +88,12 @@ func (m *machine) changed(again bool, now time.Time) []action {
 		return m.settleFirst(now)
 	case settling, waiting: // it may be waiting for something else, and for longer than that
 		m.quiet = m.quiet && again
-		m.deadline = later(m.deadline, m.settled(now))
-	case reading, hooking: // it is not in what was read, or has not settled
+		m.deadline = m.inTime(later(m.deadline, m.settled(now)))
+	case reading: // it is not in what was read, or has not settled
 		m.postpone()
+	case hooking:
+		m.postpone()
+		m.deadline = m.by
 	}
 	return nil
 }
@@ -80,7 +102,9 @@ func (m *machine) changed(again bool, now time.Time) []action {
 func (m *machine) postpone() { m.pending, m.quiet = true, false }
 
 // settled is when the settle time is over, counted from now.
-func (m *machine) settled(now time.Time) time.Time { return earlier(now.Add(m.settle), m.latest) }
+func (m *machine) settled(now time.Time) time.Time {
+	return m.inTime(earlier(now.Add(m.settle), m.latest))
+}
 
 func (m *machine) timer(now time.Time) []action {
 	if !m.due(now) {
@@ -93,18 +117,24 @@ func (m *machine) timer(now time.Time) []action {
 		if up := m.startedAt.Add(m.minUptime); up.After(turn) {
 			turn, why = up, "min-uptime"
 		}
-		if turn.After(now) {
+		if m.inTime(turn).After(now) {
 			return m.wait(turn, why)
 		}
 		return m.readAll()
 	case waiting:
 		return m.readAll()
+	case hooking: // its failure comes back
+		m.deadline = time.Time{}
+		return []action{actAbortHook}
 	}
 	return nil
 }
 
 // wait waits for something that is not a further change. Changes that come meanwhile may postpone the turn afresh.
 func (m *machine) wait(turn time.Time, why string) []action {
+	if m.inTime(turn) != turn {
+		turn, why = m.by, why+", cut short because credentials of the command end"
+	}
 	m.why, m.latest = why, turn.Add(maxPostpone)
 	m.enter(waiting, turn)
 	return m.tell(actLogWait)
@@ -121,7 +151,8 @@ func (m *machine) read(ev evRead, now time.Time) []action {
 	if m.state != reading {
 		return nil
 	}
-	if (ev.moving || m.pending) && now.Before(m.latest) {
+	m.hurry(ev.by)
+	if (ev.moving || m.pending) && now.Before(m.latest) && !m.late(now) {
 		m.pending = false
 		m.enter(settling, m.settled(now))
 		return []action{actDrop}
@@ -129,10 +160,10 @@ func (m *machine) read(ev evRead, now time.Time) []action {
 	switch {
 	case ev.failed:
 		return append([]action{actDrop}, m.run(now)...)
+	case m.rejected != "" && ev.id == m.rejected && (ev.same || !ev.pinned):
+		return append(append(m.tell(actLogTriedBefore), actDrop), m.run(now)...)
 	case ev.same:
 		return append(append(m.tell(actLogSame), actAccept), m.run(now)...)
-	case ev.id == m.rejected:
-		return append(append(m.tell(actLogTriedBefore), actDrop), m.run(now)...)
 	}
 	m.candidate, m.reaction = ev.id, m.onChange
 	if ev.beside && m.onChange == ReactSignal {
@@ -142,6 +173,9 @@ func (m *machine) read(ev evRead, now time.Time) []action {
 		return append([]action{actLogNone, actAccept}, m.run(now)...)
 	}
 	m.enter(hooking, time.Time{})
+	if !m.by.IsZero() {
+		m.deadline = later(m.by, now.Add(hookGrace))
+	}
 	return []action{actHook}
 }
 
@@ -150,12 +184,19 @@ func (m *machine) hooked(ev evHooked, now time.Time) []action {
 	if m.state != hooking {
 		return nil
 	}
+	if !ev.ok && ev.hook && m.late(now) {
+		m.enter(hooking, time.Time{})
+		return []action{actLogHurry, actSkipHook}
+	}
 	if !ev.ok {
 		d := lastRetry
 		if m.retries < 5 {
 			d = min(firstRetry<<m.retries, lastRetry)
 		}
 		m.retries++
+		if m.late(now) { // it is not the time that is missing
+			m.by = time.Time{}
+		}
 		return append([]action{actDrop}, m.wait(now.Add(d), "another try")...)
 	}
 	switch m.reaction {

@@ -30,12 +30,23 @@ func (s *supervisor) start() []action {
 		err := s.fork()
 		if err == nil {
 			s.notify.started()
+			if s.watch != nil {
+				s.watch.started(s.starting().leases())
+			}
 			return s.machine.on(evStarted{}, time.Now())
 		}
 		if !passing(err, s.again()) || !time.Now().Before(deadline) {
 			return s.machine.on(evStartFailed{startErrorIn(s.Dir, s.program.path, err)}, time.Now())
 		}
 	}
+}
+
+// starting is the edition that a command is started with.
+func (s *supervisor) starting() edition {
+	if s.next != nil {
+		return *s.next
+	}
+	return s.runs
 }
 
 // again reports whether a command ran before.
@@ -100,10 +111,7 @@ func (s *supervisor) fork() error {
 		s.tty.look()
 		front = s.tty.own && s.tty.foreground && s.inner.inFront()
 	}
-	next := s.runs.env
-	if s.next != nil {
-		next = s.next.env
-	}
+	next := s.starting().env
 	s.out.begin(next)
 	env, fds, err := s.files.handOver(next)
 	if err != nil {

@@ -238,7 +238,7 @@ func TestADay(t *testing.T) {
 				switch a {
 				case actRead:
 					reads++
-					w.reads <- reads
+					w.ask(reads)
 				case actAccept:
 					if next != nil {
 						runs, next = next, nil

@@ -2,6 +2,7 @@ package launcher
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -14,10 +15,39 @@ import (
 // The lines of the log about decisions, one for each. A line says which paths went from which version to which, which
 // names, why, and how long it took. It never has a value.
 
-// edition is one environment and the states of the secrets that it was made of.
+// edition is one environment, the secrets that it was made of, and their states.
 type edition struct {
 	env    *environ.Env
 	states states
+	got    []environ.Fetched
+}
+
+// leases are what the command has that ends.
+func (e edition) leases() []vault.Lease { return leases(e.got) }
+
+// withLeasesOf is e with the present credentials of another edition in the place of its own, which may have ended.
+func (e edition) withLeasesOf(now edition, build func([]environ.Fetched) (*environ.Env, error)) edition {
+	present := map[vault.Path]environ.Fetched{}
+	for _, g := range now.got {
+		if g.Secret != nil && g.Secret.Lease.Ends() && g.Source.Path.Version == 0 {
+			present[g.Source.Path] = g
+		}
+	}
+	if len(present) == 0 {
+		return e
+	}
+	back := edition{states: maps.Clone(e.states), got: slices.Clone(e.got)}
+	for i, g := range back.got {
+		if p, yes := present[g.Source.Path]; yes {
+			back.got[i].Secret = p.Secret
+			back.states[g.Source.Path] = now.states[g.Source.Path]
+		}
+	}
+	var err error
+	if back.env, err = build(back.got); err != nil {
+		return e
+	}
+	return back
 }
 
 // states tells in which state each watched secret is, by its path in the order of the command line.
@@ -82,13 +112,16 @@ func (s *supervisor) logAction(a action) {
 		s.Log.Info("the environment is the same, nothing to do", "paths", seen(), "read", duration(s.took))
 	case actLogNone:
 		s.logDecision("secrets changed, nothing is done as --on-change none asks")
+	case actLogHurry:
+		s.Log.Warn("the hook is not waited for any longer, credentials of the command are about to end", "paths", seen(),
+			"hook", s.Watching.Hook)
 	case actLogTriedBefore:
 		s.Log.Info("these versions made the command fail before and are not tried again", "paths", seen(),
 			"read", duration(s.took))
 	case actLogRevert:
 		s.Log.Error("the command failed with the changed secrets, starting it with the last good ones",
-			"paths", s.runs.states.text(s.good.states),
-			"names", strings.Join(changedNames(s.runs.env, s.good.env), ", "), "status", statusText(m.status),
+			"paths", s.runs.states.text(s.lastGood().states),
+			"names", strings.Join(changedNames(s.runs.env, s.lastGood().env), ", "), "status", statusText(m.status),
 			"after", duration(time.Since(m.startedAt)))
 	case actLogLate:
 		s.Log.Info("the change is not acted on, a signal ends the command", "paths", seen(), "state", m.state.String())

@@ -12,8 +12,10 @@
 // (job.go, tty.go). It waits for events in one loop (supervise.go): signals to pass on (signals.go), ended processes,
 // one timer, and what the watcher sends.
 //
-// The watcher (watch.go) is a goroutine that looks at the secrets (look.go), keeps leases alive (lease.go), and reads
-// everything when it is told to. It decides nothing.
+// The watcher (watch.go) is a goroutine that looks at the secrets (look.go), keeps leases alive (tend.go), and reads
+// everything when it is told to (reread.go). It has one record for each path (record.go): the newest state that was
+// seen, what was read last and what of it works, the lease (lease.go), trouble, and the path's own time to try again.
+// The environment that is wanted is a pure function of the records (records.go). The watcher decides nothing.
 //
 // A state machine without a clock or a process of its own decides what to do about an event (machine.go; change.go is
 // the way of a change through it, questions.go what others may ask it). supervise.go carries out its actions; files.go
@@ -41,7 +43,8 @@
 //	             ended ◀──────────┘    └── ending ◀── SIGTERM, from running to hooking
 //
 // A change that comes when it cannot be acted on (while everything is read, by the hook, between two children) is kept,
-// and leads to settling as soon as the child runs undisturbed. Every way from state to state:
+// and leads to settling as soon as the child runs undisturbed. A change that comes with a time by which the child must
+// be told to stop, because its credentials end, is not postponed beyond that. Every way from state to state:
 //
 //	starting  → running settling ended
 //	running   → settling ending clearing

@@ -3,6 +3,7 @@ package launcher
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -16,8 +17,9 @@ type fetcher struct {
 	client         *vault.Client
 	sources        []environ.Source
 	opt            vault.ReadOptions
-	mountIsDefault bool // nobody chose the mount, for the hint
-	again          bool // not the first time: what is forgiven was said
+	mountIsDefault bool                   // nobody chose the mount, for the hint
+	again          bool                   // not the first time: what is forgiven was said
+	keep           map[vault.Path]content // is not read anew
 	log            *slog.Logger
 }
 
@@ -29,6 +31,7 @@ type read struct {
 	absence  error // why there is none, if that was forgiven
 	err      error
 	done     bool
+	kept     bool // it was not read anew
 
 	folder  *vault.Folder // of a folder, when it was listed
 	members []vault.Path  // the secrets in it
@@ -137,6 +140,10 @@ func failures(reads []*read) error {
 }
 
 func (f *fetcher) one(ctx context.Context, r *read) {
+	if c, ok := f.keep[r.path]; ok {
+		r.secret, r.folder, r.absence, r.done, r.kept = c.secret, c.folder, c.absence, true, true
+		return
+	}
 	if r.path.Folder {
 		r.folder, r.err = f.client.ListFolder(ctx, r.path, f.opt.KVVersion)
 	} else {
@@ -168,19 +175,14 @@ const quickTries = 3
 
 // fetchAgain reads everything but what is kept, without waiting for a Vault that is away. What it saw comes with a
 // failure, too.
-func (f *fetcher) fetchAgain(ctx context.Context, keep map[vault.Path]*vault.Secret) ([]environ.Fetched, error) {
-	f.again = true
+func (f *fetcher) fetchAgain(ctx context.Context, keep map[vault.Path]content) ([]*read, error) {
+	f.again, f.keep = true, keep
 	reads := plan(f.sources)
-	for _, r := range reads {
-		if s, ok := keep[r.path]; ok {
-			r.secret, r.done = s, true
-		}
-	}
 	err := f.round(ctx, &reads)
 	for n := 1; n < quickTries && fault.Is(err, fault.Away) && f.pause(ctx, n); n++ {
 		err = f.round(ctx, &reads)
 	}
-	return f.collect(reads), err
+	return reads, err
 }
 
 // pause lets a moment pass before try n is repeated, and reports whether ctx goes on.
@@ -239,4 +241,9 @@ func leases(got []environ.Fetched) []vault.Lease {
 		}
 	}
 	return ls
+}
+
+// ends reports whether any of the secrets ends by itself.
+func ends(got []environ.Fetched) bool {
+	return slices.ContainsFunc(got, func(g environ.Fetched) bool { return g.Secret != nil && g.Secret.Lease.Ends() })
 }

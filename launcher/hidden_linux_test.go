@@ -22,5 +22,6 @@ func TestNoStructShows(t *testing.T) {
 		}
 		return true
 	}, Options{}, PathReport{}, Report{}, edition{}, fetcher{}, files{}, launch{}, denials{},
-		outputs{}, prepared{}, read{}, readResult{}, relay{}, stream{}, supervisor{}, watchEvent{}, watcher{})
+		content{}, lease{}, outputs{}, prepared{}, read{}, readResult{}, record{}, records{}, relay{}, renewal{}, sight{}, stream{},
+		supervisor{}, watchEvent{}, watcher{}, wish{})
 }

@@ -57,7 +57,7 @@ func (s *supervisor) startHook() {
 	}
 	if err := s.forkHook(); err != nil {
 		s.Log.Warn("the hook cannot be started, the change is postponed: " + err.Error())
-		s.happened(evHooked{ok: false})
+		s.happened(evHooked{hook: true})
 	}
 }
 
@@ -136,14 +136,20 @@ func (s *supervisor) hookEnded(status unix.WaitStatus) {
 		}
 		s.Log.Warn("the hook failed, the change is postponed", "hook", s.Watching.Hook, "status", text)
 	}
-	if ok && s.machine.awaitsHook() {
-		ok = s.startable() // it may have taken half a minute
+	if !ok {
+		s.happened(evHooked{hook: true})
+		return
 	}
-	if ok {
+	s.afterHook(!s.machine.awaitsHook() || s.startable()) // it may have taken half a minute
+}
+
+// afterHook goes on where the command can be started.
+func (s *supervisor) afterHook(startable bool) {
+	if startable {
 		s.ready()
 		return
 	}
-	s.happened(evHooked{ok: false})
+	s.happened(evHooked{})
 }
 
 func statusText(status unix.WaitStatus) string {

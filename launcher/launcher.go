@@ -189,7 +189,7 @@ func (l *launch) prepare(check func(*environ.Env) error) (*environ.Env, []enviro
 			err = check(env)
 		}
 		if err != nil {
-			l.Session.Revoke(ctx)
+			giveBack(ctx, l.Session, leases(got))
 		}
 		return prepared{env, got}, err
 	})

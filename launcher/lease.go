@@ -1,133 +1,137 @@
 package launcher
 
 import (
-	"context"
-	mathrand "math/rand/v2"
+	"math/rand/v2"
 	"time"
 
+	"github.com/agenticverz/vaultexec/internal/clock"
 	"github.com/agenticverz/vaultexec/internal/fault"
 	"github.com/agenticverz/vaultexec/internal/vault"
 )
 
-// leaseState is a dynamic secret whose lease is kept alive.
-type leaseState struct {
-	path    vault.Path
-	key     string // in watcher.leases
-	lease   vault.Lease
-	full    time.Duration // what it was granted at first
-	next    time.Time     // renew, or read again
-	ends    time.Time
-	reread  bool // it cannot be renewed any longer
-	rereads int  // how often that was asked for
-	warned  bool
-	retries int
-	stuck   int // renewals in a row that did not move its end
+// lease is the life of one lease, or of what ends by itself without one. It is renewed as long as that moves its end,
+// at two thirds of its life. It is replaced, which takes a read of its path, so early that the command is restarted
+// with the new credentials before the old ones end.
+type lease struct {
+	vault.Lease
+	full time.Duration // what it was granted at first
+	ends time.Time     // unless its token ends before
+	next time.Time     // when something is to be done
+
+	last    bool // its end does not move any more, or nobody may move it
+	gone    bool // Vault does not know it any more
+	stuck   int  // renewals in a row that did not move its end
+	retries int  // renewals in a row that Vault did not answer
+	asked   int  // how often new credentials were asked for
+	busy    bool // a renewal is under way
+	overdue bool // that it has ended was said
 }
 
-func (w *watcher) leaseOf(p vault.Path) *leaseState {
-	for _, l := range w.leases {
-		if l.path == p {
-			return l
-		}
+// haste is how much time a change takes that has to be over before a lease ends.
+type haste struct {
+	margin time.Duration // --lease-margin; 0 for a tenth of the life
+	settle time.Duration
+	stop   time.Duration // --stop-timeout
+}
+
+// startRoom is how long a start is thought to take.
+const startRoom = 2 * time.Second
+
+// reserve is how long before the end of a life of this length new credentials are read.
+func (h haste) reserve(life time.Duration) time.Duration {
+	margin := h.margin
+	if margin == 0 {
+		margin = max(life/10, h.stop)
 	}
-	return nil
+	return min(margin+h.settle, life/2)
 }
 
-// holdLease begins to keep a lease alive.
-func (w *watcher) holdLease(p vault.Path, l vault.Lease, now time.Time) {
-	if l.Duration == 0 && l.ID == "" {
+// hold is how long before its end the command must be told to stop.
+func (h haste) hold(life time.Duration) time.Duration {
+	return min(h.stop+startRoom, max(h.reserve(life)-h.settle, 0))
+}
+
+// granted begins with a lease, or goes on with one that was renewed: at is when that was asked for.
+func (l *lease) granted(g vault.Lease, at time.Time, h haste) {
+	if l.full == 0 {
+		l.full = g.Duration
+	}
+	l.Lease, l.ends, l.retries = g, at.Add(g.Duration), 0
+	l.plan(at, h)
+}
+
+// plan sets when the lease needs something next: a renewal at about two thirds of its life, but so early that enough is
+// left when Vault does not move its end; or a replacement.
+func (l *lease) plan(at time.Time, h haste) {
+	replace := l.ends.Add(-h.reserve(l.full))
+	if l.last || !l.Renewable {
+		l.last, l.next = true, replace
 		return
 	}
-	old := w.leaseOf(p)
-	// Of what has no ID only a further read is another.
-	if old != nil && old.lease.ID == l.ID && !(l.ID == "" && old.reread) {
-		return
-	}
-	if old != nil {
-		delete(w.leases, old.key)
-	}
-	s := &leaseState{path: p, key: l.ID, full: l.Duration}
-	if l.ID == "" {
-		s.key = p.String()
-	}
-	s.granted(l, now)
-	w.leases[s.key] = s
-}
-
-// granted plans the next step of a lease: at two thirds of its life, with jitter.
-func (s *leaseState) granted(l vault.Lease, now time.Time) {
-	s.lease, s.ends, s.retries = l, now.Add(l.Duration), 0
 	life := l.Duration * 2 / 3
-	s.next = now.Add(life - life/10 + mathrand.N(life/5+1))
+	l.next = earlier(at.Add(life-rand.N(life/10+1)), replace)
 }
 
-// goesOn reports whether a renewal shows that further ones will do. A renewal that gives less than before may mean that
-// the role gives less by now. A lease is at its longest life if Vault says that it capped it, or if two renewals in a
-// row did not move it.
-func (s *leaseState) goesOn(renewed vault.Lease, now time.Time) bool {
+// goesOn reports whether a renewal shows that further ones will do. One that gives less than before may mean that the
+// role gives less by now. A lease is at its longest life if Vault says that it capped it, or if two renewals in a row
+// did not move it.
+func (l *lease) goesOn(renewed vault.Lease, now time.Time) bool {
 	switch {
 	case renewed.Capped:
-		return renewed.Duration > s.full/2 // there is time to renew it once more before it is read again
-	case renewed.Duration >= s.lease.Duration, now.Add(renewed.Duration).After(s.ends.Add(time.Second)):
-		s.stuck = 0
+		return renewed.Duration > l.full/2 // there is time to renew it once more before it is replaced
+	case renewed.Duration >= l.Duration, now.Add(renewed.Duration).After(l.ends.Add(time.Second)):
+		l.stuck = 0
 		return true
 	}
-	s.stuck++
-	return s.stuck < 2
+	l.stuck++
+	return l.stuck < 2
 }
 
-func (w *watcher) nextLease() *leaseState {
-	var first *leaseState
-	for _, l := range w.leases {
-		if !l.next.IsZero() && (first == nil || w.clock.Left(l.next) < w.clock.Left(first.next)) {
-			first = l
+// renewed takes in how a renewal went that was asked for at the time at.
+func (l *lease) renewed(g vault.Lease, err error, at time.Time, h haste, c *clock.Clock) {
+	switch {
+	case err == nil:
+		l.last = !l.goesOn(g, at) || !g.Renewable
+		l.granted(g, at, h)
+	case vault.NoLease(err):
+		l.lost(at)
+	case fault.Is(err, fault.Away, fault.Address, fault.BadToken, fault.Refused) && c.Left(l.ends) > 0:
+		l.retries++
+		pause := min(time.Second<<min(l.retries, 6), max(c.Left(l.ends)/4, time.Second))
+		l.next = earlier(at.Add(pause), later(at.Add(time.Second), l.ends.Add(-h.reserve(l.full))))
+		if c.Left(l.ends) <= h.reserve(l.full) { // a read may get through where a renewal did not
+			l.last = true
 		}
+	default:
+		l.last = true
+		l.plan(at, h)
 	}
-	return first
 }
 
-// tendLease renews a lease. If the secrets are watched, one that cannot be renewed any longer is read again before it
-// ends.
-func (w *watcher) tendLease(ctx context.Context, l *leaseState) {
-	now := time.Now()
-	if l.lease.Renewable && !l.reread {
-		var renewed vault.Lease
-		err := w.session.Do(ctx, func(ctx context.Context) error {
-			var err error
-			renewed, err = w.session.Client.RenewLease(ctx, l.lease)
-			return err
-		})
-		switch {
-		case ctx.Err() != nil:
-			return
-		case err == nil && l.goesOn(renewed, now):
-			l.granted(renewed, now)
-			w.log.Debug("lease renewed", "path", l.path.String(), "duration", renewed.Duration.String())
-			return
-		case fault.Is(err, fault.Away) && w.clock.Left(l.ends) > 0:
-			l.retries++
-			l.next = now.Add(min(time.Second<<min(l.retries, 6), max(w.clock.Left(l.ends)/4, time.Second)))
-			return
-		case err == nil:
-			l.granted(renewed, now) // the last bit of its longest life
-		}
-	}
-	l.reread = true
-	if w.interval == 0 {
-		l.next = time.Time{}
-		if !l.warned {
-			l.warned = true
-			what := "a lease cannot be renewed any longer"
-			if l.lease.ID == "" {
-				what = "a token ends"
-			}
-			w.log.Warn(what+", and without --watch it is not replaced", "path", l.path.String(),
-				"ends", l.ends.UTC().Format(time.RFC3339))
-		}
+// lost: Vault does not know the lease. What it was granted for has ended, or will not be ended by anybody.
+func (l *lease) lost(now time.Time) {
+	l.gone, l.last = true, true
+	l.ends, l.next = earlier(l.ends, now), now
+}
+
+// tokenEnds brings the end of a lease forward to that of the token that made it: with that it ends, whatever was
+// granted. isCurrent says that no other token is in use, with which something better could be read.
+func (l *lease) tokenEnds(end time.Time, isCurrent bool, now time.Time, h haste) {
+	if end.IsZero() || l.gone {
 		return
 	}
-	// Should the read fail, it is asked for again, but not without end in short order.
-	l.next = now.Add(max(w.clock.Left(l.ends)/3, min(10*time.Second<<min(l.rereads, 5), maxMiss)))
-	l.rereads++
-	w.send(ctx, watchEvent{states: states{l.path: {Digest: [32]byte{1}}}, again: l.rereads > 1})
+	l.ends = earlier(l.ends, end)
+	if !isCurrent {
+		l.last = true
+		l.next = earlier(l.next, later(now, l.ends.Add(-h.reserve(l.full))))
+	}
 }
+
+// ask notes that new credentials are asked for, and when they will be again, should they not have come.
+func (l *lease) ask(now time.Time, c *clock.Clock) {
+	l.next = now.Add(max(c.Left(l.ends)/3, min(5*time.Second<<min(l.asked, 6), maxMiss)))
+	l.asked++
+}
+
+// actBy is the time by which the command must be told to stop that has it.
+func (l *lease) actBy(h haste) time.Time { return l.ends.Add(-h.hold(l.full)) }

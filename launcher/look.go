@@ -2,6 +2,7 @@ package launcher
 
 import (
 	"context"
+	mathrand "math/rand/v2"
 	"slices"
 	"sync"
 	"time"
@@ -30,39 +31,64 @@ func nextLook(interval time.Duration, misses int, random func(time.Duration) tim
 
 // sight is what a look at one path found.
 type sight struct {
-	path   vault.Path
+	record *record
 	marker vault.Marker
+	secret *vault.Secret // where the look had to read it
 	err    error
 }
 
 // away reports whether Vault could not be asked.
 func (s sight) away() bool { return fault.Is(s.err, fault.Away) }
 
-// lookAll looks at every watched path and reports news.
+// lookAll looks at every watched path, and at the leases, and reports news.
 func (w *watcher) lookAll(ctx context.Context) {
-	sights := w.lookAround(ctx)
+	var due []*record
+	now := time.Now()
+	for _, r := range w.records.all() {
+		if r.watched() && !r.rests(now) {
+			due = append(due, r)
+		}
+	}
+	judge := w.lookAtLeases(ctx)
+	w.lookAt(ctx, due)
+	judge()
+	w.tend(ctx) // what a lease that Vault does not know any more asks for
+}
+
+// lookAt looks at records and reports news.
+func (w *watcher) lookAt(ctx context.Context, due []*record) {
+	sights := w.lookAround(ctx, due)
 	if ctx.Err() != nil {
 		return
 	}
-	changed, news, trouble := w.compare(sights)
-	again := w.again && trouble == nil
-	if trouble != nil || !w.owed { // otherwise the read tells whether all is well
-		w.note(trouble)
+	seen, news, worst := w.compare(sights)
+	again := w.again && !general(worst)
+	for _, s := range sights { // what a read was refused is read again, when its time has come
+		again = again || s.err == nil && s.record.trouble.read
+	}
+	switch {
+	case worst != nil:
+		w.note(worst)
+	case !w.owed && !w.lookRefused(): // otherwise the read tells whether all is well
+		w.note(nil)
 	}
 	if news || again {
 		w.again = w.again && !again
-		w.send(ctx, watchEvent{states: changed, again: !news})
+		w.send(ctx, w.event(seen, !news))
 	}
 }
 
-// lookAround looks at every watched path at the same time. One failure is not yet trouble: behind a balancer it may be
-// the one dead node of three. What could not be asked is asked once more, unless it failed the last time, too.
-func (w *watcher) lookAround(ctx context.Context) []sight {
-	var sights []sight
-	for _, r := range plan(w.sights) {
-		if w.watched(r.path) {
-			sights = append(sights, sight{path: r.path})
-		}
+// lookRefused reports whether a look at some path is refused, which is tried again at its own time.
+func (w *watcher) lookRefused() bool {
+	return slices.ContainsFunc(w.records.inTrouble(), func(r *record) bool { return !r.trouble.read })
+}
+
+// lookAround looks at paths at the same time. One failure is not yet trouble: behind a balancer it may be the one dead
+// node of three. What could not be asked is asked once more, unless it failed the last time, too.
+func (w *watcher) lookAround(ctx context.Context, due []*record) []sight {
+	sights := make([]sight, len(due))
+	for i, r := range due {
+		sights[i].record = r
 	}
 	w.lookAtEach(ctx, sights, func(sight) bool { return true })
 	if slices.ContainsFunc(sights, sight.away) && w.misses == 0 && ctx.Err() == nil {
@@ -76,51 +102,81 @@ func (w *watcher) lookAtEach(ctx context.Context, sights []sight, which func(sig
 	var wg sync.WaitGroup
 	for i := range sights {
 		if s := &sights[i]; which(*s) {
-			wg.Go(func() { s.marker, s.err = w.lookAt(ctx, s.path) })
+			wg.Go(func() { s.look(ctx, w) })
 		}
 	}
 	wg.Wait()
 }
 
-// compare notes what was seen. It returns the states that the last read did not find, whether one of them is news, and
-// the worst of the failures.
-func (w *watcher) compare(sights []sight) (changed states, news bool, trouble error) {
-	changed = states{}
+// compare takes in what was seen. It returns the states that the last read did not find, whether one of them is news,
+// and the worst of the failures.
+func (w *watcher) compare(sights []sight) (seen states, news bool, worst error) {
+	seen = states{}
+	now := time.Now()
 	for _, s := range sights {
-		newest := w.seen[s.path]
-		switch {
-		case s.err != nil:
-			if s.away() || trouble == nil {
-				trouble = s.err
+		r := s.record
+		if s.err != nil {
+			if general(s.err) || worst == nil {
+				worst = s.err
+			}
+			if !general(s.err) {
+				r.denied(s.err, false, now, w.interval, mathrand.N)
 			}
 			continue
-		case s.marker.OlderThan(newest): // a replica that lags behind
-			continue
-		case s.marker != w.acted[s.path]:
-			changed[s.path] = s.marker
-			news = news || s.marker != newest
 		}
-		w.seen[s.path] = s.marker
+		if r.trouble.err != nil && !r.trouble.read {
+			r.trouble = trouble{}
+		}
+		w.sawRotation(r, s.secret, now)
+		before := r.newest
+		switch r.see(s.marker, r.steady(), now) {
+		case sawNews:
+			news = true
+			if !r.rotates.IsZero() { // the old password is refused from now on
+				w.press(now)
+			}
+		case sawBack:
+			news = true
+			w.log.Warn("the secret is older than what was read before, and stays so: Vault was probably restored from a snapshot; it counts from now on",
+				"path", r.path.String(), "version", s.marker.String(), "before", before.String())
+		case sawOlder:
+			w.log.Debug("a replica that lags behind has answered", "path", r.path.String(), "version", s.marker.String(),
+				"known", before.String())
+		case sawFleet:
+			w.leave(r)
+		}
+		if r.newest != r.taken {
+			seen[r.path] = r.newest
+		}
 	}
-	return changed, news, trouble
+	return seen, news, worst
 }
 
-// lookAt finds the state of one path.
-func (w *watcher) lookAt(ctx context.Context, p vault.Path) (m vault.Marker, err error) {
-	err = w.session.Do(ctx, func(ctx context.Context) (err error) {
-		if p.Folder {
-			m, err = w.lookInto(ctx, p)
+// sawRotation notes when a static role's password is changed next.
+func (w *watcher) sawRotation(r *record, s *vault.Secret, now time.Time) {
+	if s == nil {
+		return
+	}
+	if in, yes := s.Rotates(); yes {
+		r.rotatesIn(in, now)
+	}
+}
+
+// look finds the state of the path.
+func (s *sight) look(ctx context.Context, w *watcher) {
+	s.err = w.session.Do(ctx, func(ctx context.Context) (err error) {
+		if s.record.path.Folder {
+			s.marker, err = w.lookInto(ctx, s.record.path)
 		} else {
-			m, err = w.lookAtSecret(ctx, p)
+			s.marker, s.secret, err = w.lookAtSecret(ctx, s.record.path)
 		}
 		return err
 	})
-	return m, err
 }
 
 // lookAtSecret finds the state of one secret: from the metadata where the policy allows that, else from the data
-// itself.
-func (w *watcher) lookAtSecret(ctx context.Context, p vault.Path) (vault.Marker, error) {
+// itself, which is returned, too.
+func (w *watcher) lookAtSecret(ctx context.Context, p vault.Path) (vault.Marker, *vault.Secret, error) {
 	client := w.session.Client
 	engine, known := client.Engine(p)
 	if !known && w.opt.KVVersion == 2 && p.Mount != "" {
@@ -130,30 +186,30 @@ func (w *watcher) lookAtSecret(ctx context.Context, p vault.Path) (vault.Marker,
 	if hasMeta {
 		m, err := client.Look(ctx, vault.Within(p, engine))
 		if !fault.Is(err, fault.Denied) {
-			return m, err
+			return m, nil, err
 		}
 	}
-	m, err := w.lookAtData(ctx, p)
+	m, s, err := w.lookAtData(ctx, p)
 	if err != nil {
-		return m, err // a policy that forbids the data, too, may come back as it was
+		return m, nil, err // a policy that forbids the data, too, may come back as it was
 	}
 	if hasMeta {
 		w.noMeta.add(p, client.Token())
 		w.log.Debug("the policy forbids the metadata, the data is read in its place", "path", p.String())
 	}
-	return m, nil
+	return m, s, nil
 }
 
 // lookAtData finds the state of one secret by reading it.
-func (w *watcher) lookAtData(ctx context.Context, p vault.Path) (vault.Marker, error) {
+func (w *watcher) lookAtData(ctx context.Context, p vault.Path) (vault.Marker, *vault.Secret, error) {
 	s, err := w.session.Client.Read(ctx, p, w.opt)
 	if err == nil {
-		return w.digest.Marker(s), nil
+		return w.digest.Marker(s), s, nil
 	}
 	if m, there := vault.MarkerOf(err); there {
-		return m, nil
+		return m, nil, nil
 	}
-	return vault.Marker{}, err
+	return vault.Marker{}, nil, err
 }
 
 // denials tell which token may not read the metadata of a path. Looks at several paths ask at the same time.
@@ -190,7 +246,7 @@ func (w *watcher) lookInto(ctx context.Context, p vault.Path) (vault.Marker, err
 	return vault.Marker{}, err
 }
 
-// note logs when trouble with Vault begins and when it is over, and nothing in between.
+// note logs when trouble with Vault begins and when it is over, and nothing in between. nil is none.
 func (w *watcher) note(trouble error) {
 	if trouble == nil {
 		if !w.troubleSince.IsZero() {
@@ -206,6 +262,8 @@ func (w *watcher) note(trouble error) {
 	} else {
 		w.log.Debug("still cannot look at the secrets: " + f.Error())
 	}
-	w.misses++
+	if general(trouble) {
+		w.misses++
+	}
 	w.pause = min(f.RetryAfter, maxMiss)
 }

@@ -57,15 +57,23 @@ type (
 	evGroupGone struct{}                  // no live process of its group is left
 	evSignal    struct{ sig unix.Signal } // vaultexec received a signal that may end it
 	evTimer     struct{}                  // the deadline is over
-	evChanged   struct{ again bool }      // the watch sees something new, or wants a failed read repeated
-	evRead      struct {                  // everything was read
+	evChanged   struct {                  // the watch sees something new
+		again bool      // or wants a failed read repeated
+		by    time.Time // the child must be told to stop by then, or its credentials end under it; zero for any time
+	}
+	evRead struct { // everything was read
 		failed bool   // not everything can be read, or it makes no valid environment
 		same   bool   // the environment is that of the running child
 		moving bool   // something changed again since the last look, or a replica that lags behind has answered
 		id     string // names this set of versions
-		beside bool   // something else than files with a path is new: a signal cannot bring it to a command that runs
+		pinned bool   // the environment is not made of it, but of what worked before
+		by     time.Time
+		beside bool // something else than files with a path is new: a signal cannot bring it to a command that runs
 	}
-	evHooked struct{ ok bool } // the hook succeeded, the command can be started, the files are written
+	evHooked struct {
+		ok   bool // the hook succeeded, the command can be started, the files are written
+		hook bool // otherwise: it is the hook that failed
+	}
 )
 
 func (evStarted) isEvent()     {}
@@ -88,6 +96,7 @@ const (
 	actKeepGood                // the running environment is proven good
 	actRead                    // read everything
 	actHook                    // run the hook and look the program up
+	actSkipHook                // look the program up, without the hook
 	actStop                    // send the stop signal to the child
 	actSignal                  // send the signal of --on-change signal:NAME, the files are written
 	actKill                    // SIGKILL to the group
@@ -100,26 +109,9 @@ const (
 	actLogNone
 	actLogTriedBefore
 	actLogRevert
-	actLogLate // the change is given up, the child is ending
-	actDrop    // what was read is not taken
-)
-
-// OnChange is what --on-change asks for.
-type OnChange struct {
-	Do     Reaction
-	Signal unix.Signal // of ReactSignal
-	Code   int         // of ReactExit
-}
-
-// Reaction is what is done about a change of the environment.
-type Reaction uint8
-
-// The reactions.
-const (
-	ReactRestart Reaction = iota
-	ReactSignal
-	ReactExit
-	ReactNone
+	actLogLate  // the change is given up, the child is ending
+	actLogHurry // the hook is not waited for any longer
+	actDrop     // what was read is not taken
 )
 
 const (
@@ -128,25 +120,10 @@ const (
 	killPatience = 5 * time.Second  // for what survives SIGKILL, in uninterruptible sleep
 	lastPatience = time.Second      // the same when vaultexec is about to end
 	againAfter   = time.Second      // GNU timeout sends SIGTERM twice within microseconds
+	hookGrace    = time.Second      // for a hook that is run when nothing may be postponed any more
 	firstRetry   = 10 * time.Second // for a hook that failed, doubled each time
 	lastRetry    = 5 * time.Minute
 )
-
-// policy is what the options ask for.
-type policy struct {
-	onChange     Reaction
-	exitCode     int // of ReactExit
-	settle       time.Duration
-	splay        time.Duration
-	minUptime    time.Duration
-	probation    time.Duration
-	rollback     bool
-	stopSignal   unix.Signal
-	okExit       OKExit
-	stopTimeout  time.Duration
-	stopExplicit bool                              // --stop-timeout was given: a received SIGTERM has that limit, too
-	random       func(time.Duration) time.Duration // uniform in [0, d]
-}
 
 // machine is the state of one supervised run.
 type machine struct {
@@ -169,6 +146,7 @@ type machine struct {
 	told      bool            // a signal that may end the child was passed on: its end is no failure of the secrets
 	since     time.Time       // the change under way was seen
 	latest    time.Time       // further changes postpone the change under way no longer than until then
+	by        time.Time       // nothing postpones the change under way further; zero for no such time
 	splayed   time.Duration   // random delay of the change under way
 	why       string          // what waiting waits for
 	termAt    time.Time       // first SIGTERM received while the child runs
@@ -224,6 +202,7 @@ func (m *machine) inStarting(ev event, now time.Time) []action {
 		}
 	case evChanged:
 		m.since = now
+		m.hurry(ev.by)
 		m.postpone()
 	case evTimer: // --min-uptime before a revert is over
 		if m.due(now) {
@@ -244,6 +223,7 @@ func (m *machine) run(now time.Time) []action {
 	if m.pending {
 		return m.settleFirst(now)
 	}
+	m.by = time.Time{}
 	m.enter(running, m.onTrial)
 	return nil
 }
@@ -345,6 +325,7 @@ func (m *machine) inStopping(ev event, now time.Time) []action {
 		}
 	case evChanged:
 		m.since = now
+		m.hurry(ev.by)
 		m.postpone()
 	case evTimer:
 		if m.due(now) {
@@ -385,6 +366,7 @@ func (m *machine) inClearing(ev event, now time.Time) []action {
 		return m.cleared(now)
 	case evChanged:
 		m.since = now
+		m.hurry(ev.by)
 		m.postpone()
 	case evSignal:
 		if isDeadly(ev.sig) && m.followed() {

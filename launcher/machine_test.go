@@ -198,8 +198,8 @@ func TestEveryEventInEveryState(t *testing.T) {
 
 // String names the action in tests.
 func (a action) String() string {
-	return [...]string{"start", "revert", "accept", "keep good", "read", "hook", "stop", "signal", "kill", "term group", "abort hook", "warn left",
-		"log settle", "log wait", "log same", "log none", "log tried before", "log revert", "log late", "drop"}[a]
+	return [...]string{"start", "revert", "accept", "keep good", "read", "hook", "skip hook", "stop", "signal", "kill", "term group", "abort hook", "warn left",
+		"log settle", "log wait", "log same", "log none", "log tried before", "log revert", "log late", "log hurry", "drop"}[a]
 }
 
 // Several changes within the settle time, over several looks, are one restart, and postpone it by 30 s at most.

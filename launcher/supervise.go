@@ -78,7 +78,7 @@ const (
 // supervise runs the command as a child until it has ended. It returns *Exited, *Killed or the failure to start.
 func (l *launch) supervise(p program, env *environ.Env, got []environ.Fetched) error {
 	s := &supervisor{
-		launch: l, program: p, workdir: currentWorkdir(l.Started), runs: edition{env: env}, known: states{},
+		launch: l, program: p, workdir: currentWorkdir(l.Started), runs: edition{env: env, got: got}, known: states{},
 		machine: newMachine(l.policy()),
 		files:   newFiles(l.AllowDisk, l.AllowOwner...),
 		chld:    make(chan os.Signal, 1),
@@ -115,10 +115,10 @@ func (l *launch) supervise(p program, env *environ.Env, got []environ.Fetched) e
 func (s *supervisor) attend(p program, got []environ.Fetched) (finish func(context.Context)) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var done sync.WaitGroup
-	if !s.machine.over() && (s.Watching.Interval > 0 && len(s.Sources) > 0 || len(leases(got)) > 0) {
+	if !s.machine.over() && (s.Watching.Interval > 0 && len(s.Sources) > 0 || ends(got)) {
 		s.Session.Client.Bound()
 		s.watch = newWatcher(s.launch, p, got)
-		s.runs.states = s.watch.statesOf(got)
+		s.runs.states = s.watch.records.states(newest)
 		s.good = s.runs
 		done.Go(func() { s.watch.run(ctx) })
 		done.Go(func() { s.Session.Keep(ctx, s.Log) })
@@ -127,14 +127,14 @@ func (s *supervisor) attend(p program, got []environ.Fetched) (finish func(conte
 		return func(last context.Context) {
 			cancel()
 			done.Wait()
-			s.Session.Revoke(last)
+			giveBack(last, s.Session, s.watch.held)
 		}
 	}
 	session := s.Session
 	s.forget()
 	over := make(chan struct{})
 	done.Go(func() {
-		session.Revoke(ctx)
+		giveBack(ctx, session, leases(got))
 		session.Client.CloseIdle()
 		select {
 		case <-time.After(connEnd):
@@ -227,8 +227,9 @@ func (s *supervisor) do(acts []action) {
 		case actStart:
 			s.do(s.start())
 		case actRevert:
-			good := s.good
+			good := s.lastGood()
 			s.next = &good
+			s.watch.reject(s.machine.rejected, s.good)
 		case actAccept:
 			if s.next != nil {
 				s.runs, s.next = *s.next, nil
@@ -241,9 +242,11 @@ func (s *supervisor) do(acts []action) {
 			s.unmaskBefore()
 		case actRead:
 			s.reads++
-			s.watch.reads <- s.reads
+			s.watch.ask(s.reads)
 		case actHook:
 			s.startHook()
+		case actSkipHook:
+			s.afterHook(s.startable())
 		case actStop:
 			s.logDecision(stopText[s.machine.next])
 			s.keys.end()
@@ -282,20 +285,29 @@ func (s *supervisor) heard(ev watchEvent) {
 	}
 	maps.Copy(s.known, ev.states)
 	if r == nil {
-		s.happened(evChanged{again: ev.again})
+		s.happened(evChanged{again: ev.again, by: ev.by})
 		return
 	}
 	if !s.machine.awaitsRead() {
 		return
 	}
 	s.took = r.took
-	if r.env == nil {
-		s.happened(evRead{failed: true, moving: r.moving})
+	same := r.env != nil && r.env.Equal(s.runs.env)
+	if r.env == nil || same && r.flawed {
+		s.happened(evRead{failed: true, moving: r.moving, by: ev.by})
 		return
 	}
-	s.next, s.known = &edition{r.env, ev.states}, maps.Clone(ev.states) // without what is no longer in its folder
-	s.happened(evRead{same: r.env.Equal(s.runs.env), moving: r.moving, id: r.id,
+	s.next = &edition{r.env, r.wish.states, r.got}
+	s.known = maps.Clone(ev.states) // without what is no longer in its folder
+	s.happened(evRead{same: same, moving: r.moving, id: r.id, pinned: r.pinned, by: ev.by,
 		beside: len(changedBesideFiles(s.runs.env, r.env)) > 0})
+}
+
+// lastGood is what worked last, with the present leases.
+func (s *supervisor) lastGood() edition {
+	return s.good.withLeasesOf(s.runs, func(got []environ.Fetched) (*environ.Env, error) {
+		return environ.Build(got, s.Rules, s.Environ)
+	})
 }
 
 // ready is the last step before a change is acted on: its files are written.

@@ -104,14 +104,14 @@ func TestLeaseGoesOn(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-			l := &leaseState{full: 60 * s}
-			l.granted(vault.Lease{ID: "x", Duration: 60 * s, Renewable: true}, now)
+			l := &lease{}
+			l.granted(vault.Lease{ID: "x", Duration: 60 * s, Renewable: true}, now, haste{})
 			got := false
 			for _, r := range c.all {
 				now = now.Add(r.after)
 				renewed := vault.Lease{ID: "x", Duration: r.duration, Renewable: true, Capped: r.capped}
 				if got = l.goesOn(renewed, now); got {
-					l.granted(renewed, now)
+					l.granted(renewed, now, haste{})
 				}
 			}
 			if got != c.want {
@@ -146,7 +146,8 @@ func TestWatchSuspended(t *testing.T) {
 	}
 	w := newWatcher(l, program{argv: []string{"app"}}, got)
 	leased := vault.Path{Mount: "x", Name: "lease"}
-	w.leases["x"] = &leaseState{path: leased, next: time.Now().Add(3 * time.Hour), ends: time.Now().Add(4 * time.Hour)}
+	w.records.sources = append(w.records.sources, environ.Source{Path: leased})
+	w.records.of(leased).lease = &lease{last: true, next: time.Now().Add(3 * time.Hour), ends: time.Now().Add(4 * time.Hour)}
 	srv.PutKV(t, mount, "app", map[string]string{"N": "2"})
 	go w.run(t.Context())
 	next := func() states {

@@ -108,9 +108,7 @@ func (a *app) launchOptions(s *settings) launcher.Options {
 	o.Rules.Require, o.Rules.Names = required(s), names(s)
 	o.Mode, o.Supervision, o.Masking = mode(s), supervision(s), masking(s)
 	o.Rules.Parts = o.Masking.On
-	if s.bool("watch") {
-		o.Watching = watching(s, a.environ)
-	}
+	o.Watching = watching(s, a.environ)
 	a.sources(s, &o)
 	checkFiles(s, &o)
 	return o

@@ -143,9 +143,25 @@ again (--no-rollback turns that off). vaultexec forgets this when it ends:
                             what changed: paths, versions, names. It
                             has 30s; its failure postpones the change.
 
-Leased secrets (database/creds/...) are renewed, and read anew before they end.
-So is identity/oidc/token/ROLE, whose tokens differ at every read and are not
-looked at.
+Leased secrets (database/creds/...) need no --watch: vaultexec stays, and renews
+them. When a lease cannot be renewed any further, new credentials are read
+before it ends, and the command is restarted with them. --lease-margin says how
+long before: a tenth of the lease's life, --stop-timeout at least, half of its
+life at most, and --settle comes on top. --splay, --min-uptime and a hook that
+fails postpone that no further than to the end of the lease less --stop-timeout
+and two seconds. The old lease is revoked when the old command has ended, and
+the last one at the end of vaultexec, where the token may do that.
+
+Leases end with the token that made them. So they are replaced when vaultexec
+has to log in again. With --watch a look also finds a lease that somebody
+revoked (sys/leases/lookup). The policy "default" allows the lookup and the
+renewal.
+
+What ends by itself, as identity/oidc/token/ROLE does, is read anew before its
+end and not looked at in between. The password of a static role
+(database/static-creds/...) is read when Vault has changed it; that its ttl
+counts down is no change. What differs at every read is left as it was read,
+and the log says so, once.
 `
 
 const referencesHelp = `How secrets are named, and which names variables may have.

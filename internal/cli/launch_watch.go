@@ -11,24 +11,28 @@ import (
 	"github.com/agenticverz/vaultexec/launcher"
 )
 
+// watching reads what a change leads to, which counts for a lease without --watch, too, and with --watch how the secrets
+// are looked at.
 func watching(s *settings, environ []string) launcher.Watching {
 	known := len(s.faults)
 	w := launcher.Watching{
 		Interval: s.duration("interval"), Settle: s.duration("settle"), Splay: s.duration("splay"),
 		MinUptime: s.duration("min-uptime"), Probation: s.duration("probation"), Rollback: !s.bool("no-rollback"),
-		Hook: s.str("on-change-hook"), OnChange: onChange(s),
+		Hook: s.str("on-change-hook"), OnChange: onChange(s), Margin: s.duration("lease-margin"),
 	}
-	if w.Interval < 100*time.Millisecond && len(s.faults) == known {
+	if !s.bool("watch") {
+		w.Interval = 0
+	} else if w.Interval < 100*time.Millisecond && len(s.faults) == known {
 		s.bad(s.one("interval"), "shorter than 100ms", "write 1s or more: every look is one request for each path")
 	}
-	if v := s.one("refresh-signal"); v.text != "" {
+	if v := s.one("refresh-signal"); v.text != "" && s.bool("watch") {
 		w.Refresh = signalOption(s, v, v.text)
 		switch sig := w.Refresh; {
 		case sig == unix.SIGTERM, sig == unix.SIGPIPE, sig != 0 && !launcher.IsCaught(sig):
 			s.bad(v, "that signal has another meaning, or cannot be caught", "take HUP, USR1 or USR2")
 		}
 	}
-	if w.Hook != "" {
+	if w.Hook != "" && s.bool("watch") {
 		if err := launcher.CheckHook(w.Hook, environ); err != nil {
 			s.bad(s.one("on-change-hook"), fault.Of(err).Why, fault.Of(err).Hint)
 		}

@@ -128,6 +128,8 @@ var options = []option{
 	{name: "probation", arg: "DURATION", env: ownVar("PROBATION"), def: "10s", group: groupWatch, usage: "a command that fails within this time after a change is started again with what worked before"},
 	{name: "no-rollback", env: ownVar("NO_ROLLBACK"), group: groupWatch, usage: "end with the command in that case"},
 
+	{name: "lease-margin", arg: "DURATION", env: ownVar("LEASE_MARGIN"), def: "0s", group: groupWatch, usage: "how long before the end of a lease the command is restarted with new credentials; 0 is a tenth of the lease's life, and --stop-timeout at least"},
+
 	{name: "log-level", arg: "error|warn|info|debug", env: ownVar("LOG_LEVEL"), def: "info", group: groupLogging, usage: "how much to say, always on standard error and never a value"},
 	{name: "log-format", arg: "text|json", env: ownVar("LOG_FORMAT"), def: "text", group: groupLogging, usage: "lines for a person or for a machine"},
 	{name: "dumpable", env: ownVar("DUMPABLE"), group: groupLogging, usage: "let /proc/PID of vaultexec be opened by its own user, for images that write to /proc/1/fd/1"},

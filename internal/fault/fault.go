@@ -83,6 +83,7 @@ const (
 	PlainDenial                  // a login is denied, and Vault says nothing further
 	NoTLS                        // the login needs a TLS connection
 	Empty                        // a credential is empty
+	NoLease                      // Vault knows no such lease: it has ended or was revoked
 	Misspelled                   // no program has that name, which is otherwise one that a program may have
 )
 

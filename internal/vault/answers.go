@@ -23,6 +23,7 @@ const (
 	whyBadToken    = "the token is not valid"
 	whyNoSecret    = "no such secret"
 	whyNoNamespace = "no such namespace"
+	whyNoLease     = "Vault knows no such lease"
 	whyUnsupported = "the path does not support this operation"
 	hintTooLarge   = "spread it over several paths, or keep it elsewhere, encrypted with a key that is in Vault"
 )
@@ -54,6 +55,9 @@ var answers = []rule{
 	{status: 400, text: "check-and-set", kind: fault.Conflict, why: "somebody else changed it at the same time"},
 	{status: 400, text: "LDAP Result Code 200", kind: fault.Away, why: "Vault cannot reach the directory"},
 	{status: 400, text: noEntity, kind: fault.Denied, hint: "a token that no auth method gave (root, `vault token create`) belongs to no entity: log in with one, as approle or kubernetes"},
+	{status: 400, text: "lease not found", kind: fault.Missing, cause: fault.NoLease, why: whyNoLease},
+	{status: 400, text: "invalid lease", kind: fault.Missing, cause: fault.NoLease, why: whyNoLease},
+	{status: 400, text: "lease expired", kind: fault.Missing, cause: fault.NoLease, why: whyNoLease},
 	{status: 400, text: "unknown role: ", kind: fault.Missing, hint: "the engine has no such role: `vault list MOUNT/roles` shows those that it has"},
 	{status: 400, text: "replication DR secondary", kind: fault.Away, why: "the server is a disaster recovery secondary, which serves no secrets", hint: "give the address of the primary cluster"},
 	{status: 401, kind: fault.Refused, why: "HTTP 401: something wants credentials that are not Vault's", hint: "something in front of Vault asks for a login of its own: name the Vault behind it, or give what it wants in VAULT_HEADERS"},

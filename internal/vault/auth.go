@@ -115,9 +115,10 @@ type grant struct {
 	life      time.Duration // from at; 0 for a token that never ends
 	known     bool          // life, renewable, kind and uses are known
 	renewable bool
-	uses      int  // how many requests it is good for; 0 for any number
-	stuck     int  // renewals in a row that did not move the end
-	asked     bool // Vault was asked about it (lookup-self), perhaps in vain
+	uses      int       // how many requests it is good for; 0 for any number
+	stuck     int       // renewals in a row that did not move the end
+	asked     bool      // Vault was asked about it (lookup-self), perhaps in vain
+	died      time.Time // when it was found to be no longer valid; zero for one that may be
 }
 
 // granted makes a grant of the auth part of an answer.

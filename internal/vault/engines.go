@@ -27,6 +27,9 @@ var harmless = paths{
 	"transit":  {"keys/"},
 }
 
+// fleeting give something else from time to time, or at every read, though nothing was written.
+var fleeting = paths{"totp": {"code/"}}
+
 // lending make a lease when they are read.
 var lending = paths{
 	"database": {"creds/"},

@@ -28,15 +28,6 @@ type Secret struct {
 	Date  time.Time // the server's clock when it answered; zero when it did not say
 }
 
-// Lease is the lease of a dynamic secret. The zero Lease stands for none. One without an ID is the life of what ends by
-// itself.
-type Lease struct {
-	ID        string
-	Duration  time.Duration
-	Renewable bool
-	Capped    bool // of a renewal: Vault says that no more is left of its longest life
-}
-
 // ReadOptions change how a secret is read.
 type ReadOptions struct {
 	KVVersion int  // 1 or 2 to skip the question; 0 to find out
@@ -279,7 +270,8 @@ func (c *Client) readPlain(ctx context.Context, p Path, engine Engine, opt ReadO
 		s.Lease = tokenLife(s)
 	}
 	if a.LeaseID != "" {
-		s.Lease = Lease{ID: a.LeaseID, Duration: time.Duration(a.LeaseDuration) * time.Second, Renewable: a.Renewable}
+		s.Lease = Lease{ID: a.LeaseID, Duration: time.Duration(a.LeaseDuration) * time.Second, Renewable: a.Renewable,
+			Token: a.token}
 	}
 	return s, nil
 }

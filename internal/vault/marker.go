@@ -68,8 +68,11 @@ func (d Digester) Marker(s *Secret) Marker {
 			Deleted: past(s.DeletedTime, s.Date)}
 	}
 	keys := make([]string, 0, len(s.Values))
+	_, static := s.Rotates()
 	for k := range s.Values {
-		keys = append(keys, k)
+		if !static || k != ttlKey {
+			keys = append(keys, k)
+		}
 	}
 	sort.Strings(keys)
 	mac := hmac.New(sha256.New, d.key)
@@ -135,15 +138,4 @@ func (c *Client) Look(ctx context.Context, p Path) (Marker, error) {
 	}
 	return Marker{Version: *m.Current, Created: v.Created, Destroyed: v.Destroyed,
 		Deleted: !v.Destroyed && past(v.Deletion, a.Date)}, nil
-}
-
-// RenewLease renews a lease of a dynamic secret and returns it with its new duration.
-func (c *Client) RenewLease(ctx context.Context, l Lease) (Lease, error) {
-	a, err := c.do(ctx, request{what: "cannot renew a lease", method: "PUT", path: "sys/leases/renew",
-		body: func() any { return map[string]string{"lease_id": l.ID} }})
-	if err != nil {
-		return l, err
-	}
-	return Lease{ID: l.ID, Duration: time.Duration(a.LeaseDuration) * time.Second, Renewable: a.Renewable,
-		Capped: a.capped()}, nil
 }

@@ -33,7 +33,8 @@ const (
 const soonest = time.Second
 
 // next says what the token needs and when. spread in [0,1) moves the time. It is pure: it does not ask time.Now.
-func (g *grant) next(spread float64) (need, time.Time) {
+// reserve is what has to be done with another token before this one ends: a login comes so much earlier.
+func (g *grant) next(spread float64, reserve time.Duration) (need, time.Time) {
 	switch {
 	case !g.known && !g.asked:
 		return needLookup, g.at
@@ -45,6 +46,9 @@ func (g *grant) next(spread float64) (need, time.Time) {
 		share, n = renewShare, needRenewal
 	}
 	wait := time.Duration(float64(g.life) * share * (1 - renewSpread*spread))
+	if n == needLogin {
+		wait = max(min(wait, g.life-reserve), g.life/2)
+	}
 	return n, g.at.Add(max(wait, min(soonest, g.life/2)))
 }
 
@@ -54,7 +58,7 @@ func (g *grant) next(spread float64) (need, time.Time) {
 func (g *grant) renewed(a *Answer, at time.Time) grant {
 	r := *g
 	r.at, r.life = at, time.Duration(a.Auth.LeaseDuration)*time.Second
-	r.stuck = 0
+	r.stuck, r.died = 0, time.Time{}
 	if r.life < g.life && r.at.Add(r.life).Before(g.at.Add(g.life+time.Second)) {
 		r.stuck = g.stuck + 1
 	}
@@ -89,7 +93,7 @@ func (s *Session) Keep(ctx context.Context, log *slog.Logger) {
 			if g != of { // once a grant, or every wake-up would bring it forward
 				of, spread = g, rand.Float64()
 			}
-			n, at = g.next(spread)
+			n, at = g.next(spread, s.reserved())
 			k.announce(g)
 		}
 		if n == needNothing {
@@ -170,6 +174,7 @@ func (k *keeper) tend(ctx context.Context, n need, g *grant) time.Duration {
 		}
 	}
 	if fault.Is(err, fault.BadToken) && n != needLogin {
+		s.died(g.token)
 		if err = s.Relogin(ctx, g.token); err == nil {
 			k.log.Info("the token was no longer valid; logged in again", "method", string(s.Method()))
 		}

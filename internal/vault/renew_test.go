@@ -33,7 +33,7 @@ func TestNextNeed(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			for spread, after := range map[float64]time.Duration{0: c.to, 1: c.from} {
-				n, when := c.g.next(spread)
+				n, when := c.g.next(spread, 0)
 				if n != c.want {
 					t.Fatalf("needs %v, want %v", n, c.want)
 				}
@@ -81,7 +81,7 @@ func TestRenewed(t *testing.T) {
 				now = now.Add(r.after)
 				g = g.renewed(&Answer{Auth: &Auth{LeaseDuration: r.seconds, Renewable: !r.fixed}, Warnings: r.warnings}, now)
 			}
-			n, when := g.next(0)
+			n, when := g.next(0, 0)
 			if n != c.want {
 				t.Errorf("needs %v, want %v", n, c.want)
 			}

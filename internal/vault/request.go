@@ -51,6 +51,7 @@ type Answer struct {
 	Warnings      []string
 	Errors        []string
 	raw           Value
+	token         Text                 // that it was asked with
 	tls           *tls.ConnectionState // nil without TLS
 }
 
@@ -116,6 +117,9 @@ func (c *Client) do(ctx context.Context, r request) (*Answer, error) {
 	}
 	c.noteLength(r, len(body))
 	a, err := c.understand(r, resp.Response, body)
+	if a != nil {
+		a.token = *r.token
+	}
 	if a != nil && a.LeaseID != "" && r.method == "" { // a lease that is renewed hangs on the token that made it
 		c.noteLease(*r.token)
 	}

@@ -28,6 +28,8 @@ type Session struct {
 	mu       sync.Mutex
 	current  *grant
 	changed  chan struct{} // closed when current changes
+	former   []*grant      // tokens that another took the place of, the newest last
+	reserve  time.Duration // what replacing the leases of a token takes
 	mostUses int           // the most requests that one call of Do made
 	ended    bool          // Revoke was called
 }
@@ -116,6 +118,10 @@ func (s *Session) state() (*grant, <-chan struct{}) {
 func (s *Session) set(g *grant) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if old := s.current; old != nil && g != nil {
+		s.former = append(s.former, old)
+		s.former = s.former[max(0, len(s.former)-maxFormer):]
+	}
 	s.current = g
 	close(s.changed)
 	s.changed = make(chan struct{})
@@ -192,12 +198,10 @@ func (s *Session) Relogin(ctx context.Context, stale Text) error {
 			Hint: "put a valid token where this one came from (--token-file, the Vault CLI's own store); it is read again"}
 	}
 	s.set(&g)
-	// What may still live is of no use to anybody. But its leases would end with it, and a child still works with them.
-	if old != nil && old.own && !leased && s.Client.Clock.Left(old.at.Add(old.life)) > 0 {
-		// Whoever ends Keep just now does not know of it any more.
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), revokeLimit)
-		defer cancel()
-		s.revoke(ctx, old)
+	// What may still live is of no use to anybody. But its leases would end with it, and a child still works with them:
+	// see Drop.
+	if old != nil && !leased {
+		s.Drop(ctx, old.token)
 	}
 	return nil
 }
@@ -268,6 +272,7 @@ func (s *Session) Do(ctx context.Context, f func(context.Context) error) error {
 	if g == nil || !badToken(err) {
 		return err
 	}
+	s.died(g.token)
 	if again := s.Relogin(ctx, g.token); again != nil {
 		if fault.Is(again, fault.BadToken) {
 			return err // it names what could not be done
@@ -332,11 +337,18 @@ func (s *Session) Revoke(ctx context.Context) {
 		s.revoke(ctx, g)
 		s.set(nil)
 	}
+	s.mu.Lock()
+	former := s.former
+	s.former = nil
+	s.mu.Unlock()
+	for _, g := range former { // on which leases hung
+		s.revoke(ctx, g)
+	}
 }
 
 // revoke says nothing of failures: the token may have ended, or its policies may not allow it.
 func (s *Session) revoke(ctx context.Context, g *grant) {
-	if !g.own || g.kind == "batch" || g.token.Empty() || s.conf.ThroughAgent || s.Client.Agent() {
+	if !g.own || g.kind == "batch" || g.token.Empty() || s.conf.ThroughAgent || s.Client.Agent() || s.over(g) {
 		return
 	}
 	_, _ = s.Client.do(ctx, request{what: "cannot revoke the token", method: http.MethodPut, auth: true,

@@ -1,0 +1,268 @@
+package launcher
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/agenticverz/vaultexec/internal/fault"
+	"github.com/agenticverz/vaultexec/internal/vault"
+)
+
+// This is what the watcher does for leases, and for what else has its own time. lease.go says when.
+
+// maxRenewals bounds how many leases are renewed, looked up or revoked at the same time.
+const maxRenewals = 8
+
+// renewal is how the renewal of a lease went.
+type renewal struct {
+	of    *record
+	lease *lease
+	asked time.Time
+	got   vault.Lease
+	err   error
+}
+
+// tend does what is due.
+func (w *watcher) tend(ctx context.Context) {
+	var renew, rotated []*record
+	var ask []*record
+	now := time.Now()
+	for _, r := range w.records.all() {
+		switch l := r.lease; {
+		case l == nil && w.watches() && r.watched() && !r.rotates.IsZero() && w.clock.Left(r.rotates) <= 0:
+			rotated = append(rotated, r)
+		case l == nil, l.busy, w.clock.Left(l.next) > 0:
+		case l.last:
+			ask = append(ask, r)
+		default:
+			renew = append(renew, r)
+		}
+	}
+	w.renew(ctx, renew, now)
+	w.replace(ctx, ask, now)
+	if len(rotated) > 0 {
+		for _, r := range rotated {
+			r.rotates = now.Add(max(w.interval, rotationRoom)) // unless the look finds out better
+		}
+		w.lookAt(ctx, rotated)
+	}
+	if !w.last.IsZero() && w.clock.Left(w.last) <= 0 {
+		w.last = time.Time{}
+		w.send(ctx, w.event(states{}, true))
+	}
+}
+
+// renew renews leases, while the watcher goes on.
+func (w *watcher) renew(ctx context.Context, due []*record, now time.Time) {
+	if len(due) == 0 {
+		return
+	}
+	slots := make(chan struct{}, maxRenewals)
+	for _, r := range due {
+		l := r.lease
+		l.busy = true
+		go func() {
+			slots <- struct{}{}
+			defer func() { <-slots }()
+			done := renewal{of: r, lease: l, asked: time.Now()}
+			done.err = w.session.Do(ctx, func(ctx context.Context) (err error) {
+				done.got, err = w.session.Client.RenewLease(ctx, l.Lease)
+				return err
+			})
+			select {
+			case w.renewed <- done:
+			case <-ctx.Done():
+			}
+		}()
+	}
+}
+
+// wasRenewed takes in how a renewal went.
+func (w *watcher) wasRenewed(ctx context.Context, n renewal) {
+	l := n.lease
+	l.busy = false
+	if n.of.lease != l || ctx.Err() != nil { // it was replaced meanwhile
+		return
+	}
+	path := n.of.path.String()
+	l.renewed(n.got, n.err, n.asked, w.haste, w.clock)
+	switch {
+	case n.err == nil && l.last:
+		w.log.Debug("lease renewed for the last time", "path", path, "ends", wallClock(l.ends))
+	case n.err == nil:
+		w.log.Debug("lease renewed", "path", path, "duration", l.Duration.String())
+	case l.gone:
+		w.lostLease(path)
+	case fault.Is(n.err, fault.Denied):
+		w.log.Warn("a lease cannot be renewed, the command gets new credentials before it ends: "+fault.Of(n.err).Error(),
+			append([]any{"path", path, "ends", wallClock(l.ends)}, hinted(n.err)...)...)
+	case l.last:
+		w.log.Debug("a lease cannot be renewed any further", "path", path, "ends", wallClock(l.ends), "cause",
+			fault.Of(n.err).Error())
+	}
+}
+
+func (w *watcher) lostLease(path string) {
+	w.log.Warn("Vault knows the lease no more: it was revoked, or Vault was restored from a snapshot; the command gets new credentials",
+		"path", path)
+}
+
+// wallClock is a time of this machine for a log.
+func wallClock(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+
+// replace asks for new credentials in the place of those that end. Should they not come, they are asked for again, but
+// not without end in short order.
+func (w *watcher) replace(ctx context.Context, due []*record, now time.Time) {
+	if len(due) == 0 {
+		return
+	}
+	seen, again := states{}, true
+	for _, r := range due {
+		l := r.lease
+		again = again && l.asked > 0
+		w.press(l.actBy(w.haste))
+		if w.clock.Left(l.ends) <= 0 && l.asked > 0 && !l.overdue {
+			l.overdue = true
+			w.log.Error("the credentials have ended, and there are no new ones yet; the command keeps running with what it has",
+				"path", r.path.String(), "ended", wallClock(l.ends))
+		}
+		l.ask(now, w.clock)
+		seen[r.path] = vault.Marker{Digest: [32]byte{1}}
+	}
+	w.send(ctx, w.event(seen, again))
+}
+
+// press notes a time by which the command must be told to stop.
+func (w *watcher) press(by time.Time) {
+	if w.by.IsZero() || by.Before(w.by) {
+		w.by = by
+	}
+}
+
+// noteTokens takes in when tokens end, and with them the leases that they made.
+func (w *watcher) noteTokens() {
+	now := time.Now()
+	for _, r := range w.records.leases() {
+		if l := r.lease; l.ID != "" && !l.Token.Empty() {
+			l.tokenEnds(w.session.TokenEnds(l.Token), w.session.Holds(l.Token), now, w.haste)
+		}
+	}
+}
+
+// reserve has the next login come early enough for the leases.
+func (w *watcher) reserve() {
+	var longest time.Duration
+	for _, r := range w.records.leases() {
+		if r.lease.ID != "" {
+			longest = max(longest, w.haste.reserve(r.lease.full)+w.haste.settle)
+		}
+	}
+	w.session.Reserve(longest)
+}
+
+// lookAtLeases finds out whether Vault still knows the leases, where the policy allows that question. It asks while
+// other looks are under way. The function that it returns takes the answers in.
+func (w *watcher) lookAtLeases(ctx context.Context) (judge func()) {
+	type answer struct {
+		of  *record
+		err error
+	}
+	token := w.session.Client.Token()
+	var asked []*answer
+	for _, r := range w.records.leases() {
+		if l := r.lease; l.ID != "" && !l.gone && !w.noLook.has(vault.Path{}, token) {
+			asked = append(asked, &answer{of: r})
+		}
+	}
+	var wg sync.WaitGroup
+	slots := make(chan struct{}, maxRenewals)
+	for _, a := range asked {
+		lease := a.of.lease.Lease
+		wg.Go(func() {
+			slots <- struct{}{}
+			defer func() { <-slots }()
+			a.err = w.session.Client.LookupLease(ctx, lease)
+		})
+	}
+	return func() {
+		wg.Wait()
+		for _, a := range asked {
+			switch {
+			case vault.NoLease(a.err):
+				a.of.lease.lost(time.Now())
+				w.lostLease(a.of.path.String())
+			case fault.Is(a.err, fault.Denied):
+				w.noLook.add(vault.Path{}, token)
+			}
+		}
+	}
+}
+
+// hold remembers the lease of a record until it is revoked.
+func (w *watcher) hold(r *record) {
+	if r.lease != nil && r.lease.ID != "" {
+		w.held = append(w.held, r.lease.Lease)
+	}
+}
+
+// retire ends the leases that no command has and no next one will get, and the tokens that made them where nothing
+// depends on those any more. It is a courtesy to the server: they end by themselves.
+func (w *watcher) retire(ctx context.Context, has []vault.Lease) {
+	keep := map[string]bool{}
+	for _, l := range has {
+		keep[l.ID] = true
+	}
+	for _, r := range w.records.leases() {
+		keep[r.lease.ID] = true
+	}
+	var old []vault.Lease
+	w.held = slices.DeleteFunc(w.held, func(l vault.Lease) bool {
+		if !keep[l.ID] {
+			old = append(old, l)
+		}
+		return !keep[l.ID]
+	})
+	if len(old) == 0 {
+		return
+	}
+	held := slices.Clone(w.held)
+	go func() { // best effort, beside everything else
+		ctx, cancel := context.WithTimeout(ctx, farewell)
+		defer cancel()
+		revokeLeases(ctx, w.session, old)
+		for _, l := range old {
+			if !slices.ContainsFunc(held, func(h vault.Lease) bool { return h.Token.Equal(l.Token) }) {
+				w.session.Drop(ctx, l.Token)
+			}
+		}
+	}()
+}
+
+// giveBack is the end of a session: the leases that were made are revoked, and its token where that is vaultexec's own.
+func giveBack(ctx context.Context, s *vault.Session, leases []vault.Lease) {
+	ctx, cancel := context.WithTimeout(ctx, farewell)
+	defer cancel()
+	if !s.EndsLeases() {
+		revokeLeases(ctx, s, leases)
+	}
+	s.Revoke(ctx)
+}
+
+// revokeLeases ends leases, best effort, where the token has the right to.
+func revokeLeases(ctx context.Context, s *vault.Session, leases []vault.Lease) {
+	if len(leases) == 0 || s.Client.Agent() || !s.Client.MayRevoke(ctx) {
+		return
+	}
+	var wg sync.WaitGroup
+	slots := make(chan struct{}, maxRenewals)
+	for _, l := range leases {
+		wg.Go(func() {
+			slots <- struct{}{}
+			defer func() { <-slots }()
+			_ = s.Client.RevokeLease(ctx, l)
+		})
+	}
+	wg.Wait()
+}
