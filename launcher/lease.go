@@ -24,6 +24,7 @@ type lease struct {
 	retries int  // renewals in a row that Vault did not answer
 	asked   int  // how often new credentials were asked for
 	busy    bool // a renewal is under way
+	orphan  bool // another token took the place of the one that made it
 	overdue bool // that it has ended was said
 }
 
@@ -114,6 +115,16 @@ func (l *lease) lost(now time.Time) {
 	l.ends, l.next = earlier(l.ends, now), now
 }
 
+// hasLeft takes in how much of the lease's life is left at a time. It may be less than was granted: Vault was restored
+// from a snapshot, or somebody has renewed the lease for less.
+func (l *lease) hasLeft(left time.Duration, at time.Time, h haste) {
+	const round = 2 * time.Second // Vault cuts fractions off
+	if end := at.Add(left + round); end.Before(l.ends) {
+		l.ends = end
+		l.next = earlier(l.next, later(at, end.Add(-h.reserve(l.full))))
+	}
+}
+
 // tokenEnds brings the end of a lease forward to that of the token that made it: with that it ends, whatever was
 // granted. isCurrent says that no other token is in use, with which something better could be read.
 func (l *lease) tokenEnds(end time.Time, isCurrent bool, now time.Time, h haste) {
@@ -121,8 +132,8 @@ func (l *lease) tokenEnds(end time.Time, isCurrent bool, now time.Time, h haste)
 		return
 	}
 	l.ends = earlier(l.ends, end)
-	if !isCurrent {
-		l.last = true
+	if !isCurrent && !l.orphan {
+		l.orphan, l.last = true, true
 		l.next = earlier(l.next, later(now, l.ends.Add(-h.reserve(l.full))))
 	}
 }

@@ -66,6 +66,9 @@ func (w *watcher) lookAt(ctx context.Context, due []*record) {
 	for _, s := range sights { // what a read was refused is read again, when its time has come
 		again = again || s.err == nil && s.record.trouble.read
 	}
+	if len(sights) > 0 && !general(worst) { // Vault answers
+		w.misses, w.pause = 0, 0
+	}
 	switch {
 	case worst != nil:
 		w.note(worst)
@@ -264,6 +267,6 @@ func (w *watcher) note(trouble error) {
 	}
 	if general(trouble) {
 		w.misses++
+		w.pause = min(f.RetryAfter, maxMiss)
 	}
-	w.pause = min(f.RetryAfter, maxMiss)
 }

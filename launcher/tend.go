@@ -166,14 +166,17 @@ func (w *watcher) reserve() {
 // other looks are under way. The function that it returns takes the answers in.
 func (w *watcher) lookAtLeases(ctx context.Context) (judge func()) {
 	type answer struct {
-		of  *record
-		err error
+		of    *record
+		lease *lease
+		left  time.Duration
+		asked time.Time
+		err   error
 	}
 	token := w.session.Client.Token()
 	var asked []*answer
 	for _, r := range w.records.leases() {
 		if l := r.lease; l.ID != "" && !l.gone && !w.noLook.has(vault.Path{}, token) {
-			asked = append(asked, &answer{of: r})
+			asked = append(asked, &answer{of: r, lease: l, asked: time.Now()})
 		}
 	}
 	var wg sync.WaitGroup
@@ -183,15 +186,21 @@ func (w *watcher) lookAtLeases(ctx context.Context) (judge func()) {
 		wg.Go(func() {
 			slots <- struct{}{}
 			defer func() { <-slots }()
-			a.err = w.session.Client.LookupLease(ctx, lease)
+			a.err = w.session.Do(ctx, func(ctx context.Context) (err error) {
+				a.left, err = w.session.Client.LookupLease(ctx, lease)
+				return err
+			})
 		})
 	}
 	return func() {
 		wg.Wait()
 		for _, a := range asked {
 			switch {
+			case a.of.lease != a.lease: // it was replaced meanwhile
+			case a.err == nil:
+				a.lease.hasLeft(a.left, a.asked, w.haste)
 			case vault.NoLease(a.err):
-				a.of.lease.lost(time.Now())
+				a.lease.lost(time.Now())
 				w.lostLease(a.of.path.String())
 			case fault.Is(a.err, fault.Denied):
 				w.noLook.add(vault.Path{}, token)

@@ -33,11 +33,21 @@ func (c *Client) RenewLease(ctx context.Context, l Lease) (Lease, error) {
 		Capped: a.capped(), Token: l.Token}, nil
 }
 
-// LookupLease finds out whether Vault knows the lease. That it does not is the cause fault.NoLease.
-func (c *Client) LookupLease(ctx context.Context, l Lease) error {
-	_, err := c.do(ctx, request{what: "cannot look a lease up", method: http.MethodPut, path: "sys/leases/lookup",
-		body: leaseBody(l), denied: needs("sys/leases/lookup", "update"), poll: true})
-	return err
+// LookupLease finds out how much of its life a lease still has. That Vault does not know it is the cause fault.NoLease.
+func (c *Client) LookupLease(ctx context.Context, l Lease) (time.Duration, error) {
+	r := request{what: "cannot look a lease up", method: http.MethodPut, path: "sys/leases/lookup",
+		body: leaseBody(l), denied: needs("sys/leases/lookup", "update"), poll: true}
+	a, err := c.do(ctx, r)
+	if err != nil {
+		return 0, err
+	}
+	var d struct {
+		TTL int `json:"ttl"`
+	}
+	if a.Data.into(&d) != nil {
+		return 0, notVaults(r.what, "")
+	}
+	return time.Duration(d.TTL) * time.Second, nil
 }
 
 // RevokeLease ends a lease, and with it what it was granted for.
