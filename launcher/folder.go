@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/agenticverz/vaultexec/internal/environ"
 	"github.com/agenticverz/vaultexec/internal/fault"
 	"github.com/agenticverz/vaultexec/internal/vault"
 )
@@ -90,13 +89,4 @@ func (r *read) leftOut() string {
 		why = "it is left out of the folder"
 	}
 	return fmt.Sprintf("%s; %s", fault.Of(r.absence).Error(), why)
-}
-
-// seenSources are the sources with the secrets of their folders: what the watch looks at.
-func seenSources(got []environ.Fetched) []environ.Source {
-	sources := make([]environ.Source, len(got))
-	for i, g := range got {
-		sources[i] = g.Source
-	}
-	return sources
 }

@@ -40,16 +40,19 @@ const startRoom = 2 * time.Second
 
 // reserve is how long before the end of a life of this length new credentials are read.
 func (h haste) reserve(life time.Duration) time.Duration {
-	margin := h.margin
-	if margin == 0 {
-		margin = max(life/10, h.stop)
-	}
-	return min(margin+h.settle, life/2)
+	return min(h.marginOf(life)+h.settle, life/2)
 }
 
 // hold is how long before its end the command must be told to stop.
 func (h haste) hold(life time.Duration) time.Duration {
-	return min(h.stop+startRoom, max(h.reserve(life)-h.settle, 0))
+	return min(h.stop+startRoom, h.marginOf(life), life/2)
+}
+
+func (h haste) marginOf(life time.Duration) time.Duration {
+	if h.margin != 0 {
+		return h.margin
+	}
+	return max(life/10, h.stop)
 }
 
 // granted begins with a lease, or goes on with one that was renewed: at is when that was asked for.

@@ -130,7 +130,6 @@ func (w *watcher) compare(sights []sight) (seen states, news bool, worst error) 
 		if r.trouble.err != nil && !r.trouble.read {
 			r.trouble = trouble{}
 		}
-		w.sawRotation(r, s.secret, now)
 		before := r.newest
 		switch r.see(s.marker, r.steady(), now) {
 		case sawNews:
@@ -148,6 +147,7 @@ func (w *watcher) compare(sights []sight) (seen states, news bool, worst error) 
 		case sawFleet:
 			w.leave(r)
 		}
+		w.sawRotation(r, s, now)
 		if r.newest != r.taken {
 			seen[r.path] = r.newest
 		}
@@ -156,11 +156,11 @@ func (w *watcher) compare(sights []sight) (seen states, news bool, worst error) 
 }
 
 // sawRotation notes when a static role's password is changed next.
-func (w *watcher) sawRotation(r *record, s *vault.Secret, now time.Time) {
-	if s == nil {
+func (w *watcher) sawRotation(r *record, s sight, now time.Time) {
+	if s.secret == nil || s.marker == r.taken && r.awaits(now) {
 		return
 	}
-	if in, yes := s.Rotates(); yes {
+	if in, yes := s.secret.Rotates(); yes {
 		r.rotatesIn(in, now)
 	}
 }

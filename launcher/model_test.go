@@ -23,11 +23,9 @@ type model struct {
 	leases map[string]*modelLease
 	saved  *model // a snapshot
 
-	count     int
-	made      []time.Time // when credentials were
-	requests  int
-	maxAlive  int
-	tokenLife time.Duration
+	count    int
+	made     []time.Time // when credentials were
+	requests int
 }
 
 type modelVersion struct {

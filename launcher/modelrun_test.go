@@ -174,7 +174,7 @@ func againstAModel(t *testing.T, seed uint64) {
 	m.put("a", "a1")
 	m.put("b", "b1")
 	lines := &bytes.Buffer{}
-	log := slog.New(slog.NewTextHandler(lines, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	log := slog.New(slog.NewTextHandler(lines, &slog.HandlerOptions{Level: slog.LevelInfo}))
 	listener := newPipes()
 	server := &http.Server{Handler: m}
 	go func() { _ = server.Serve(listener) }()

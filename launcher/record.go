@@ -19,6 +19,7 @@ type record struct {
 
 	lease    *lease    // nil unless what was read ends by itself
 	rotates  time.Time // a static role's password is changed then by Vault
+	awaited  int       // looks that were taken because it is due
 	fleeting bool      // it differs at every read, and is left as it was read
 	unsure   vault.Marker
 	doubted  bool // unsure was seen once, and may be gone at the next look
@@ -191,4 +192,20 @@ func (r *record) take(c content, at time.Time, h haste) {
 const rotationRoom = time.Second
 
 // rotatesIn notes when a static role's password is changed.
-func (r *record) rotatesIn(in time.Duration, now time.Time) { r.rotates = now.Add(in + rotationRoom) }
+func (r *record) rotatesIn(in time.Duration, now time.Time) {
+	r.rotates, r.awaited = now.Add(in+rotationRoom), 0
+}
+
+// rotationLooks is how many looks in a row are for a password that is due to be changed. With a schedule, Vault says how
+// long it is until the next but one while it is still about to change this one.
+const rotationLooks = 10
+
+// awaits notes that the look at a password that is due to be changed found the old one, and reports whether another look
+// is taken soon.
+func (r *record) awaits(now time.Time) bool {
+	if r.awaited == 0 || r.awaited > rotationLooks {
+		return false
+	}
+	r.rotates = now.Add(rotationRoom)
+	return true
+}

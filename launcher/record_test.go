@@ -66,12 +66,12 @@ func TestLeasePlan(t *testing.T) {
 		by               time.Duration
 	}{
 		"renewed at two thirds":                 {renewable(h), haste{settle: 2 * s, stop: 10 * s}, 36 * m, 40 * m, 59*m + 48*s},
-		"renewed so early that enough is left":  {renewable(20 * s), haste{settle: 2 * s, stop: 10 * s}, 10 * s, 10 * s, 12 * s},
+		"renewed so early that enough is left":  {renewable(20 * s), haste{settle: 2 * s, stop: 10 * s}, 10 * s, 10 * s, 10 * s},
 		"replaced a tenth before":               {fixed(24 * h), haste{settle: 2 * s, stop: 10 * s}, 24*h - 144*m - 2*s, 24*h - 144*m - 2*s, 24*h - 12*s},
 		"the stop timeout is the least":         {fixed(m), haste{settle: 2 * s, stop: 10 * s}, 48 * s, 48 * s, 50 * s},
 		"as --lease-margin says":                {fixed(h), haste{margin: 10 * m, settle: 2 * s, stop: 10 * s}, 50*m - 2*s, 50*m - 2*s, h - 12*s},
-		"half of the life is the most":          {fixed(10 * s), haste{margin: h, settle: 2 * s, stop: 10 * s}, 5 * s, 5 * s, 7 * s},
-		"a settle time longer than half a life": {fixed(10 * s), haste{settle: 20 * s, stop: 10 * s}, 5 * s, 5 * s, 10 * s},
+		"half of the life is the most":          {fixed(10 * s), haste{margin: h, settle: 2 * s, stop: 10 * s}, 5 * s, 5 * s, 5 * s},
+		"a settle time longer than half a life": {fixed(10 * s), haste{settle: 20 * s, stop: 10 * s}, 5 * s, 5 * s, 5 * s},
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := &lease{}

@@ -37,8 +37,12 @@ func (w *watcher) read(ctx context.Context, number int) {
 		}
 	default:
 		result.wish = w.wish(faults)
-		w.again, w.owed = incomplete, false
-		if !incomplete && !w.lookRefused() {
+		result.flawed = result.flawed || incomplete
+		w.again, w.owed = incomplete, general(err)
+		switch {
+		case general(err):
+			w.note(err)
+		case !incomplete && !w.lookRefused():
 			w.note(nil)
 		}
 	}

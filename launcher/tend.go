@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/agenticverz/vaultexec/internal/fault"
@@ -45,6 +46,7 @@ func (w *watcher) tend(ctx context.Context) {
 	if len(rotated) > 0 {
 		for _, r := range rotated {
 			r.rotates = now.Add(max(w.interval, rotationRoom)) // unless the look finds out better
+			r.awaited++
 		}
 		w.lookAt(ctx, rotated)
 	}
@@ -128,6 +130,8 @@ func (w *watcher) replace(ctx context.Context, due []*record, now time.Time) {
 			w.log.Error("the credentials have ended, and there are no new ones yet; the command keeps running with what it has",
 				"path", r.path.String(), "ended", wallClock(l.ends))
 		}
+		w.log.Debug("new credentials are asked for", "path", r.path.String(), "ends", wallClock(l.ends), "act by",
+			wallClock(l.actBy(w.haste)))
 		l.ask(now, w.clock)
 		seen[r.path] = vault.Marker{Digest: [32]byte{1}}
 	}
@@ -166,7 +170,7 @@ func (w *watcher) reserve() {
 // other looks are under way. The function that it returns takes the answers in.
 func (w *watcher) lookAtLeases(ctx context.Context) (judge func()) {
 	type answer struct {
-		of    *record
+		of    *record // nil for a lease that was replaced, and that the command still has
 		lease *lease
 		left  time.Duration
 		asked time.Time
@@ -174,15 +178,20 @@ func (w *watcher) lookAtLeases(ctx context.Context) (judge func()) {
 	}
 	token := w.session.Client.Token()
 	var asked []*answer
-	for _, r := range w.records.leases() {
-		if l := r.lease; l.ID != "" && !l.gone && !w.noLook.has(vault.Path{}, token) {
-			asked = append(asked, &answer{of: r, lease: l, asked: time.Now()})
+	if !w.noLook.has(vault.Path{}, token) {
+		for _, r := range w.records.leases() {
+			if l := r.lease; l.ID != "" && !l.gone {
+				asked = append(asked, &answer{of: r, lease: l, asked: time.Now()})
+			}
+		}
+		for _, l := range w.replaced() {
+			asked = append(asked, &answer{lease: l, asked: time.Now()})
 		}
 	}
 	var wg sync.WaitGroup
 	slots := make(chan struct{}, maxRenewals)
 	for _, a := range asked {
-		lease := a.of.lease.Lease
+		lease := a.lease.Lease
 		wg.Go(func() {
 			slots <- struct{}{}
 			defer func() { <-slots }()
@@ -196,6 +205,8 @@ func (w *watcher) lookAtLeases(ctx context.Context) (judge func()) {
 		wg.Wait()
 		for _, a := range asked {
 			switch {
+			case a.of == nil:
+				w.pressOld(a.lease, a.left, a.asked, a.err)
 			case a.of.lease != a.lease: // it was replaced meanwhile
 			case a.err == nil:
 				a.lease.hasLeft(a.left, a.asked, w.haste)
@@ -206,6 +217,36 @@ func (w *watcher) lookAtLeases(ctx context.Context) (judge func()) {
 				w.noLook.add(vault.Path{}, token)
 			}
 		}
+	}
+}
+
+// replaced lists the leases in whose place others are, while the command still has them.
+func (w *watcher) replaced() []*lease {
+	current := map[string]bool{}
+	for _, r := range w.records.leases() {
+		current[r.lease.ID] = true
+	}
+	var old []*lease
+	for _, l := range w.held {
+		if !current[l.ID] {
+			old = append(old, &lease{Lease: l, full: l.Duration})
+		}
+	}
+	return old
+}
+
+// pressOld takes in that a lease in whose place another is ends earlier than was known.
+func (w *watcher) pressOld(l *lease, left time.Duration, asked time.Time, err error) {
+	switch {
+	case vault.NoLease(err):
+		l.ends = asked
+	case err == nil:
+		l.ends = asked.Add(left)
+	default:
+		return
+	}
+	if by := l.actBy(w.haste); w.by.IsZero() || by.Before(w.by) {
+		w.by, w.last = by, time.Now() // the main goroutine hears of it at once
 	}
 }
 
@@ -240,7 +281,9 @@ func (w *watcher) retire(ctx context.Context, has []vault.Lease) {
 	go func() { // best effort, beside everything else
 		ctx, cancel := context.WithTimeout(ctx, farewell)
 		defer cancel()
-		revokeLeases(ctx, w.session, old)
+		if token := w.session.Client.Token(); !w.mayEnd.has(vault.Path{}, token) && !revokeLeases(ctx, w.session, old) {
+			w.mayEnd.add(vault.Path{}, token)
+		}
 		for _, l := range old {
 			if !slices.ContainsFunc(held, func(h vault.Lease) bool { return h.Token.Equal(l.Token) }) {
 				w.session.Drop(ctx, l.Token)
@@ -259,19 +302,26 @@ func giveBack(ctx context.Context, s *vault.Session, leases []vault.Lease) {
 	s.Revoke(ctx)
 }
 
-// revokeLeases ends leases, best effort, where the token has the right to.
-func revokeLeases(ctx context.Context, s *vault.Session, leases []vault.Lease) {
-	if len(leases) == 0 || s.Client.Agent() || !s.Client.MayRevoke(ctx) {
-		return
+// revokeLeases ends leases, best effort, and reports whether the token has the right to.
+func revokeLeases(ctx context.Context, s *vault.Session, leases []vault.Lease) (may bool) {
+	if len(leases) == 0 {
+		return true
+	}
+	if s.Client.Agent() || !s.Client.MayRevoke(ctx) {
+		return false
 	}
 	var wg sync.WaitGroup
+	var denied atomic.Bool
 	slots := make(chan struct{}, maxRenewals)
 	for _, l := range leases {
 		wg.Go(func() {
 			slots <- struct{}{}
 			defer func() { <-slots }()
-			_ = s.Client.RevokeLease(ctx, l)
+			if fault.Is(s.Client.RevokeLease(ctx, l), fault.Denied) {
+				denied.Store(true)
+			}
 		})
 	}
 	wg.Wait()
+	return !denied.Load()
 }
