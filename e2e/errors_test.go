@@ -64,6 +64,17 @@ vaultexec --path app --names ./missing -- true
 vaultexec --env "NAME=app#$(printf '\001')" -- true
 vaultexec --path app#KEY -- true
 vaultexec --path a//b -- true
+vaultexec --path 'app?' -- true
+vaultexec --path 'app?a' -- true
+vaultexec --path 'app?a=%' -- true
+vaultexec --path "app?a=$(printf '\377')" -- true
+vaultexec --path "app?a=$(printf '\001')" -- true
+vaultexec --path 'app?%01=a' -- true
+vaultexec --path 'app?a=b&a=c' -- true
+vaultexec --path 'app@3?a=b' -- true
+vaultexec --path 'app/*?a=b' -- true
+vaultexec rotate 'app?a=b' KEY
+vaultexec list 'app?a=b'
 vaultexec --path ../sys -- true
 vaultexec --path app@99999999999999999999 -- true
 vaultexec --path /app -- true
@@ -228,6 +239,9 @@ vaultexec --path file-clash --file KEY -- true
 vaultexec check --path nothing
 vaultexec get app#KE
 vaultexec get /transit/x
+vaultexec --path 'app?a=b' -- true
+vaultexec --path '/transit/cache-config?size=9' -- true
+vaultexec --path '/transit/random?bites=9' -- true
 vaultexec get /transit/cache-config
 vaultexec get --versions /v1/app
 vaultexec list nothing

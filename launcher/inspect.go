@@ -24,7 +24,7 @@ type Report struct {
 type PathReport struct {
 	Path     vault.Path    // with its real mount, where that is known
 	Secret   *vault.Secret // nil when there is none; without values when Leased
-	Leased   bool
+	Leased   bool          // not read, because reading it makes something
 	Optional bool
 	Folder   *vault.Folder // what a folder has in it; each secret of it has a report of its own
 	Member   bool          // only a folder names it
@@ -145,22 +145,32 @@ func (l *launch) ask(ctx context.Context, r *Report) {
 	for i := range r.Paths {
 		p := &r.Paths[i]
 		p.Caps, p.MetaCaps = caps[p.API], caps[p.Metadata]
-		if p.Leased && p.Caps != nil && !vault.Allows(p.Caps, "read") {
-			p.Fault = &fault.Error{Kind: fault.Denied, What: "cannot read " + p.Path.String(), Why: "permission denied",
-				Hint: vault.PolicyHint(p.API, "read")}
+		if p.Path.Fields == "" {
+			p.mustAllow("read")
 		}
 	}
 }
 
-// tryUnread finds the paths among those that were not read that nobody can read.
+// mustAllow finds out whether the token may have what was not read.
+func (p *PathReport) mustAllow(capability string) {
+	if p.Leased && p.Caps != nil && !vault.Allows(p.Caps, capability) {
+		p.Fault = &fault.Error{Kind: fault.Denied, What: "cannot read " + p.Path.String(), Why: "permission denied",
+			Hint: vault.PolicyHint(p.API, capability)}
+	}
+}
+
+// tryUnread finds the paths among those that were not read that nobody can read, or not this token. What fields take is
+// known only from the engine.
 func (l *launch) tryUnread(ctx context.Context, r *Report, reads []*read) {
 	for i, rd := range reads {
 		p := &r.Paths[i]
 		if !p.Leased || p.Fault != nil {
 			continue
 		}
-		f := l.Session.Client.CanBeRead(ctx, rd.secret)
+		capability, f := l.Session.Client.CanBeRead(ctx, rd.secret)
 		switch {
+		case f == nil && p.Path.Fields != "" && capability != "":
+			p.mustAllow(capability)
 		case f == nil:
 		case p.Optional && forgivable(f):
 			p.Absent, p.Leased, rd.absence, rd.secret = f, false, f, nil

@@ -175,7 +175,7 @@ func (u *ui) checkText(c *checked, variables bool) {
 
 // pathText prints what is at a path.
 func (u *ui) pathText(p launcher.PathReport) {
-	name := vault.Path{Mount: p.Path.Mount, Name: p.Path.Name}.String()
+	name := vault.Path{Mount: p.Path.Mount, Name: p.Path.Name, Fields: p.Path.Fields}.String()
 	switch {
 	case p.Fault != nil:
 		u.failure(fmt.Sprintf("%s: %s", p.Path, p.Fault.Why), p.Fault)

@@ -47,6 +47,8 @@ func (a *app) get(ctx context.Context, s *settings, words []string) error {
 	case reveal && key == "":
 		return &fault.Error{Kind: fault.Usage, What: "cannot reveal a whole secret",
 			Hint: "name one key: vaultexec get --reveal PATH#KEY"}
+	case s.bool("versions") && p.Fields != "":
+		return vault.NoFields(p)
 	case s.bool("versions") && (key != "" || p.Version != 0):
 		return &fault.Error{Kind: fault.Usage, What: "--versions is for a whole secret",
 			Hint: "leave #KEY and @VERSION out"}
@@ -64,13 +66,17 @@ func (a *app) get(ctx context.Context, s *settings, words []string) error {
 			return advise(ctx, c, s, p, err)
 		}
 		if secret.Unread() {
-			if f := c.CanBeRead(ctx, secret); f != nil {
+			if _, f := c.CanBeRead(ctx, secret); f != nil {
 				return f
+			}
+			path := "/" + secret.Path.String()
+			if secret.Path.Fields != "" {
+				path = "'" + path + "'"
 			}
 			return &fault.Error{Kind: fault.Usage, What: "cannot get " + secret.Path.String(),
 				Why: fmt.Sprintf("the mount %s is of type %s, and reading there may create something",
 					secret.Engine.Mount, secret.Engine.Type),
-				Hint: "what it makes is for a command: vaultexec --path /" + secret.Path.String() + " -- COMMAND"}
+				Hint: "what it makes is for a command: vaultexec --path " + path + " -- COMMAND"}
 		}
 		if key != "" {
 			return a.getKey(s, secret, key, reveal)

@@ -148,6 +148,9 @@ func mapRules(s *settings, words []string, mount string) ([]mapRule, error) {
 	var rules []mapRule
 	add := func(glob, text string) error {
 		p, err := vault.ParsePath(text, mount)
+		if err == nil {
+			err = vault.NoFields(p)
+		}
 		if err == nil && p.Version != 0 {
 			err = &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot import into %s", p),
 				Why: "an old version cannot be changed", Hint: "leave @VERSION out"}

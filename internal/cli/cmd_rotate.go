@@ -64,6 +64,9 @@ func (a *app) rotate(ctx context.Context, s *settings, words []string) error {
 	if err != nil {
 		return err
 	}
+	if err := vault.NoFields(p); err != nil {
+		return err
+	}
 	key := words[1]
 	switch {
 	case p.Version != 0:

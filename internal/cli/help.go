@@ -173,6 +173,8 @@ const referencesHelp = `How secrets are named, and which names variables may hav
                                to allow "list" on agenticverz/metadata/team/
   --env ID_TOKEN=/identity/oidc/token/app#token
                                a signed token about the entity that logged in
+  --path '/pki/issue/web?common_name=app.example&ttl=24h'
+                               what the engine makes of these fields: a certificate
   --env DB=database#PASSWORD   one key under a name of your choice
   --env DB=app-prod#db.password, --env HOST=app-prod#hosts.0
                                the same in an object or a list; a key whose very
@@ -182,8 +184,24 @@ const referencesHelp = `How secrets are named, and which names variables may hav
 
   One or several filters may follow: url escapes what has a meaning in a URL
   (all but letters, digits and - . _ ~), json makes a JSON string with its
-  quotes, base64 encodes, trim drops white space at both ends. Write $${ for a
+  quotes, base64 encodes, trim drops white space at both ends, and lines ends each
+  item of a list with a line break, or the text if it is one. Write $${ for a
   ${ that begins no reference, and double a $ directly before a reference.
+
+  A path with fields is written to, and the answer is the secret; where the
+  engine takes them with a read, they go along with that. So a policy has to allow
+  "update" on it (or "read"). Vault's help for the path says which fields there
+  are, and another name is an error. They are sent as texts, which Vault reads as
+  numbers and so on where it wants them. In a value %26 %23 %25 %0A stand for & #
+  % and a line break, as in a URL; a + is a plus. Everybody can see them, as they
+  can the path. What is named by the same path and fields is made once, and at
+  every start; check, --dry-run and get make nothing. It is not looked at, and what
+  says when it ends is made anew before that. KV secrets, settings of engines,
+  @VERSION and 'PATH/*' take no fields.
+
+    --env 'CERT=${/pki/issue/web?common_name=app.example#certificate|lines}${/pki/issue/web?common_name=app.example#ca_chain|lines}'
+    --env 'KEY=/pki/issue/web?common_name=app.example#private_key'
+                               one certificate, with its chain, and its key
 
   With --resolve-env a variable that is already set is replaced when its value is
   a reference or has one in it; --env-file FILE reads a .env file of such
@@ -198,7 +216,7 @@ const referencesHelp = `How secrets are named, and which names variables may hav
   Not what bank-vaults also has: writing (>>vault:), templates, transit.
   Variables that begin with VAULT_, BAO_ or VAULTEXEC_ are never replaced.
 
-  %40 %23 %25 %2A %2C %7C %7D in a path stand for @ # % * , | }. Segments "." and ".."
+  %40 %23 %25 %2A %2C %3F %7C %7D in a path stand for @ # % * , ? | }. Segments "." and ".."
   and empty ones are errors. Lists in variables (VAULTEXEC_PATH and the like) are
   separated by commas, or by line breaks where there is one.
 

@@ -43,6 +43,7 @@ func (a *app) sources(s *settings, o *launcher.Options) {
 	for _, l := range list {
 		o.Sources = append(o.Sources, l.sources...)
 	}
+	environ.SpellAlike(o.Sources)
 }
 
 // parseEnv reads one --env, or one item of the variable.

@@ -54,9 +54,9 @@ var options = []option{
 	{name: "allow-owner", arg: "USER", list: true, env: ownVar("ALLOW_OWNER"), group: groupConfig, usage: "credential, configuration and CA files of this user count as your own; anyone turns that check off (see help login)"},
 
 	{name: "mount", arg: "NAME", env: ownVar("MOUNT"), def: "secret", group: groupSecrets, usage: "KV mount that relative paths belong to"},
-	{name: "path", arg: "PATH[@VERSION]", list: true, env: ownVar("PATH"), group: groupSecrets, usage: "every key of this secret becomes a variable; /MOUNT/PATH names the mount itself, 'PATH/*' every secret directly in that folder"},
-	{name: "optional-path", arg: "PATH[@VERSION]", list: true, env: ownVar("OPTIONAL_PATH"), group: groupSecrets, usage: "the same, but a secret that does not exist is left out with a warning"},
-	{name: "env", arg: "NAME=PATH[@VERSION]#KEY", list: true, env: ownVar("ENV"), group: groupSecrets, usage: "one key of a secret under a name of your choice; or NAME=TEXT with ${PATH#KEY|url} in it (see help references)"},
+	{name: "path", arg: "PATH[@VERSION|?FIELDS]", list: true, env: ownVar("PATH"), group: groupSecrets, usage: "every key of this secret becomes a variable; /MOUNT/PATH names the mount itself, 'PATH/*' every secret directly in that folder, 'PATH?NAME=VALUE' what the engine makes of these fields"},
+	{name: "optional-path", arg: "PATH[@VERSION|?FIELDS]", list: true, env: ownVar("OPTIONAL_PATH"), group: groupSecrets, usage: "the same, but a secret that does not exist is left out with a warning"},
+	{name: "env", arg: "NAME=PATH[@VERSION|?FIELDS]#KEY", list: true, env: ownVar("ENV"), group: groupSecrets, usage: "one key of a secret under a name of your choice; or NAME=TEXT with ${PATH#KEY|url} in it (see help references)"},
 	{name: "resolve-env", env: ownVar("RESOLVE_ENV"), group: groupSecrets, usage: "replace inherited variables whose value is vault:PATH#KEY, or has ${vault:PATH#KEY} in it"},
 	{name: "env-file", arg: "FILE", list: true, env: ownVar("ENV_FILE"), group: groupSecrets, usage: "add the variables of this .env file, and resolve such references in it; what is already set wins"},
 	{name: "prefix", arg: "TEXT", env: ownVar("PREFIX"), group: groupSecrets, usage: "put TEXT before the names that come from --path"},

@@ -14,6 +14,7 @@ import (
 // A reference names one key of a secret:
 //
 //	PATH[@VERSION]#KEY         as vault.ParseKeyRef reads it
+//	PATH?FIELDS#KEY            the same for what is made from fields
 //	vault:PATH[@VERSION]#KEY   the same where a mark is needed, in variables and in files of them
 //	vault:MOUNT/data/PATH#KEY[#VERSION]   as bank-vaults writes it: the path of the API of KV version 2
 //
@@ -96,6 +97,9 @@ func parseReference(s, mount string) (vault.Path, string, error) {
 	rest, marked := strings.CutPrefix(s, mark)
 	path, key, _ := strings.Cut(rest, "#")
 	engine, name, literal := strings.Cut(path, "/data/")
+	if before, _, made := strings.Cut(path, "?"); made && !strings.Contains(before, "/data/") {
+		literal = false
+	}
 	if !marked || !literal || strings.HasPrefix(path, "/") {
 		return vault.ParseKeyRef(rest, mount)
 	}
@@ -201,6 +205,15 @@ var filters = map[string]func(string) string{
 	"json":   toJSON,
 	"base64": func(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) },
 	"trim":   strings.TrimSpace,
+	"lines":  asLine,
+}
+
+// asLine is a text that ends in a line break. Of a list every item does: see key.
+func asLine(s string) string {
+	if s == "" || strings.HasSuffix(s, "\n") {
+		return s
+	}
+	return s + "\n"
 }
 
 // escapeURL escapes everything but RFC 3986's unreserved characters, so that the value may stand in every part of a
@@ -285,5 +298,17 @@ func (b *builder) key(g Fetched) (string, bool) {
 		}
 		return "", false
 	}
-	return b.text(origin(g, g.Source.Key), v)
+	from := origin(g, g.Source.Key)
+	if items, isList := v.Items(); isList && len(g.Source.Filters) > 0 && g.Source.Filters[0] == "lines" {
+		var lines strings.Builder
+		for _, item := range items {
+			text, ok := b.text(from, item)
+			if !ok {
+				return "", false
+			}
+			lines.WriteString(asLine(text))
+		}
+		return lines.String(), true
+	}
+	return b.text(from, v)
 }

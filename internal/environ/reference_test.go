@@ -199,3 +199,40 @@ func TestFilters(t *testing.T) {
 		}
 	}
 }
+
+// TestLines: a list becomes its items, each with a line break at its end; a text gets one.
+func TestLines(t *testing.T) {
+	t.Parallel()
+	secret := &vault.Secret{Path: vault.Path{Mount: "m", Name: "x"}, Values: map[string]vault.Value{
+		"CHAIN": value(t, `["a<", "b\n", 3, {"c": [1]}]`), "TEXT": value(t, `"t"`), "ENDED": value(t, `"t\n"`), "NONE": value(t, `[]`), "EMPTY": value(t, `""`),
+		"LOOKS": value(t, `"[\"a\"]"`), "NULL": value(t, `["a", null]`),
+	}}
+	for text, want := range map[string]string{
+		"${x#CHAIN|lines}":                       "a<\nb\n3\n{\"c\":[1]}\n",
+		"${x#TEXT|lines}${x#ENDED|lines}":        "t\nt\n",
+		"${x#TEXT|lines}${x#CHAIN|lines|base64}": "t\nYTwKYgozCnsiYyI6WzFdfQo=",
+		"${x#CHAIN|trim|lines}":                  "[\"a<\",\"b\\n\",3,{\"c\":[1]}]\n",
+		"${x#NONE|lines}${x#EMPTY|lines}":        "",
+		"${x#LOOKS|lines}":                       "[\"a\"]\n", // a text, whatever it looks like
+		"${x#CHAIN}":                             "[\"a<\",\"b\\n\",3,{\"c\":[1]}]",
+		"${x#NULL|lines}":                        "",
+	} {
+		sources, err := ParseEnv("A="+text, "m")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []Fetched
+		for _, s := range sources {
+			got = append(got, Fetched{Source: s, Secret: secret})
+		}
+		env, err := Build(got, Rules{}, nil)
+		switch {
+		case strings.Contains(text, "NULL"):
+			if !fault.Is(err, fault.Value) {
+				t.Errorf("%s: %v", text, err)
+			}
+		case err != nil || env.Vars[0].Value.Reveal() != want:
+			t.Errorf("%s: %v %v", text, env.Strings(), err)
+		}
+	}
+}

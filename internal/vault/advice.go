@@ -33,6 +33,9 @@ func (c *Client) Advise(ctx context.Context, p Path, f *fault.Error, mountIsDefa
 		adviseMeant(f, hint, p)
 		return
 	}
+	if f.Kind == fault.Denied && p.Fields != "" { // its hint is the rule that it takes
+		return
+	}
 	if f.Kind == fault.Denied && !mountIsDefault && !strings.Contains(p.Name, "/") { // not written like another mount's
 		return
 	}
@@ -47,16 +50,21 @@ func (c *Client) Advise(ctx context.Context, p Path, f *fault.Error, mountIsDefa
 	adviseMounts(f, p, mounts, mountIsDefault)
 }
 
-// adviseMounts names the mounts of secrets that the token sees, where none of them is the one of p.
+// adviseMounts names the mounts of secrets that the token sees, where none of them is the one of p; of a path with
+// fields, the other mounts.
 func adviseMounts(f *fault.Error, p Path, mounts []Engine, mountIsDefault bool) {
+	isIn := func(m Engine) bool { return p.isIn(m.Mount) }
+	if slices.ContainsFunc(mounts, isIn) {
+		return
+	}
 	var names []string
 	for _, m := range mounts {
-		if m.KV != 0 {
+		if (m.KV != 0) == (p.Fields == "") && !slices.Contains(reserved, m.Mount) {
 			names = append(names, m.Mount)
 		}
 	}
 	switch {
-	case len(names) == 0, slices.ContainsFunc(names, p.isIn):
+	case len(names) == 0:
 	case p.Mount == defaultMount && mountIsDefault:
 		f.Hint = fmt.Sprintf("no --mount was given, so %q was used; the token can see: %s", p.Mount,
 			strings.Join(names, ", "))

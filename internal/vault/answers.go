@@ -287,7 +287,7 @@ func (r request) secrets() []string {
 	if r.token != nil {
 		list = append(list, r.token.Reveal())
 	}
-	if r.body != nil {
+	if r.body != nil && !r.public {
 		if raw, err := json.Marshal(r.body()); err == nil {
 			var body any
 			_ = json.Unmarshal(raw, &body)

@@ -3,7 +3,6 @@ package vault
 import (
 	"context"
 	"fmt"
-	"net/url"
 	"slices"
 	"strings"
 
@@ -42,6 +41,18 @@ var lending = paths{
 	"azure":    {"creds/"},
 }
 
+// making are written to, and answer with what they have made. Some of them can be read as well.
+var making = paths{
+	"pki":          {"issue/", "sign/"},
+	"ssh":          {"issue/", "sign/", "creds/"},
+	"transit":      {"datakey/", "random"},
+	"kubernetes":   {"creds/"},
+	"aws":          {"creds/", "sts/"},
+	"terraform":    {"creds/"},
+	"mongodbatlas": {"creds/"},
+	"gcp":          {"key/", "token/"},
+}
+
 func (t paths) hold(e Engine, p Path) bool {
 	return slices.ContainsFunc(t[e.Type],
 		func(begin string) bool { return strings.HasPrefix(p.within(e.Mount).Name, begin) })
@@ -49,13 +60,19 @@ func (t paths) hold(e Engine, p Path) bool {
 
 // Creates says what reading p does beside it, "creates a lease"; "" when it makes nothing.
 func (e Engine) Creates(p Path) string {
+	name := p.within(e.Mount).Name
 	switch {
-	case e.KV != 0, harmless.hold(e, p):
+	case e.KV != 0, p.Fields == "" && harmless.hold(e, p):
 		return ""
 	case e.Type == identityMount:
 		return "creates a token"
-	case lending.hold(e, p):
+	case lending.hold(e, p), p.Fields != "" && strings.HasPrefix(name, "creds/"):
 		return "creates a lease"
+	case p.Fields != "" && (e.Type == "pki" || e.Type == "ssh") &&
+		(strings.Contains(name, "issue/") || strings.Contains(name, "sign")):
+		return "issues a certificate"
+	case p.Fields != "":
+		return "may create something"
 	}
 	return "may create a lease"
 }
@@ -63,56 +80,51 @@ func (e Engine) Creates(p Path) string {
 // Unread reports whether the secret was left alone because reading it may make something.
 func (s *Secret) Unread() bool { return s.Engine.KV == 0 && s.Values == nil }
 
-// CanBeRead reports why nobody can read the path of a secret that was not read, nil when it can be read or nothing is
-// known. The failure is the one that a read would give.
-func (c *Client) CanBeRead(ctx context.Context, s *Secret) *fault.Error {
-	if s.Engine.Type == identityMount || lending.hold(s.Engine, s.Path) {
-		return nil
+// CanBeRead says which capability the path of a secret takes that was not read, and reports why nobody can read it,
+// nil when it can be read or nothing is known. The failure is the one that a read would give.
+func (c *Client) CanBeRead(ctx context.Context, s *Secret) (capability string, f *fault.Error) {
+	made := s.Path.Fields != ""
+	if !made && (s.Engine.Type == identityMount || lending.hold(s.Engine, s.Path)) {
+		return "read", nil
 	}
-	p := s.Path
-	a, err := c.do(ctx, request{what: cannotRead(p), path: p.Mount + "/" + p.Name, query: url.Values{"help": {"1"}}})
-	if err != nil {
-		if f := fault.Of(err); f.Cause == fault.NoPath {
-			return f
-		}
-		return nil
+	u, err := c.usage(ctx, s.Path)
+	switch {
+	case fault.Has(err, fault.NoPath):
+		return "", fault.Of(err)
+	case err != nil:
+		return "", nil
+	case made:
+		return u.judge(s.Path, s.Engine)
+	case !u.known, u.read:
+		return "read", nil
 	}
-	var help struct {
-		OpenAPI struct {
-			Paths map[string]struct {
-				Get *struct {
-					Parameters []struct {
-						Name     string `json:"name"`
-						Required bool   `json:"required"`
-					} `json:"parameters"`
-				} `json:"get"`
-			} `json:"paths"`
-		} `json:"openapi"`
-	}
-	if a.raw.into(&help) != nil || len(help.OpenAPI.Paths) == 0 {
-		return nil
-	}
-	for _, path := range help.OpenAPI.Paths {
-		if path.Get == nil {
-			continue
-		}
-		listed := false // a list is a GET with ?list=true
-		for _, param := range path.Get.Parameters {
-			listed = listed || param.Name == "list" && param.Required
-		}
-		if !listed {
-			return nil
-		}
-	}
-	f := &fault.Error{Kind: fault.Missing, Cause: fault.Unsupported, What: cannotRead(p), Why: whyUnsupported}
-	notReadable(f, s.Engine)
-	return f
+	f = &fault.Error{Kind: fault.Missing, Cause: fault.Unsupported, What: cannotRead(s.Path), Why: whyUnsupported}
+	notReadable(f, s.Engine, s.Path)
+	return "", f
 }
 
 // notReadable explains a path that is written to, listed, or both.
-func notReadable(f *fault.Error, e Engine) {
-	if f.Cause == fault.Unsupported && f.Hint == "" {
-		f.Hint = fmt.Sprintf("in a %s engine this path is for writing (to issue, sign or encrypt something) or listing, and vaultexec only reads: let the program ask Vault itself, with --keep-token",
-			e.Type)
+func notReadable(f *fault.Error, e Engine, p Path) {
+	switch {
+	case f.Cause != fault.Unsupported || f.Hint != "":
+	case p.Fields == "" && making.hold(e, p):
+		f.Hint = fmt.Sprintf("it makes what it answers with: give it the fields that it takes, as in '/%s?%s'",
+			EscapePath(p.whole()), exampleFields(e))
+	default:
+		f.Hint = fmt.Sprintf("in a %s engine this path is for writing or listing: if a write answers with something, give the fields that it takes, as in '/%s?NAME=VALUE'; otherwise let the program ask Vault itself, with --keep-token",
+			e.Type, EscapePath(p.whole()))
 	}
+}
+
+// exampleFields are what paths of an engine that make something are mostly given.
+func exampleFields(e Engine) string {
+	switch e.Type {
+	case "pki":
+		return "common_name=app.example&ttl=24h"
+	case "kubernetes":
+		return "kubernetes_namespace=default&ttl=1h"
+	case "transit":
+		return "bits=256"
+	}
+	return "NAME=VALUE"
 }

@@ -22,6 +22,9 @@ type Folder struct {
 // ParsePathOrFolder reads what --path takes: a secret, as ParsePath does, or all secrets directly in a folder, written
 // as its path and "/*", or "*" for the top of the mount. %2A is an asterisk that stands for itself.
 func ParsePathOrFolder(s, mount string) (Path, error) {
+	if strings.Contains(s, "?") {
+		return ParsePath(s, mount)
+	}
 	head, version := s, ""
 	if i := strings.LastIndexByte(s, '@'); i >= 0 && isVersion(s[i+1:]) {
 		head, version = s[:i], s[i:]

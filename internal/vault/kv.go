@@ -49,13 +49,13 @@ func (c *Client) Read(ctx context.Context, p Path, opt ReadOptions) (*Secret, er
 	if !known {
 		engine, known = c.mounts.find(p)
 	}
-	if !known && p.Mount != "" && opt.KVVersion != 0 {
+	if !known && p.Fields == "" && p.Mount != "" && opt.KVVersion != 0 {
 		engine, known = Engine{Mount: p.Mount, Type: "kv", KV: opt.KVVersion}, true
 	}
 	switch {
 	case known:
 		return c.readFrom(ctx, engine, p, opt)
-	case p.Mount != "":
+	case p.Mount != "" && p.Fields == "":
 		return c.readGuessing(ctx, p, opt)
 	}
 	engine, err := c.askFor(ctx, p, opt)
@@ -68,6 +68,9 @@ func (c *Client) Read(ctx context.Context, p Path, opt ReadOptions) (*Secret, er
 // readFrom reads a secret of an engine that is known.
 func (c *Client) readFrom(ctx context.Context, engine Engine, p Path, opt ReadOptions) (*Secret, error) {
 	p = p.within(engine.Mount)
+	if p.Fields != "" {
+		return c.readMade(ctx, p, engine, opt)
+	}
 	if engine.KV != 2 {
 		return c.readPlain(ctx, p, engine, opt)
 	}
@@ -125,9 +128,16 @@ func (p Path) whole() string {
 	return p.Mount + "/" + p.Name
 }
 
+// Place is the path in the one form that tells whether two name the same.
+func (p Path) Place() Path {
+	p.Mount, p.Name = "", p.whole()
+	return p
+}
+
 // within splits the whole path at the end of its real mount.
 func (p Path) within(mount string) Path {
-	return Path{Mount: mount, Name: strings.TrimPrefix(p.whole(), mount+"/"), Version: p.Version, Folder: p.Folder}
+	p.Mount, p.Name = mount, strings.TrimPrefix(p.whole(), mount+"/")
+	return p
 }
 
 // Within gives a path the real mount of its engine.
@@ -259,19 +269,22 @@ func (c *Client) readPlain(ctx context.Context, p Path, engine Engine, opt ReadO
 	r.denied = needs(r.path, "read")
 	a, err := c.do(ctx, r)
 	if err != nil {
-		notReadable(fault.Of(err), engine)
+		notReadable(fault.Of(err), engine, p)
 		return nil, err
 	}
+	return s, s.take(a)
+}
+
+// take fills s with what an engine that is not KV version 2 answered.
+func (s *Secret) take(a *Answer) error {
 	if a.Wrapped || len(a.Data.raw()) == 0 || a.Data.into(&s.Values) != nil {
-		return nil, notUnderstood(cannotRead(p), a)
+		return notUnderstood(cannotRead(s.Path), a)
 	}
 	s.Date = a.Date
-	if engine.Type == identityMount {
-		s.Lease = tokenLife(s)
-	}
+	s.Lease = s.ownLife()
 	if a.LeaseID != "" {
 		s.Lease = Lease{ID: a.LeaseID, Duration: time.Duration(a.LeaseDuration) * time.Second, Renewable: a.Renewable,
 			Token: a.token}
 	}
-	return s, nil
+	return nil
 }

@@ -33,6 +33,8 @@ func inReserved(p Path) bool {
 // mountDenied explains the denial of the question for the mount of p, which a token may ask that may do anything there.
 func (p Path) mountDenied(f *fault.Error) {
 	switch {
+	case p.Fields != "":
+		f.Err = &missingRule{policyRule(p.whole(), "update")}
 	case p.Mount == "":
 		return
 	case p.Folder:

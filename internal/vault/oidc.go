@@ -20,15 +20,25 @@ func identityToken(p Path) (Engine, bool) {
 	return e, ok && role != "" && !strings.Contains(role, "/") && !p.Folder
 }
 
-// tokenLife is the life of the token that was read, as a lease without an ID. It ends, and nothing can be done about
-// that.
-func tokenLife(s *Secret) Lease {
-	var seconds int
-	if s.Values["ttl"].into(&seconds) != nil || seconds <= 0 {
-		return Lease{}
+// ownLife is the life of what ends by itself, as a lease without an ID: nothing can be done about that end. A token says
+// how long it lives, a certificate until when.
+func (s *Secret) ownLife() Lease {
+	var seconds int64
+	switch {
+	case s.Engine.Type == identityMount:
+		_ = s.Values["ttl"].into(&seconds)
+	case s.Path.Fields != "" && s.Values["expiration"].into(&seconds) == nil && seconds > 0:
+		now := s.Date
+		if now.IsZero() {
+			now = time.Now()
+		}
+		seconds = max(seconds-now.Unix(), 1)
 	}
-	return Lease{Duration: time.Duration(seconds) * time.Second}
+	return Lease{Duration: time.Duration(min(max(seconds, 0), longestLife)) * time.Second}
 }
+
+// longestLife is in seconds. A time.Duration holds no more than 292 years.
+const longestLife = 100 * 365 * 24 * 3600
 
 // noEntity is in Vault's refusal to sign a token about nobody, which is no matter of policies.
 const noEntity = "no entity associated with the request's token"

@@ -15,9 +15,11 @@ type Path struct {
 	Name    string // path below the mount, or from the root where Mount is ""
 	Version int    // KV version 2 version, 0 for the latest
 	Folder  bool   // every secret in the folder Name, which ends in a slash or is empty for the top of the mount
+	Fields  string // what the engine is given to make the secret from (fields.go); "" for none
 }
 
-// String returns the path as people write it: mount/name, with @version when one is pinned; mount/name/* for a folder.
+// String returns the path as people write it: mount/name, with @version when one is pinned; mount/name/* for a folder;
+// mount/name?name=value&name=value with fields.
 func (p Path) String() string {
 	s := p.whole()
 	if p.Folder {
@@ -26,12 +28,15 @@ func (p Path) String() string {
 	if p.Version > 0 {
 		s += "@" + strconv.Itoa(p.Version)
 	}
+	if p.Fields != "" {
+		s += "?" + p.Fields
+	}
 	return s
 }
 
-// ParsePath reads PATH[@VERSION]. A relative path belongs to mount. A leading slash names the mount itself; with more
-// than two segments only the server can tell where the mount ends (Mount stays empty). In the segments, %40, %23, %25,
-// %2A, %2C, %7C and %7D stand for @, #, %, *, the comma, | and }.
+// ParsePath reads PATH[@VERSION] or PATH?FIELDS. A relative path belongs to mount. A leading slash names the mount
+// itself; with more than two segments only the server can tell where the mount ends (Mount stays empty). In the
+// segments, %40, %23, %25, %2A, %2C, %3F, %7C and %7D stand for @, #, %, *, the comma, ?, | and }.
 func ParsePath(s, mount string) (Path, error) {
 	if strings.Contains(s, "#") {
 		return Path{}, pathError(s, "a whole secret has no #KEY",
@@ -40,7 +45,7 @@ func ParsePath(s, mount string) (Path, error) {
 	return parsePath(s, mount)
 }
 
-// ParseKeyRef reads PATH[@VERSION]#KEY. The first # ends the path.
+// ParseKeyRef reads PATH[@VERSION]#KEY or PATH?FIELDS#KEY. The first # ends the path.
 func ParseKeyRef(s, mount string) (Path, string, error) {
 	path, key, ok := strings.Cut(s, "#")
 	if !ok || key == "" {
@@ -56,14 +61,24 @@ func ParseKeyRef(s, mount string) (Path, string, error) {
 
 func parsePath(s, mount string) (Path, error) {
 	p := Path{Mount: mount}
-	rest := s
-	if i := strings.LastIndexByte(s, '@'); i >= 0 && isVersion(s[i+1:]) {
-		n, err := strconv.Atoi(s[i+1:])
+	rest, fields, made := strings.Cut(s, "?")
+	if made {
+		var err error
+		if p.Fields, err = parseFields(s, fields); err != nil {
+			return Path{}, err
+		}
+	}
+	if i := strings.LastIndexByte(rest, '@'); i >= 0 && isVersion(rest[i+1:]) {
+		n, err := strconv.Atoi(rest[i+1:])
 		if err != nil {
 			return Path{}, pathError(s, "the version is too large",
 				"`vaultexec get --versions PATH` shows those that there are")
 		}
-		p.Version, rest = n, s[:i]
+		if made {
+			return Path{}, pathError(s, "what is made from fields has no versions",
+				fmt.Sprintf("leave @%d out, or write %%40 for an @ that belongs to the name", n))
+		}
+		p.Version, rest = n, rest[:i]
 	}
 	absolute := strings.HasPrefix(rest, "/")
 	if absolute {
@@ -85,6 +100,9 @@ func parsePath(s, mount string) (Path, error) {
 		p.Mount = ""
 	}
 	p.Name = strings.Join(segments, "/")
+	if made && strings.HasSuffix(rest, "/*") || made && rest == "*" {
+		return Path{}, pathError(s, "a folder takes no fields", "name one path, or write %2A for an asterisk of a name")
+	}
 	return p, nil
 }
 
@@ -95,12 +113,18 @@ func (p Path) Reference(key string) string {
 		version = "@" + strconv.Itoa(p.Version)
 		p.Version = 0
 	}
+	if p.Fields != "" {
+		version, p.Fields = "?"+p.Fields, ""
+	}
 	return "/" + EscapePath(p.String()) + version + "#" + strings.ReplaceAll(key, "%", "%25")
 }
 
 // ParseDir reads the path of a folder, as ParsePath does. A slash at the end and a mount alone ("/agenticverz") are
 // fine, too.
 func ParseDir(s, mount string) (Path, error) {
+	if strings.Contains(s, "?") {
+		return Path{}, pathError(s, "a folder takes no fields", hintQuestion)
+	}
 	absolute := strings.HasPrefix(s, "/")
 	segments, why := splitPath(strings.TrimSuffix(strings.TrimPrefix(s, "/"), "/"))
 	switch {
@@ -148,9 +172,9 @@ func splitPath(s string) (segments []string, why string) {
 }
 
 var unescaper = strings.NewReplacer("%40", "@", "%23", "#", "%25", "%", "%2A", "*", "%2a", "*", "%2C", ",", "%2c", ",",
-	"%7C", "|", "%7c", "|", "%7D", "}", "%7d", "}")
+	"%3F", "?", "%3f", "?", "%7C", "|", "%7c", "|", "%7D", "}", "%7d", "}")
 
-var escaper = strings.NewReplacer("@", "%40", "#", "%23", "%", "%25", "*", "%2A", ",", "%2C")
+var escaper = strings.NewReplacer("@", "%40", "#", "%23", "%", "%25", "*", "%2A", ",", "%2C", "?", "%3F")
 
 // EscapePath writes a name of Vault's as a part of a path on the command line or in a variable.
 func EscapePath(s string) string { return escaper.Replace(s) }
@@ -170,6 +194,10 @@ func isVersion(s string) bool {
 	return true
 }
 
+// pathError repeats no fields: one of them may be what somebody wrote there by mistake.
 func pathError(s, why, hint string) *fault.Error {
+	if path, _, made := strings.Cut(s, "?"); made {
+		s = path + "?…"
+	}
 	return &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot use %q as a path", s), Why: why, Hint: hint}
 }

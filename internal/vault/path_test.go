@@ -34,7 +34,9 @@ func TestParsePath(t *testing.T) {
 		"ключ/ü":                       {Mount: "m", Name: "ключ/ü"},
 		"...":                          {Mount: "m", Name: "..."},
 		"data/app":                     {Mount: "m", Name: "data/app"},
-		"q?version=1&x":                {Mount: "m", Name: "q?version=1&x"},
+		"q%3Fversion=1&x":              {Mount: "m", Name: "q?version=1&x"},
+		"q%3fv":                        {Mount: "m", Name: "q?v"},
+		"q?version=1&x":                {}, // worked in 0.1.0, and named a secret
 		"@5":                           {},
 		"":                             {},
 		"/":                            {},
@@ -106,7 +108,7 @@ func TestParseMount(t *testing.T) {
 
 // FuzzParsePath: whatever is accepted names exactly one secret below a mount, in the eyes of vault/api's path.Join too.
 func FuzzParsePath(f *testing.F) {
-	for _, seed := range []string{"app-prod", "app-prod@3", "/agenticverz/app-prod", "/team/kv/app@12", "../../sys/raw/x", "a//b", "x%403", "a%23b%25", "@1", "/", "a#KEY", "a@1#KEY#x", "q?x", "a\x00b", "\xff/\xfe", "%2e%2e/%2f", "...", "x@18446744073709551616"} {
+	for _, seed := range []string{"app-prod", "app-prod@3", "/agenticverz/app-prod", "/team/kv/app@12", "../../sys/raw/x", "a//b", "x%403", "a%23b%25", "@1", "/", "a#KEY", "a@1#KEY#x", "q?x", "q?x=y&a=%26%0a#K", "q@1?=%", "a\x00b", "\xff/\xfe", "%2e%2e/%2f", "...", "x@18446744073709551616"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
@@ -138,7 +140,10 @@ func FuzzParsePath(f *testing.F) {
 			if clean := path.Join("/v1", full); clean != "/v1/"+full {
 				t.Errorf("%q would be sent as %q", s, clean)
 			}
-			if strings.ContainsFunc(full, unicode.IsControl) {
+			if again, err := parsePath("x?"+p.Fields, "m"); p.Fields != "" && (err != nil || again.Fields != p.Fields || p.Version != 0 || p.Folder) {
+				t.Errorf("%q: fields %q become %q: %v", s, p.Fields, again.Fields, err)
+			}
+			if strings.ContainsFunc(full+p.Fields, unicode.IsControl) {
 				t.Errorf("%q: a control character is left", s)
 			}
 		}
@@ -150,12 +155,12 @@ func TestReference(t *testing.T) {
 	t.Parallel()
 	for _, p := range []Path{
 		{Mount: "m", Name: "a"}, {Mount: "m", Name: "a@3"}, {Mount: "m", Name: "a", Version: 3}, {Mount: "m", Name: "a#b%40 c,|}"}, {Mount: "m", Name: "data"}, {Mount: "m@1", Name: "%"},
-		{Mount: "team/kv", Name: "a/b@2", Version: 1},
+		{Mount: "team/kv", Name: "a/b@2", Version: 1}, {Mount: "m", Name: "a?b", Fields: "a%26=%23@,*&b=c=d"},
 	} {
 		for _, key := range []string{"K", "a#b", "%23", "k k"} {
 			ref := p.Reference(key)
 			got, k, err := ParseKeyRef(ref, "other")
-			if err != nil || got.String() != p.String() || got.Version != p.Version || k != key {
+			if err != nil || got.String() != p.String() || got.Version != p.Version || got.Fields != p.Fields || k != key {
 				t.Errorf("%q: %+v %q %v", ref, got, k, err)
 			}
 		}

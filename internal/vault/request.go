@@ -34,6 +34,7 @@ type request struct {
 	quiet  bool               // any status is fine, the caller looks at it
 	denied func(*fault.Error) // gives a denial its hint, where nothing better is known; may be nil
 	secret bool               // the answer holds a secret
+	public bool               // the body does not: it was on the command line
 
 	sent *atomic.Bool // set when the request was on its way, so that Vault may have acted on it; may be nil
 }
@@ -120,7 +121,7 @@ func (c *Client) do(ctx context.Context, r request) (*Answer, error) {
 	if a != nil {
 		a.token = *r.token
 	}
-	if a != nil && a.LeaseID != "" && r.method == "" { // a lease that is renewed hangs on the token that made it
+	if a != nil && a.LeaseID != "" && r.secret { // a lease that is renewed hangs on the token that made it
 		c.noteLease(*r.token)
 	}
 	return a, err

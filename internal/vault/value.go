@@ -141,6 +141,15 @@ func (v Value) Text() (Text, error) {
 	return NewText(string(raw)), nil
 }
 
+// Items are the items of a list, and whether the value is one.
+func (v Value) Items() (items []Value, isList bool) {
+	raw := bytes.TrimSpace(v.raw())
+	if len(raw) == 0 || raw[0] != '[' || json.Unmarshal(raw, &items) != nil {
+		return nil, false
+	}
+	return items, true
+}
+
 // compact re-encodes an object or list. Vault sends <, > and & as \u003c and so on; json.Compact would keep that.
 func compact(raw []byte) (Text, error) {
 	var buf bytes.Buffer
