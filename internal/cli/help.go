@@ -199,9 +199,9 @@ const referencesHelp = `How secrets are named, and which names variables may hav
   says when it ends is made anew before that. KV secrets, settings of engines,
   @VERSION and 'PATH/*' take no fields.
 
-    --env 'CERT=${/pki/issue/web?common_name=app.example#certificate|lines}${/pki/issue/web?common_name=app.example#ca_chain|lines}'
-    --env 'KEY=/pki/issue/web?common_name=app.example#private_key'
-                               one certificate, with its chain, and its key
+  --env 'CERT=${P#certificate|lines}${P#ca_chain|lines}' --env 'KEY=P#private_key'
+                               one certificate with its chain, and its key, where P
+                               stands for /pki/issue/web?common_name=app.example
 
   With --resolve-env a variable that is already set is replaced when its value is
   a reference or has one in it; --env-file FILE reads a .env file of such

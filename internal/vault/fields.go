@@ -2,6 +2,7 @@ package vault
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -218,8 +219,8 @@ type operation struct {
 }
 
 type schema struct {
-	Ref        string           `json:"$ref"`
-	Properties map[string]Value `json:"properties"`
+	Ref        string                     `json:"$ref"`
+	Properties map[string]json.RawMessage `json:"properties"`
 }
 
 // judge chooses between a read with a query and a write, by the capability that it takes. A path that is both read and
