@@ -90,6 +90,10 @@ vaultexec --file X:rot13 --path app -- true
 vaultexec --file X=/run/ --path app -- true
 vaultexec --file X --file X --path app -- true
 vaultexec --file X=/dev/shm/x --file Y=/dev/shm/x --path app -- true
+vaultexec --file-set /dev/shm/x --file X=/dev/shm/y --path app -- true
+vaultexec --file-set /dev/shm/x --file X=/dev/shm/x --path app -- true
+vaultexec --file-set /dev/shm/x --file-set /dev/shm/x/ --file X=/dev/shm/x/y --path app -- true
+vaultexec --file-set / --file X=/y --path app -- true
 vaultexec --file LD_PRELOAD --path app -- true
 vaultexec --file X --env Y=app#KEY -- true
 vaultexec --file KEY=nowhere/x --path app -- true
@@ -502,6 +506,7 @@ var undriven = map[string]string{
 	"reads back with another":    "a write that is lost: internal/vault",
 	"cannot be read back after":  "a replica that stays behind: internal/vault",
 	"which is not mounted here":  "needs a namespace without /proc: e2e/process",
+	"the current folder is gone": "a folder that is removed under vaultexec's feet",
 	"its folder %q was removed":  "beside a command: e2e/process",
 }
 

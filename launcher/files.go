@@ -22,9 +22,11 @@ type files struct {
 	allowDisk bool
 	allow     []int             // users whose folders they may be in
 	written   map[string]placed // by path
-	staged    []stagedFile      // complete, and not in their places yet
+	sets      map[string]*folderEdition
+	replaced  []*folderEdition
+	staged    []stagedFile // complete, and not in their places yet
 	stagedFor *environ.Env
-	swept     map[string]bool // by path
+	swept     map[string]bool // by path, of a file or a set
 }
 
 // fileID tells whether a path still names the file that was written there. It holds as long as that file is open: then
@@ -40,7 +42,8 @@ type placed struct {
 func identify(st *unix.Stat_t) fileID { return fileID{uint64(st.Dev), uint64(st.Ino)} }
 
 func newFiles(allowDisk bool, allow ...int) *files {
-	return &files{allowDisk: allowDisk, allow: allow, written: map[string]placed{}, swept: map[string]bool{}}
+	return &files{allowDisk: allowDisk, allow: allow, written: map[string]placed{}, sets: map[string]*folderEdition{},
+		swept: map[string]bool{}}
 }
 
 // handOver puts the files of env in their places and returns the environment that names them, and the descriptors of
@@ -136,27 +139,34 @@ func (f *files) place(env *environ.Env) error {
 		values[v.File.Path] = v.Value
 	}
 	current := map[string]bool{}
+	sets := map[string][]*stagedFile{}
 	for i := range f.staged {
 		s := &f.staged[i]
 		path := s.spec.Path
-		err := s.name()
-		if err != nil { // no /proc, or it was given to a user whose files this one may not name
-			err = s.again(values[path].Reveal())
+		if set := s.spec.Set; set != "" {
+			sets[set] = append(sets[set], s)
+			continue
 		}
-		if err == nil {
-			testOnlyAt("named")
-			err = s.rename()
-		}
-		if err != nil {
+		if err := s.put(values); err != nil {
 			return fileFault(fmt.Sprintf("%q", path), err)
 		}
 		f.written[path].close()
 		f.written[path] = s.placed()
 		current[path] = true
 	}
+	for set, staged := range sets {
+		if err := f.placeSet(set, staged, values); err != nil {
+			return fileFault(fmt.Sprintf("%q", set), err)
+		}
+	}
 	for path := range f.written {
 		if !current[path] {
 			f.remove(path)
+		}
+	}
+	for set := range f.sets {
+		if sets[set] == nil {
+			f.removeSet(set)
 		}
 	}
 	return nil
@@ -188,7 +198,7 @@ func (f *files) check(spec *environ.FileSpec) (*os.File, error) {
 	if uid := spec.Access().UID; uid >= 0 { // to whom the file is given, who then may do with it what they like
 		allow = append(slices.Clone(allow), uid)
 	}
-	dir, err := trust.Folder(filepath.Dir(spec.Path), allow)
+	dir, err := trust.Folder(folder(spec), allow)
 	if err != nil {
 		return nil, err
 	}
@@ -208,6 +218,9 @@ func (f *files) checkIn(dir int, spec *environ.FileSpec) error {
 		if !memory {
 			return errOnDisk
 		}
+	}
+	if spec.Set != "" {
+		return checkSet(dir, filepath.Base(spec.Set))
 	}
 	var st unix.Stat_t
 	switch err := unix.Fstatat(dir, filepath.Base(spec.Path), &st, unix.AT_SYMLINK_NOFOLLOW); {
@@ -253,6 +266,9 @@ func fileFault(where string, err error) *fault.Error {
 	case errors.Is(err, errNotRegular), errors.Is(err, errNotOurs):
 		e.Why = err.Error()
 		e.Hint = "choose another path; only an earlier file of the same user is replaced"
+	case errors.Is(err, errNotASet):
+		e.Why = err.Error()
+		e.Hint = "--file-set makes the folder itself: choose a name that is not taken, beside it or in it"
 	case errors.Is(err, unix.ENOENT):
 		e.Hint = "its folder must exist"
 	default:
@@ -279,7 +295,7 @@ func CheckFilePlaces(specs []environ.FileSpec, allowDisk bool, allow ...int) err
 		}
 		dir, err := f.check(&s)
 		if err == nil {
-			if err = unix.Access(filepath.Dir(s.Path), unix.W_OK|unix.X_OK); err == nil {
+			if err = unix.Access(folder(&s), unix.W_OK|unix.X_OK); err == nil {
 				err = tryOwner(dir, &s)
 			}
 			dir.Close()
@@ -319,4 +335,8 @@ func (f *files) removeAll() {
 	for path := range f.written {
 		f.remove(path)
 	}
+	for set := range f.sets {
+		f.removeSet(set)
+	}
+	f.removeReplaced()
 }

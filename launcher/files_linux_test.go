@@ -180,6 +180,7 @@ func changer(how string) {
 	way, rest, _ := strings.Cut(how, " ")
 	left, dir, _ := strings.Cut(rest, " ")
 	moments, _ := strconv.Atoi(left)
+	way, set := strings.CutPrefix(way, "set-")
 	testOnlyNamed = way == "named"
 	testOnlyAt = func(string) {
 		if moments--; moments == 0 {
@@ -189,7 +190,11 @@ func changer(how string) {
 	}
 	f := newFiles(true)
 	for n := 0; ; n++ {
-		if err := f.place(twoFiles(dir, fmt.Sprintf("value %d", n))); err != nil {
+		files := twoFiles(dir, fmt.Sprintf("value %d", n))
+		if set {
+			files = twoInSet(dir, fmt.Sprintf("value %d", n))
+		}
+		if err := f.place(files); err != nil {
 			fmt.Println(err)
 			os.Exit(1)
 		}

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/agenticverz/vaultexec/internal/environ"
+	"github.com/agenticverz/vaultexec/internal/vault"
 )
 
 // A file with a path is complete before it has a name: nothing of it stays when vaultexec is killed (open(2),
@@ -24,6 +25,7 @@ import (
 type stagedFile struct {
 	spec *environ.FileSpec
 	dir  *os.File // the folder
+	into *os.File // the folder of its place, where that is another
 	file *os.File // locked, while it is not in its place
 	temp string   // its name in the folder; "" for none
 	id   fileID
@@ -97,20 +99,35 @@ func (s *stagedFile) name() error {
 	return unix.EEXIST
 }
 
-// rename puts the file in its place.
-func (s *stagedFile) rename() error {
-	if err := unix.Renameat(int(s.dir.Fd()), s.temp, int(s.dir.Fd()), filepath.Base(s.spec.Path)); err != nil {
+// put gives the file its place.
+func (s *stagedFile) put(values map[string]vault.Text) error {
+	if err := s.name(); err != nil { // no /proc, or it was given to a user whose files this one may not name
+		if err := s.again(values[s.spec.Path].Reveal()); err != nil {
+			return err
+		}
+	}
+	testOnlyAt("named")
+	base := filepath.Base(s.spec.Path)
+	if err := unix.Renameat(int(s.dir.Fd()), s.temp, int(s.place().Fd()), base); err != nil {
 		return err
 	}
 	s.temp = ""
 	return nil
 }
 
+// place is the folder that the file ends up in.
+func (s *stagedFile) place() *os.File {
+	if s.into != nil {
+		return s.into
+	}
+	return s.dir
+}
+
 // placed is the file once it is in its place. It is not held by the descriptor that it was written with: the kernel
 // starts no program that somebody may still write to (ETXTBSY).
 func (s *stagedFile) placed() placed {
 	p := placed{id: s.id}
-	fd, err := unix.Openat(int(s.dir.Fd()), filepath.Base(s.spec.Path), holdFlags|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	fd, err := unix.Openat(int(s.place().Fd()), filepath.Base(s.spec.Path), holdFlags|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err == nil {
 		p.file = os.NewFile(uintptr(fd), s.spec.Path)
 	}
@@ -206,19 +223,26 @@ func isBeside(name, base string) bool {
 // sweep removes what killed runs have left beside the place of a file. These are regular files with a name that
 // vaultexec gives. They belong to this user, or to whoever gets the file, and nobody is at work with them.
 func sweep(dir int, spec *environ.FileSpec) {
+	base := filepath.Base(spec.Path)
+	eachName(dir, func(name string) {
+		if isBeside(name, base) {
+			removeLeft(dir, name, spec.Access().UID)
+		}
+	})
+}
+
+// eachName does something with each name in a folder.
+func eachName(dir int, do func(name string)) {
 	fd, err := unix.Openat(dir, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return
 	}
 	list := os.NewFile(uintptr(fd), ".")
 	defer list.Close()
-	base := filepath.Base(spec.Path)
 	for {
 		names, err := list.Readdirnames(1000)
 		for _, name := range names {
-			if isBeside(name, base) {
-				removeLeft(dir, name, spec.Access().UID)
-			}
+			do(name)
 		}
 		if err != nil { // io.EOF
 			return

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strconv"
 
@@ -49,7 +50,35 @@ func files(s *settings) []environ.FileSpec {
 		}
 		list = append(list, f)
 	}
+	fileSets(s, list)
 	return list
+}
+
+// fileSets reads --file-set, and notes for each file which set it is in.
+func fileSets(s *settings, list []environ.FileSpec) {
+	for _, v := range s.all("file-set") {
+		dir, err := filepath.Abs(v.text)
+		used := false
+		for i := range list {
+			if err == nil && list[i].Path != "" && filepath.Dir(list[i].Path) == dir {
+				used = true
+				if list[i].Set != "" {
+					s.bad(v, "it is given twice", "give each folder once")
+				}
+				list[i].Set = dir
+			}
+		}
+		switch {
+		case err != nil:
+			s.bad(v, "the current folder is gone", "write an absolute path")
+		case v.text == "" || dir == "/":
+			s.bad(v, "it names no folder that could be made", "write it as /run/app/tls")
+		case slices.ContainsFunc(list, func(f environ.FileSpec) bool { return f.Path == dir }):
+			s.bad(v, "a --file has that path", "the files of a set are in its folder: --file KEY="+dir+"/key.pem")
+		case !used:
+			s.bad(v, "no --file is in it", "name its files: --file KEY="+dir+"/key.pem")
+		}
+	}
 }
 
 // checkFiles finds what the options alone show to be impossible. One case is a --file that no --env names, with no

@@ -76,6 +76,7 @@ var options = []option{
 	{name: "clean-env", env: ownVar("CLEAN_ENV"), group: groupChild, usage: "start from an empty environment with PATH, HOME, TERM, TZ and LANG"},
 	{name: "pass", arg: "GLOB", list: true, env: ownVar("PASS"), group: groupChild, usage: "with --clean-env: keep those variables too"},
 	{name: "file", arg: "NAME[:base64][=PATH][,mode=MODE][,owner=USER:GROUP]", list: true, env: ownVar("FILE"), group: groupChild, usage: "hand the secret NAME over as a file, whose path is in NAME_FILE: sealed in memory, or at PATH until the end; mode 0400 and vaultexec's user unless mode= and owner= say otherwise"},
+	{name: "file-set", arg: "DIR", list: true, env: ownVar("FILE_SET"), group: groupChild, usage: "make the folder DIR for those --file NAME=PATH that are in it, and replace all of them in one step"},
 	{name: "allow-disk", env: ownVar("ALLOW_DISK"), group: groupChild, usage: "let the PATH of --file be on a disk, which keeps what was written there"},
 	{name: "mask", env: ownVar("MASK"), group: groupChild, usage: "replace the secrets by *** in what the command prints, however they are quoted, folded or encoded"},
 	{name: "mask-min", arg: "BYTES", env: ownVar("MASK_MIN"), def: "6", group: groupChild, usage: "with --mask: leave shorter secrets as they are"},

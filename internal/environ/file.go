@@ -15,6 +15,7 @@ import (
 type FileSpec struct {
 	Name   string
 	Path   string // absolute; "" for a sealed file in memory
+	Set    string // the folder of the path, where all of it is replaced together; "" for a file of its own
 	Base64 bool   // the secret is the base64 of what the file holds
 
 	Given *Access // what its options say; nil without any
