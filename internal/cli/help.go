@@ -22,7 +22,8 @@ const synopsis = `vaultexec starts a program with secrets from HashiCorp Vault i
 Usage:
   vaultexec [OPTIONS] -- COMMAND [ARG...]        the launcher (also: vaultexec run ...)
   vaultexec check [OPTIONS]                      log in, look at every path: names and versions
-%s  vaultexec help TOPIC                           a command, exit-codes, login, references, watching
+%s  vaultexec help TOPIC                           a command, exit-codes, files, login, references,
+                                                 watching
 
 Everything after the first -- belongs to the command, byte for byte.
 An option may also be given as the variable in brackets, or in the file of
@@ -32,6 +33,7 @@ An option may also be given as the variable in brackets, or in the file of
 // topics are the pages of `vaultexec help TOPIC`.
 var topics = map[string]func() string{
 	"exit-codes": func() string { return exitCodes },
+	"files":      func() string { return filesHelp },
 	"login":      func() string { return loginHelp },
 	"references": references,
 	"watching":   func() string { return watchingHelp },

@@ -143,7 +143,7 @@ An option may also be given as the variable in brackets; the option wins.
 		}
 	}
 	for _, topic := range []struct{ head, name string }{
-		{"REFERENCES", "references"}, {"LOGGING IN", "login"}, {"WATCHING", "watching"}, {"EXIT STATUS", "exit-codes"},
+		{"REFERENCES", "references"}, {"LOGGING IN", "login"}, {"WATCHING", "watching"}, {"SECRETS AS FILES", "files"}, {"EXIT STATUS", "exit-codes"},
 	} {
 		page, _ := helpOn(topic.name)
 		b.WriteString(".SH " + topic.head + "\n" + strings.TrimPrefix(roffText(page), ".PP\n"))
