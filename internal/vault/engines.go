@@ -3,6 +3,7 @@ package vault
 import (
 	"context"
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 
@@ -12,7 +13,7 @@ import (
 // This file finds out what a read does at an engine that is not KV, without doing it. Vault's own help tells every
 // token which paths there are and whether they can be read. Whether a read makes something, only people know.
 
-// paths are beginnings of paths below the mount, by the type of the engine.
+// paths are beginnings of paths below the mount, by the type of the engine; with a * whole paths.
 type paths map[string][]string
 
 // harmless can be read as often as one likes: nothing is made, and nothing ends earlier.
@@ -50,12 +51,16 @@ var making = paths{
 	"aws":          {"creds/", "sts/"},
 	"terraform":    {"creds/"},
 	"mongodbatlas": {"creds/"},
-	"gcp":          {"key/", "token/"},
+	"gcp": {"key/", "token/", "roleset/*/key", "roleset/*/token", "static-account/*/key", "static-account/*/token",
+		"impersonated-account/*/token"},
 }
 
 func (t paths) hold(e Engine, p Path) bool {
-	return slices.ContainsFunc(t[e.Type],
-		func(begin string) bool { return strings.HasPrefix(p.within(e.Mount).Name, begin) })
+	name := p.within(e.Mount).Name
+	return slices.ContainsFunc(t[e.Type], func(begin string) bool {
+		whole, _ := path.Match(begin, name)
+		return whole || strings.HasPrefix(name, begin)
+	})
 }
 
 // Creates says what reading p does beside it, "creates a lease"; "" when it makes nothing.

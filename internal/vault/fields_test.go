@@ -80,6 +80,8 @@ func TestJudge(t *testing.T) {
 		{both, "database", "roles/x?ttl=1h", "read"}, // a read changes nothing, whatever it is given
 		{both, "database", "roles/x?role_arn=y", "holds settings"},
 		{both, "terraform", "creds/x?role_arn=y", "update"},
+		{both, "gcp", "roleset/x/key?role_arn=y", "update"},
+		{both, "gcp", "roleset/x?role_arn=y", "holds settings"},
 		{usage{known: true}, "pki", "roles?ttl=1", "does not support this operation"},
 		{usage{}, "pki", "issue/web?x=y", "update"},
 		{usage{}, "pki", "roles/web?x=y", "does not say"},
