@@ -141,8 +141,11 @@ func (r *record) denied(err error, byRead bool, now time.Time, interval time.Dur
 // rests reports whether the path is in trouble, and its time to be tried again has not come.
 func (r *record) rests(now time.Time) bool { return r.trouble.err != nil && now.Before(r.trouble.next) }
 
-// watched reports whether looks are for the path: not for a pinned version, and not for what ends by itself.
-func (r *record) watched() bool { return r.path.Version == 0 && r.lease == nil && !r.fleeting }
+// watched reports whether looks are for the path: not for a pinned version, not for what ends by itself, and not for what
+// is made from fields, because a look would make another.
+func (r *record) watched() bool {
+	return r.path.Version == 0 && r.path.Fields == "" && r.lease == nil && !r.fleeting
+}
 
 // steady reports whether what the path has is known to change only when somebody changes it.
 func (r *record) steady() bool {
@@ -182,6 +185,7 @@ func (r *record) take(c content, at time.Time, h haste) {
 	switch granted := c.secret.Lease; {
 	case !granted.Ends():
 		r.lease = nil
+		r.fleeting = c.secret.Fleeting()
 	case r.path.Version == 0:
 		r.lease = &lease{}
 		r.lease.granted(granted, at, h)

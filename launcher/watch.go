@@ -126,7 +126,7 @@ func newWatcher(l *launch, p program, got []environ.Fetched) *watcher {
 		r.newest = c.marker
 		r.take(c, now, w.haste)
 		w.hold(r)
-		if g.Secret != nil && g.Secret.Fleeting() {
+		if r.fleeting {
 			w.leave(r)
 		}
 	}
@@ -149,7 +149,6 @@ func (w *watcher) marker(c content) vault.Marker {
 
 // leave says once that a path differs at every read, which is no reason for anything.
 func (w *watcher) leave(r *record) {
-	r.fleeting = true
 	w.log.Info("the secret differs at every read, the command keeps what was read at its start", "path", r.path.String())
 }
 

@@ -89,8 +89,9 @@ func (s *Secret) Rotates() (in time.Duration, yes bool) {
 	return time.Duration(seconds) * time.Second, true
 }
 
-// Fleeting reports whether another read at any time gives something else, whatever is in Vault: a one-time password.
-func (s *Secret) Fleeting() bool { return fleeting.hold(s.Engine, s.Path) }
+// Fleeting reports whether another read at any time gives something else, whatever is in Vault: a one-time password, and
+// what is made from fields.
+func (s *Secret) Fleeting() bool { return s.Path.Fields != "" || fleeting.hold(s.Engine, s.Path) }
 
 // Steady reports whether the content is known to change only when somebody changes it.
 func (s *Secret) Steady() bool {
