@@ -7,19 +7,26 @@ import (
 	"path/filepath"
 )
 
-// plugins are auth methods that the minimal build of Vault lacks, by the name they are mounted under: Vault's own code,
-// run beside it as external plugins.
+// plugins are auth methods and databases that the minimal build of Vault lacks, by their name in Vault's catalogue:
+// Vault's own code, run beside it as external plugins.
 var plugins = map[string]string{
-	"kubernetes": "github.com/hashicorp/vault-plugin-auth-kubernetes/cmd/vault-plugin-auth-kubernetes",
-	"ldap":       "github.com/hashicorp/vault/builtin/credential/ldap/cmd/ldap",
+	"kubernetes":   "github.com/hashicorp/vault-plugin-auth-kubernetes/cmd/vault-plugin-auth-kubernetes",
+	"ldap":         "github.com/hashicorp/vault/builtin/credential/ldap/cmd/ldap",
+	PostgresPlugin: "github.com/hashicorp/vault/plugins/database/postgresql/postgresql-database-plugin",
 }
+
+// PostgresPlugin is what the database engine needs for PostgreSQL. OpenBao has it built in.
+const PostgresPlugin = "postgresql-database-plugin"
 
 var pluginBuild = []string{"-trimpath", "-ldflags", "-s -w"}
 
-// NewDevWithPlugin starts a dev-mode server for this test alone, with an auth method beside it that the minimal build
-// lacks: "kubernetes" or "ldap". The first use builds it, kept like the server program itself.
+// NewDevWithPlugin starts a dev-mode server for this test alone, with a plugin beside it that the minimal build lacks:
+// "kubernetes", "ldap" or PostgresPlugin. The first use builds it, kept like the server program itself.
 func NewDevWithPlugin(t TB, name string) *Server {
 	t.Helper()
+	if name == PostgresPlugin && OpenBao(t) {
+		return NewDev(t)
+	}
 	dir, err := pluginDir(name)
 	if err != nil {
 		t.Fatalf("%v", err)

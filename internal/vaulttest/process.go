@@ -57,7 +57,10 @@ func startProcess(cmd *exec.Cmd) (*process, error) {
 	cmd.Stdout, cmd.Stderr = p.log, p.log
 	cmd.WaitDelay = 2 * time.Second // a plugin of Vault's may hold the pipe a little longer
 	// A group of its own: Ctrl-C at the terminal must not end Vault before the program under test.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	cmd.SysProcAttr.Setpgid = true
 	if err := StartTied(cmd); err != nil {
 		return nil, fmt.Errorf("cannot start %s: %w", cmd.Path, err)
 	}
