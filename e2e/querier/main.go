@@ -9,6 +9,8 @@
 //	asked TIME|PGUSER              at the first answer, and then at one in 20
 //	end PID|PGUSER|ANSWERS|FAILURES
 //
+// and PGPASSWORD in the file RECORD.passwords, so that a test can look for it where it must not be.
+//
 // With B=fail it ends with 3 after its first answer, as a program does that cannot live with its configuration.
 package main
 
@@ -41,6 +43,9 @@ func run() int {
 		return 2
 	}
 	note := func(format string, args ...any) { _, _ = fmt.Fprintf(record, format+"\n", args...) }
+	if !keep(os.Getenv("RECORD")+".passwords", at.Password) {
+		return 2
+	}
 	note("start %d|%s|%s|%s", os.Getpid(), at.User, os.Getenv("B"), now())
 	answers, failures := 0, 0
 	tick := time.NewTicker(pause)
@@ -67,6 +72,16 @@ func run() int {
 			return 0
 		}
 	}
+}
+
+// keep adds a line to a file.
+func keep(file, line string) bool {
+	f, err := os.OpenFile(file, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	if err == nil {
+		_, err = f.WriteString(line + "\n")
+		_ = f.Close()
+	}
+	return err == nil
 }
 
 func now() string { return time.Now().Format(time.RFC3339Nano) }
