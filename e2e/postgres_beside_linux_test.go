@@ -79,6 +79,28 @@ func TestPostgresBesideABadValue(t *testing.T) {
 	l.waitNoRole()
 }
 
+// TestPostgresTokenEnds: the token that vaultexec logs in for lives shorter than the lease, which ends with it. New
+// credentials, of the next token, are there in time.
+func TestPostgresTokenEnds(t *testing.T) {
+	t.Parallel()
+	l := newLeased(t, inMemory, false, time.Hour, 2*time.Hour)
+	mount, role, roleID, secretID := l.scope.AppRole(l.policy, "default")
+	l.srv.Must(t, "POST", "auth/"+mount+"/role/"+role, map[string]any{
+		"token_policies": []string{l.policy, "default"}, "token_ttl": "6s", "token_max_ttl": "12s",
+	})
+	l.token = ""
+	l.env = append(l.env, "VAULTEXEC_AUTH_MOUNT="+mount, "VAULTEXEC_ROLE_ID="+roleID, "VAULTEXEC_SECRET_ID="+secretID)
+	l.run()
+	l.replaced(2)
+	l.replaced(3)
+	l.wantFailures(0)
+	if n, starts := l.reads(), len(l.starts()); n > starts+1 {
+		t.Errorf("%d credentials for %d commands", n, starts)
+	}
+	l.end()
+	l.waitNoRole()
+}
+
 // static makes a static role of an existing login.
 func (l *leased) static(when, what string) {
 	l.t.Helper()

@@ -165,7 +165,7 @@ func (s started) at() time.Time {
 
 // roles lists the roles that Vault has made in the database.
 func (l *leased) roles() ([]string, error) {
-	rows, err := l.pg.TryQuery("select rolname from pg_roles where rolname like 'v-%'")
+	rows, err := l.pg.TryQuery("select rolname from pg_roles where rolname like 'v-%' order by oid") // the newest is the last
 	var names []string
 	for _, row := range rows {
 		names = append(names, row[0])
@@ -263,35 +263,50 @@ func (l *leased) sampling() func() []sample {
 	return func() []sample { once(); return list }
 }
 
-// wantFewRoles: at no time was there a role but those of the command that runs and of its neighbour, the one that has
-// just ended or the one that is about to start.
-func (l *leased) wantFewRoles(samples []sample) {
-	l.t.Helper()
-	if len(samples) < 10 {
-		l.t.Fatalf("only %d looks at the roles", len(samples))
-	}
-	starts := l.starts()
+// stray looks for a time at which there was a role but those of the command that ran and of its neighbour: the one that
+// had just ended, or the one that was about to start. It returns what was wrong, or "".
+func stray(samples []sample, starts []started) string {
 	for _, s := range samples {
 		runs := 0
 		for runs+1 < len(starts) && starts[runs+1].at().Before(s.at) {
 			runs++
 		}
-		near := map[string]bool{}
-		for _, st := range starts[max(runs-1, 0):min(runs+2, len(starts))] {
-			near[st.a] = true
-		}
-		if runs == len(starts)-1 && len(s.roles) > 0 {
-			near[s.roles[len(s.roles)-1]] = true // of a command that was never started
-		}
-		for _, role := range s.roles {
-			if !near[role] {
-				l.t.Errorf("at %s there was the role %s of no command near the %d. start", s.at.Format(time.TimeOnly), role, runs+1)
-				return
+		for i, role := range s.roles {
+			of := slices.IndexFunc(starts, func(st started) bool { return st.a == role })
+			next := of < 0 && runs == len(starts)-1 && i == len(s.roles)-1 // of a command that was never started
+			if !next && (of < runs-1 || of > runs+1) {
+				return fmt.Sprintf("at %s, after start %d, there was the role %s of start %d", s.at.Format(time.TimeOnly), runs+1, role, of+1)
 			}
 		}
 		if len(s.roles) > 2 {
-			l.t.Errorf("at %s there were %d roles", s.at.Format(time.TimeOnly), len(s.roles))
-			return
+			return fmt.Sprintf("at %s there were %d roles", s.at.Format(time.TimeOnly), len(s.roles))
+		}
+	}
+	return ""
+}
+
+// TestStray: the check of TestPostgresReplacement sees what it is for.
+func TestStray(t *testing.T) {
+	t.Parallel()
+	begin := time.Now()
+	at := func(seconds int) time.Time { return begin.Add(time.Duration(seconds) * time.Second) }
+	var starts []started
+	for i, user := range []string{"a", "b", "c", "d"} {
+		starts = append(starts, started{a: user, c: at(10 * i).Format(time.RFC3339Nano)})
+	}
+	for _, c := range []struct {
+		at    int
+		roles string
+		bad   bool
+	}{
+		{1, "a", false}, {9, "a b", false}, {11, "a b", false}, {15, "b", false}, {19, "b c", false}, {39, "d", false},
+		{45, "d e", false}, {45, "", false},
+		{11, "a b c", true}, {21, "a c", true}, {9, "a c", true}, {35, "b d", true}, {15, "b x", true}, {45, "e d", true},
+		{45, "c d e", true},
+	} {
+		samples := []sample{{at(0), []string{"a"}}, {at(c.at), strings.Fields(c.roles)}}
+		if got := stray(samples, starts); (got != "") != c.bad {
+			t.Errorf("roles %q at %d: %q", c.roles, c.at, got)
 		}
 	}
 }
@@ -333,7 +348,13 @@ func TestPostgresReplacement(t *testing.T) {
 	}
 	l.wantFailures(0)
 	l.waitNoRole()
-	l.wantFewRoles(samples())
+	list := samples()
+	if len(list) < 100 {
+		t.Fatalf("only %d looks at the roles", len(list))
+	}
+	if what := stray(list, starts); what != "" {
+		t.Error(what)
+	}
 	if n := l.asked("sys/leases/revoke"); n < len(starts) {
 		t.Errorf("%d leases were revoked, want %d", n, len(starts))
 	}

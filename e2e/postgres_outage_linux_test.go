@@ -212,7 +212,7 @@ func TestPostgresNoNewCredentials(t *testing.T) {
 			func(l *leased) { l.pg.Stop() },
 			func(l *leased) { l.pg.Start(l.t) },
 		},
-		"no connection left": {
+		"creation refused": {
 			func(l *leased) {
 				l.srv.Must(l.t, "POST", l.db+"/roles/app", map[string]any{"creation_statements": "SELECT no_such_function()"})
 			},
