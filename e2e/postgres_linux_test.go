@@ -75,7 +75,7 @@ func (l *leased) runWith(path string, args ...string) {
 	path = "/" + l.db + "/" + path
 	all := []string{"--env", "PGUSER=" + path + "#username", "--env", "PGPASSWORD=" + path + "#password",
 		"--timeout", "3s", "--log-level", "debug", "--log-format", "json"}
-	for option, value := range map[string]string{"--stop-timeout": "1s", "--settle": "100ms", "--min-uptime": "0"} {
+	for option, value := range map[string]string{"--stop-timeout": "2s", "--settle": "100ms", "--min-uptime": "0"} {
 		if !slices.Contains(args, option) {
 			all = append(all, option, value)
 		}

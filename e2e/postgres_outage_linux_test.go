@@ -253,7 +253,7 @@ func TestPostgresPostponed(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			l := newLeased(t, inMemory, false, 4*time.Second, 12*time.Second)
+			l := newLeased(t, inMemory, false, 6*time.Second, 12*time.Second)
 			l.run(args...)
 			l.replaced(2)
 			l.replaced(3)
