@@ -128,11 +128,11 @@ func (l *leased) waitRotation(most time.Duration) time.Time {
 	return time.Now()
 }
 
-// noTTL: a ttl that counts down is no change, and no line says so.
+// noTTL: that a ttl counts down is no change, and no line says so. Beside a new password it is one.
 func (l *leased) noTTL() {
 	l.t.Helper()
 	for _, line := range l.lines("") {
-		if strings.Contains(line.str("names"), "ttl") {
+		if names := line.str("names"); strings.Contains(names, "ttl") && !strings.Contains(names, "password") {
 			l.t.Errorf("the log names the ttl: %v", line)
 		}
 	}
@@ -158,7 +158,7 @@ func TestPostgresStaticRole(t *testing.T) {
 		l.until("a read after the rotation", func() bool {
 			return l.proxy.Count(func(r vaulttest.Request) bool { return isRead(r) && r.At.After(rotated) }) > 0
 		})
-		if took := time.Since(rotated); took > 3*time.Second {
+		if took := time.Since(rotated); took > 6*time.Second {
 			t.Errorf("the rotation was noticed %v after it", took)
 		}
 		l.waitAnswerSince(n, rotated)
