@@ -226,7 +226,7 @@ func TestPostgresNoNewCredentials(t *testing.T) {
 			only := l.last()
 			since := time.Now()
 			c.away(l)
-			l.until("three tries for new credentials", func() bool { return l.reads() >= 4 })
+			l.until("three tries for new credentials, and a warning", func() bool { return l.reads() >= 4 && len(l.warnings()) > 0 })
 			l.onlyChild(only)
 			l.wantCalm(since)
 			l.wantWarnings(2) // that the lease cannot be renewed, and that there are no new credentials
