@@ -50,6 +50,12 @@ vaultexec --path app --file A,owner=no-such-user -- true
 vaultexec --path app --file A,owner= -- true
 vaultexec --ok-exit 300 --ok-exit 4 --ok-exit 4=1 --path app -- true
 vaultexec --supervise --replace --path app -- true
+vaultexec --listen 8000 --listen x --listen ::1:80 --listen http://x:80 --listen a.b=:80 --listen '[x]:80' --listen :0 --listen '*:80' --listen /run/x --path app -- true
+vaultexec --listen unix:x --listen unix:@x --listen unix:/x/ --listen unix:/x,mode=9 --listen unix:/$(printf %0107d 0) --path app -- true
+vaultexec --listen web=:8000 --listen WEB=:8001 --listen :8000 --path app -- true
+vaultexec --listen 192.0.2.1:8000 --listen name.invalid:8000 --listen '[fe80::1%none]:8000' --path app -- true
+vaultexec --listen unix:$PWD/missing/s --listen unix:$PWD/empty --path app -- true
+vaultexec --listen ${VAULT_ADDR#http://} --path app -- true
 vaultexec --watch --interval 1ms --path app -- true
 vaultexec --watch --on-change perhaps --path app -- true
 vaultexec --watch --on-change signal:HUP --path app -- true
@@ -388,10 +394,11 @@ path "transit/*" { capabilities = ["read", "list"] }`)}})
 	return r
 }
 
-// What is another each time, or on each machine: times, and the size of an environment.
+// What is another each time, or on each machine: times, the size of an environment, and the number of a process.
 var (
 	times = regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z`)
 	size  = regexp.MustCompile(`take \d+ bytes`)
+	who   = regexp.MustCompile(`process \d+`)
 )
 
 // run returns what a case says, in the form of the golden file.
@@ -416,6 +423,7 @@ func (r *errorRig) run(t *testing.T, c errorCase) string {
 		t.Errorf("%s: no failure", c.line)
 	}
 	said := times.ReplaceAllString(size.ReplaceAllString(r.plain.Replace(stderr.String()), "take N bytes"), "TIME")
+	said = who.ReplaceAllString(said, "process N")
 	return fmt.Sprintf("$ %s%s\n%s[%d]\n", c.line, answers, said, cmd.ProcessState.ExitCode())
 }
 
@@ -481,33 +489,34 @@ var selfEvident = regexp.MustCompile(`: not (one of|true or false|restart, signa
 // undriven are the failures that no command line brings about by itself, by a part of their text, and why they are not in
 // the set.
 var undriven = map[string]string{
-	"the file does not answer":   "needs a file system or a pipe that hangs (internal/vault, TestCredentialPipe)",
-	"cannot ask for":             "needs a terminal that fails",
-	"is about to take the lead":  "a moment of a server (internal/vault, TestRedirectToItself)",
-	"the answer is longer than":  "needs a hostile server (e2e/process, TestHostileAnswers)",
-	"entries in one place":       "needs a hostile server (e2e/process, TestHostileAnswers)",
-	"no method":                  "a defect",
-	"is still set":               "a defect",
-	"the address is not valid":   "a defect: the address was checked",
-	"the request cannot be enco": "a defect",
-	"cannot give the file":       "root may give files away: testdata/scripts/file-owner.txtar",
-	"cannot mask the output":     "needs a system without terminals",
-	"no .env file takes":         "no path that Vault takes has them",
-	"it did not answer within":   "a helper that hangs for a minute: outage_test.go",
-	"the session is over":        "nobody is told: the command is being ended",
-	"cannot log in again":        "beside a command: watch_test.go",
-	"the next try is at":         "beside a command: internal/vault/session_test.go",
-	"the token is wrapped":       "completion only, which prints nothing",
-	"the wrapping token":         "needs a wrapping token: login_test.go",
-	"cannot read the shares":     "a sealed Vault, and an input that fails",
-	"is still sealed after":      "a node that does not join: unseal_test.go",
-	"more needed":                "a sealed Vault: unseal_test.go",
-	"its latest version is dele": "a policy of patch alone: rotate_test.go",
-	"reads back with another":    "a write that is lost: internal/vault",
-	"cannot be read back after":  "a replica that stays behind: internal/vault",
-	"which is not mounted here":  "needs a namespace without /proc: e2e/process",
-	"the current folder is gone": "a folder that is removed under vaultexec's feet",
-	"its folder %q was removed":  "beside a command: e2e/process",
+	"the file does not answer":    "needs a file system or a pipe that hangs (internal/vault, TestCredentialPipe)",
+	"cannot ask for":              "needs a terminal that fails",
+	"is about to take the lead":   "a moment of a server (internal/vault, TestRedirectToItself)",
+	"the answer is longer than":   "needs a hostile server (e2e/process, TestHostileAnswers)",
+	"entries in one place":        "needs a hostile server (e2e/process, TestHostileAnswers)",
+	"no method":                   "a defect",
+	"is still set":                "a defect",
+	"the address is not valid":    "a defect: the address was checked",
+	"the request cannot be enco":  "a defect",
+	"cannot give the file":        "root may give files away: testdata/scripts/file-owner.txtar",
+	"cannot mask the output":      "needs a system without terminals",
+	"no .env file takes":          "no path that Vault takes has them",
+	"it did not answer within":    "a helper that hangs for a minute: outage_test.go",
+	"the session is over":         "nobody is told: the command is being ended",
+	"cannot log in again":         "beside a command: watch_test.go",
+	"the next try is at":          "beside a command: internal/vault/session_test.go",
+	"the token is wrapped":        "completion only, which prints nothing",
+	"the wrapping token":          "needs a wrapping token: login_test.go",
+	"cannot read the shares":      "a sealed Vault, and an input that fails",
+	"is still sealed after":       "a node that does not join: unseal_test.go",
+	"more needed":                 "a sealed Vault: unseal_test.go",
+	"its latest version is dele":  "a policy of patch alone: rotate_test.go",
+	"reads back with another":     "a write that is lost: internal/vault",
+	"cannot be read back after":   "a replica that stays behind: internal/vault",
+	"which is not mounted here":   "needs a namespace without /proc: e2e/process",
+	"its folder %q was removed":   "beside a command: e2e/process",
+	"cannot hand over the socket": "needs a limit of descriptors that is reached at the last moment",
+	"with --listen vaultexec sta": "other systems than Linux",
 }
 
 // TestErrorsAreComplete looks for every place in the sources that makes a failure, and for its text in the set.

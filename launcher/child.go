@@ -118,7 +118,11 @@ func (s *supervisor) fork() error {
 		return err
 	}
 	defer closeAll(fds)
-	attr := &syscall.ProcAttr{Dir: s.Dir, Env: withPWD(env, s.Dir), Files: childFiles(s.out.files(), fds), Sys: sys}
+	if err := s.sockets.listen(); err != nil {
+		return err
+	}
+	attr := &syscall.ProcAttr{Dir: s.Dir, Env: s.sockets.environ(withPWD(env, s.Dir)),
+		Files: childFiles(s.out.files(), s.sockets.files(), fds), Sys: sys}
 	pid, err := s.forkExec(attr)
 	if err != nil {
 		return err
@@ -219,9 +223,13 @@ func (s *supervisor) childEnded(status unix.WaitStatus) {
 		s.left = s.pid
 	}
 	s.logEnd(status)
+	s.commandEnded(status)
 	s.pid = 0
 	key := s.keys.asked()
 	s.happened(evExited{status: status, typed: typed, key: key})
+	if s.pid == 0 && !s.machine.followed() {
+		s.sockets.close()
+	}
 }
 
 // killGroup signals all that belongs to the child or to the one that ended.

@@ -10,7 +10,7 @@
 // As a parent, the main goroutine, locked to the main thread, owns the child. It alone starts, reaps and kills it
 // (child.go; stub.go is what the child itself has to do before the command). It alone signals, stops and resumes it
 // (job.go, tty.go). It waits for events in one loop (supervise.go): signals to pass on (signals.go), ended processes,
-// one timer, and what the watcher sends.
+// one timer, and what the watcher sends. The listening sockets of --listen outlive the child (sockets.go).
 //
 // The watcher (watch.go) is a goroutine that looks at the secrets (look.go), keeps leases alive (tend.go), and reads
 // everything when it is told to (reread.go). It has one record for each path (record.go): the newest state that was

@@ -260,8 +260,8 @@ func elfInterpreter(f io.ReaderAt, head []byte) string {
 // A signal that Go's handler has taken and nobody has read is lost in execve. So the handlers go first: from then on
 // the kernel acts on the signal itself. What was taken before is in the channel once the handlers have run, and after
 // signal.Stop, which waits for deliveries that are under way. (signal.Reset loses half of the SIGTERMs that arrive just
-// then.) The command gets fds, which are close-on-exec until then.
-func replace(p program, dir string, env []string, fds []int, s *signals) error {
+// then.) The command gets fds and the sockets, which are close-on-exec until then.
+func replace(p program, dir string, env []string, fds []int, sockets *sockets, s *signals) error {
 	if err := enterDir(dir); err != nil {
 		return err
 	}
@@ -272,6 +272,9 @@ func replace(p program, dir string, env []string, fds []int, s *signals) error {
 		if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, 0); err != nil {
 			return fileFault("in memory", err)
 		}
+	}
+	if err := sockets.putInPlace(); err != nil {
+		return err
 	}
 	err := unix.Exec(p.path, p.argv, env)
 	return startError(p.path, err)

@@ -66,12 +66,13 @@ func closeAll(fds []int) {
 	}
 }
 
-// childFiles says which descriptors a child gets: std as 0 to 2, fds, and what vaultexec itself was given. They are
+// childFiles says which descriptors a child gets: std as 0 to 2, sockets from 3 on, fds at their own numbers, and what
+// vaultexec itself was given and is at no place of these. They are
 // named to syscall.ForkExec, which opens them in the child. This process must not take the flag off fds: the Vault
 // CLI's token helper, which another goroutine may start at that moment, would have the secrets, too.
-func childFiles(std []uintptr, fds []int) []uintptr {
+func childFiles(std, sockets []uintptr, fds []int) []uintptr {
 	const closed = ^uintptr(0)
-	files := slices.Clone(std)
+	files := slices.Concat(std, sockets)
 	for fd := len(files); len(fds) > 0 && fd <= slices.Max(fds); fd++ {
 		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
 		if slices.Contains(fds, fd) || err == nil && flags&unix.FD_CLOEXEC == 0 {

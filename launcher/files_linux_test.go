@@ -69,7 +69,7 @@ func TestFilesInMemoryReachTheCommandOnly(t *testing.T) {
 	if out := run([]uintptr{0, 1, 2}, list); strings.Contains(out, "memfd:") || strings.Count(out, "/etc/passwd") != 2 {
 		t.Errorf("another program has inherited:\n%s", out)
 	}
-	out := run(childFiles([]uintptr{0, 1, 2}, fds), list+"; cat $KEY_FILE")
+	out := run(childFiles([]uintptr{0, 1, 2}, nil, fds), list+"; cat $KEY_FILE")
 	if strings.Count(out, "memfd:KEY") != 1 || strings.Count(out, "/etc/passwd") != 2 || !strings.HasSuffix(out, "content of the key") {
 		t.Errorf("the command has inherited:\n%s", out)
 	}

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 
 	"github.com/agenticverz/vaultexec/internal/environ"
 	"github.com/agenticverz/vaultexec/internal/fault"
+	"github.com/agenticverz/vaultexec/internal/listen"
 	"github.com/agenticverz/vaultexec/internal/vault"
 )
 
@@ -33,10 +35,11 @@ type Options struct {
 	Mode        Mode
 	Supervision Supervision
 	Masking     Masking
-	PassNotify  bool     // the command of a supervised run gets systemd's NOTIFY_SOCKET
-	Watching    Watching // the zero value looks at nothing
-	AllowDisk   bool     // files with a path may be on a disk
-	AllowOwner  []int    // users whose folders such files may be in (internal/trust)
+	Listen      []listen.Spec // sockets that the command gets
+	PassNotify  bool          // the command of a supervised run gets systemd's NOTIFY_SOCKET
+	Watching    Watching      // the zero value looks at nothing
+	AllowDisk   bool          // files with a path may be on a disk
+	AllowOwner  []int         // users whose folders such files may be in (internal/trust)
 
 	Log      *slog.Logger
 	Messages *Messages         // where Log writes to
@@ -61,6 +64,7 @@ type launch struct {
 	inner   *inner    // nil unless this is vaultexec behind the terminal of --mask
 	out     *outputs  // nil without --mask
 	notify  *notifier // nil where nobody is to be told
+	sockets *sockets  // nil without --listen
 }
 
 // Run fetches the secrets and becomes the command, or starts it and stays as its parent. It returns a *fault.Error or
@@ -104,6 +108,10 @@ func (l *launch) run() (err error) {
 	if err != nil {
 		return err
 	}
+	if err := l.bind(); err != nil {
+		return err
+	}
+	defer l.sockets.close()
 	if l.staysBehind(nil) {
 		collectLate()
 		l.takeNotify()
@@ -146,14 +154,19 @@ func (l *launch) become(p program, env *environ.Env, got []environ.Fetched) erro
 		return err
 	}
 	defer closeAll(fds)
+	if err := l.sockets.listen(); err != nil {
+		return err
+	}
 	l.Messages.Flush()
-	return replace(p, l.Dir, withPWD(variables, l.Dir), fds, l.signals)
+	return replace(p, l.Dir, l.sockets.environ(withPWD(variables, l.Dir)), fds, l.sockets, l.signals)
 }
 
 // mayDie reports whether nothing is lost when the kernel ends this process before there is a command: no token to
-// revoke, no terminal to restore, no core with secrets, and not PID 1, which it would not end.
+// revoke, no terminal to restore, no path of a socket to remove, no core with secrets, and not PID 1, which it would not
+// end.
 func (l *launch) mayDie() bool {
-	return !l.staysBehind(nil) && l.inner == nil && !l.Session.Own() && os.Getpid() != 1 && !isDumpable()
+	return !l.staysBehind(nil) && l.inner == nil && !l.Session.Own() && os.Getpid() != 1 && !isDumpable() &&
+		!slices.ContainsFunc(l.Listen, func(s listen.Spec) bool { return s.Path != "" })
 }
 
 // oneProcessor keeps the number of threads low in a process that mostly sleeps. (Where vaultexec becomes the command it

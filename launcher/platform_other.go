@@ -43,6 +43,14 @@ func setParentDeath(*syscall.SysProcAttr, syscall.Signal) bool { return true }
 // CatchQuit does nothing: Go has had SIGQUIT all the time.
 func CatchQuit() {}
 
+// ListenStays says that a run with --listen cannot become the command: its sockets would have to go where Go's runtime
+// has descriptors of its own, which every thread uses.
+const ListenStays = true
+
+func ownDescriptors() {}
+
+func dupTo(fd, to int) error { return unix.Dup2(fd, to) }
+
 // holdFlags open a file to keep its number.
 const holdFlags = unix.O_RDONLY
 

@@ -218,6 +218,7 @@ func (s *supervisor) happened(ev event) {
 	s.do(s.machine.on(ev, time.Now()))
 	if s.machine.isEnding() {
 		s.notify.ends()
+		s.sockets.close() // who comes now is to be refused, and not to wait in vain
 	}
 }
 
@@ -252,6 +253,7 @@ func (s *supervisor) do(acts []action) {
 			s.keys.end()
 			s.takeKeys()
 			s.stopAt = time.Now()
+			_ = s.sockets.listen() // while the old command accepts nothing more, the queue is as long as it can be
 			s.signalChild(s.Supervision.StopSignal, s.Supervision.SignalGroup)
 			if s.stopped {
 				s.signalChild(unix.SIGCONT, true)

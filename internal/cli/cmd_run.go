@@ -106,6 +106,7 @@ func (a *app) launchOptions(s *settings) launcher.Options {
 	o.Wait, o.PassNotify = waitTime(s), s.bool("pass-notify")
 	o.Rules.Files, o.AllowDisk, o.AllowOwner = files(s), s.bool("allow-disk"), s.owners()
 	o.Rules.Require, o.Rules.Names = required(s), names(s)
+	o.Listen = listeners(s)
 	o.Mode, o.Supervision, o.Masking = mode(s), supervision(s), masking(s)
 	o.Rules.Parts = o.Masking.On
 	o.Watching = watching(s, a.environ)
@@ -116,14 +117,17 @@ func (a *app) launchOptions(s *settings) launcher.Options {
 
 func mode(s *settings) launcher.Mode {
 	stay := s.bool("supervise") || s.bool("init") || s.bool("watch") || needsParent(s) || len(s.all("ok-exit")) > 0
+	listens := launcher.ListenStays && len(s.all("listen")) > 0
 	switch {
 	case s.bool("replace") && stay:
 		s.bad(s.one("replace"),
 			"--supervise, --init, --watch, --mask, --ok-exit or --file NAME=PATH asks for the opposite",
 			"give one of them")
+	case s.bool("replace") && listens:
+		s.bad(s.one("replace"), "with --listen vaultexec stays as the command's parent on this system", "leave it out")
 	case s.bool("replace"):
 		return launcher.Replace
-	case stay:
+	case stay, listens:
 		return launcher.Supervise
 	}
 	return launcher.Auto

@@ -22,8 +22,8 @@ const synopsis = `vaultexec starts a program with secrets from HashiCorp Vault i
 Usage:
   vaultexec [OPTIONS] -- COMMAND [ARG...]        the launcher (also: vaultexec run ...)
   vaultexec check [OPTIONS]                      log in, look at every path: names and versions
-%s  vaultexec help TOPIC                           a command, exit-codes, files, login, references,
-                                                 watching
+%s  vaultexec help TOPIC                           a command, exit-codes, files, listening, login,
+                                                 references, watching
 
 Everything after the first -- belongs to the command, byte for byte.
 An option may also be given as the variable in brackets, or in the file of
@@ -34,6 +34,7 @@ An option may also be given as the variable in brackets, or in the file of
 var topics = map[string]func() string{
 	"exit-codes": func() string { return exitCodes },
 	"files":      func() string { return filesHelp },
+	"listening":  func() string { return listeningHelp },
 	"login":      func() string { return loginHelp },
 	"references": references,
 	"watching":   func() string { return watchingHelp },
@@ -104,6 +105,41 @@ was handed in never is. While vaultexec supervises a command it renews the token
 at about two thirds of its life, and logs in again when that no longer works.
 Logins that were refused are repeated after 1, 2, 4, 8 and then every 15 minutes,
 and at once when a credential has changed.
+`
+
+const listeningHelp = `How --listen works: vaultexec holds the listening socket, the command gets it.
+
+  --listen :8000                       every address of this machine, IPv4 and IPv6
+  --listen 127.0.0.1:8000, --listen [::1]:8000, --listen HOST:8000
+  --listen unix:/run/app/app.sock,mode=0660
+  --listen web=:8000                   with a name
+
+The socket stays open while --watch restarts the command. A connection that comes
+in between waits in its queue and is not refused. vaultexec binds it before Vault
+is asked, so that an address in use is found at once (125), and opens it when the
+command is started. Once SIGTERM has come, nobody is kept waiting: vaultexec lets
+go of it.
+
+The command gets the sockets as descriptors, from 3 on in the order of the
+options, by the convention of systemd's socket activation: LISTEN_FDS, LISTEN_PID,
+LISTEN_FDNAMES. Those that systemd has handed to vaultexec come first. Of one with
+a name, VAULTEXEC_FD_WEB holds the number. The command must not bind the address
+itself:
+
+  gunicorn, puma, php-fpm, caddy       take them as they are; give no address
+  uvicorn --fd 3, hypercorn --bind fd://3, node: server.listen({fd: 3})
+  nginx with NGINX='3;' in its environment and --stop-signal QUIT
+  haproxy: bind fd@3
+  Go: net.FileListener(os.NewFile(3, "")), or coreos/go-systemd
+
+  vaultexec --path app-prod --watch --listen :8000 -- uvicorn --fd 3 app:app
+
+What this does not mend: a server that ends closes its idle connections, and a
+client that sends on one at that moment has to repeat the request. Some servers
+close what they have just accepted, too (uvicorn, Shutdown of Go's net/http).
+
+A socket file that nobody serves any more is replaced. One that is served is an
+error. It is removed at the end, unless vaultexec became the command.
 `
 
 const watchingHelp = `How --watch works: the command is restarted when what it was given changes.

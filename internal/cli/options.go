@@ -12,6 +12,7 @@ import (
 
 	"github.com/agenticverz/vaultexec/internal/environ"
 	"github.com/agenticverz/vaultexec/internal/fault"
+	"github.com/agenticverz/vaultexec/internal/listen"
 	"github.com/agenticverz/vaultexec/internal/vault"
 )
 
@@ -109,6 +110,7 @@ var options = []option{
 	{name: "wait", arg: "DURATION|forever", env: ownVar("WAIT"), def: "60s", group: groupFailing, usage: "how long to wait for a Vault that is away or sealed; 0 is one attempt"},
 	{name: "timeout", arg: "DURATION", env: append(ownVar("TIMEOUT"), vaultVar("CLIENT_TIMEOUT")...), def: "10s", group: groupFailing, usage: "limit of one attempt"},
 
+	{name: "listen", arg: "[NAME=]ADDRESS", list: true, env: ownVar("LISTEN"), group: groupProcess, usage: "hold this listening socket for the command, as descriptor 3 and up: no connection is refused while it restarts (see help listening). HOST:PORT, :PORT, [::1]:PORT or unix:/PATH[,mode=0660]"},
 	{name: "supervise", env: ownVar("SUPERVISE"), group: groupProcess, usage: "stay as the command's parent: forward signals, reap orphans (always so as PID 1)"},
 	{name: "init", env: ownVar("INIT"), group: groupProcess, usage: "the same, under the name that it has in other tools"},
 	{name: "replace", env: ownVar("REPLACE"), group: groupProcess, usage: "become the command even as PID 1; for where a tini in front reaps"},
@@ -284,14 +286,20 @@ func splitList(v string) []string {
 	return out
 }
 
-// wholeItems puts together what the commas of a list have parted: an option of --file belongs to the file before it.
+// wholeItems puts together what the commas of a list have parted: an option of --file belongs to the file before it, and
+// one of --listen to the address.
 func wholeItems(o option, items []string) []string {
-	if o.name != "file" {
+	isOption := environ.IsFileOption
+	switch o.name {
+	case "file":
+	case "listen":
+		isOption = listen.IsOption
+	default:
 		return items
 	}
 	var out []string
 	for _, item := range items {
-		if len(out) > 0 && environ.IsFileOption(item) {
+		if len(out) > 0 && isOption(item) {
 			out[len(out)-1] += "," + item
 			continue
 		}

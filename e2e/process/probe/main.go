@@ -31,6 +31,8 @@ var commands = map[string]func(args []string) int{
 	"refuse": refuse,
 	"listen": listen,
 	"linger": linger,
+	"web":    web,
+	"fds":    descriptors,
 }
 
 func main() {
