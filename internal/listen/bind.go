@@ -22,6 +22,8 @@ type Socket struct {
 	addr unix.Sockaddr // nil for a unix socket
 	file fileID        // of a unix socket
 	mark int           // the queue's length that Listen has set last; 0 before
+
+	adopted bool // somebody else has made it, and it is left as it is
 }
 
 // FD is its descriptor in this process; -1 once it is closed.
@@ -124,17 +126,30 @@ func sockaddr(a netip.Addr, port uint16) (unix.Sockaddr, error) {
 // bindTCP binds without SO_REUSEPORT: with it, a second vaultexec of the same user would join in and take half of the
 // connections, and nobody would be told. (SO_REUSEADDR is for what is left of old connections. On Linux it does not let
 // anybody in where another process listens.)
+func bindTCP(spec Spec, sa unix.Sockaddr, only6 bool) (*Socket, error) {
+	fd, err := openTCP(sa, only6)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Bind(fd, sa); err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	return &Socket{Spec: spec, fd: fd, addr: sa}, nil
+}
+
+// openTCP makes a socket for an address, with the options that have to be set before it is bound.
 //
 // Accepted connections inherit TCP_NODELAY. uvicorn and hypercorn take a descriptor that they are given for a unix
 // socket, and would leave Nagle's algorithm on.
-func bindTCP(spec Spec, sa unix.Sockaddr, only6 bool) (*Socket, error) {
+func openTCP(sa unix.Sockaddr, only6 bool) (int, error) {
 	family := unix.AF_INET
 	if _, ok := sa.(*unix.SockaddrInet6); ok {
 		family = unix.AF_INET6
 	}
 	fd, err := newSocket(family)
 	if err != nil {
-		return nil, err
+		return -1, err
 	}
 	err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
 	if err == nil && family == unix.AF_INET6 {
@@ -144,15 +159,12 @@ func bindTCP(spec Spec, sa unix.Sockaddr, only6 bool) (*Socket, error) {
 		}
 		err = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, v6only)
 	}
-	if err == nil {
-		_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
-		err = unix.Bind(fd, sa)
-	}
 	if err != nil {
 		unix.Close(fd)
-		return nil, err
+		return -1, err
 	}
-	return &Socket{Spec: spec, fd: fd, addr: sa}, nil
+	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+	return fd, nil
 }
 
 // newSocket makes a stream socket that is close-on-exec from its first moment on: darwin has no SOCK_CLOEXEC.

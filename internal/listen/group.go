@@ -1,0 +1,151 @@
+package listen
+
+import (
+	"errors"
+	"slices"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Group is one address with a socket for each command. The next command gets a socket of its own beside the one that
+// serves, and a program in the kernel decides which of the two a new connection goes to:
+//
+//	Add         the next command's socket is there, and nothing reaches it
+//	SteerProbe  only connections from one source address and port reach it: a probe asks the next command alone
+//	SteerAll    everything new reaches it, and nothing new the old one
+//	Drained     nothing waits for the old command any more, which may be told to stop
+//	Retire      the old socket is closed
+//
+// There are never more than two. Where it cannot be had (Shared says why), both commands share one socket: Add returns
+// the one that there is, and nothing can be steered. A Group is for one goroutine.
+type Group struct {
+	members  []*Socket // in the kernel's order
+	current  *Socket   // who gets what is new
+	shared   string    // why there is one socket for all; "" for a group
+	halfOpen []string  // handshakes of the socket that was current before, which were under way when it was left
+}
+
+var (
+	errTwo     = errors.New("there are two sockets already")
+	errShared  = errors.New("the socket is shared")
+	errUnknown = errors.New("the socket is not in the group")
+)
+
+// NewGroup makes a group of a socket that was bound and is not listened on yet.
+func NewGroup(s *Socket) *Group {
+	return &Group{members: []*Socket{s}, current: s, shared: cannotGroup(s)}
+}
+
+// Adopt makes a socket of a descriptor that listens already: of one that systemd has handed over. Others may be in a
+// group with it, so that its group is always shared.
+func Adopt(name string, fd int) *Socket {
+	return &Socket{Spec: Spec{Name: name}, fd: fd, adopted: true}
+}
+
+// Shared says why all commands share one socket; "" where each gets its own.
+func (g *Group) Shared() string { return g.shared }
+
+// Current is the socket that new connections go to.
+func (g *Group) Current() *Socket { return g.current }
+
+// Listen opens the first socket.
+func (g *Group) Listen() error {
+	if g.shared == "" {
+		if err := g.begin(); err != nil {
+			g.share(err)
+		}
+	}
+	if g.current.adopted {
+		return nil
+	}
+	return g.current.Listen()
+}
+
+// share gives the group up: from now on there is one socket for all.
+func (g *Group) share(err error) { g.shared = reason(err) }
+
+// Add makes the socket of the next command. It listens, and nothing reaches it before it is steered there.
+func (g *Group) Add() (*Socket, error) {
+	switch {
+	case g.shared != "":
+		return g.current, nil
+	case len(g.members) > 1:
+		return nil, errTwo
+	}
+	s, err := g.join()
+	if err != nil {
+		g.share(err)
+		return g.current, nil
+	}
+	g.members = append(g.members, s)
+	return s, nil
+}
+
+// SteerAll has every new connection go to a socket. Those that wait in the queue of the other one stay there.
+func (g *Group) SteerAll(to *Socket) error {
+	i := slices.Index(g.members, to)
+	switch {
+	case g.shared != "":
+		return errShared
+	case i < 0:
+		return errUnknown
+	}
+	if err := steer(g.members[0], always(i)); err != nil {
+		return err
+	}
+	if to != g.current {
+		g.halfOpen = handshakes(to.Port)
+	}
+	g.current = to
+	return nil
+}
+
+// Drained reports whether nothing waits for the command of a socket that is no longer current: neither in its queue nor
+// in a handshake that was under way when it was left. (The kernel finishes a handshake for the socket that it began
+// with.)
+func (g *Group) Drained(s *Socket) bool {
+	if g.shared != "" || s == g.current || !slices.Contains(g.members, s) || queued(s) != 0 {
+		return false
+	}
+	if len(g.halfOpen) > 0 {
+		now := handshakes(s.Port)
+		g.halfOpen = slices.DeleteFunc(g.halfOpen, func(h string) bool { return !slices.Contains(now, h) })
+	}
+	return len(g.halfOpen) == 0 && queued(s) == 0 // one may have come in between
+}
+
+// Retire closes a socket. What still waits in its queue is lost. It is closed for whoever else has it, too: a process
+// that a command left behind would otherwise keep it in the group. If it is the current one, what is new goes to the
+// other from now on.
+//
+// The kernel puts the last socket of the group into the place of the one that leaves. With two, the program is right
+// before and after: if the first leaves, 1 is no place any more, and the only one left gets everything.
+func (g *Group) Retire(s *Socket) error {
+	i := slices.Index(g.members, s)
+	switch {
+	case g.shared != "":
+		return nil
+	case i < 0:
+		return errUnknown
+	case len(g.members) == 1:
+		s.Close()
+		return nil
+	}
+	if s == g.current {
+		if err := g.SteerAll(g.members[1-i]); err != nil {
+			return err
+		}
+	}
+	_ = unix.Shutdown(s.fd, syscall.SHUT_RDWR)
+	s.Close()
+	g.members, g.halfOpen = slices.Delete(g.members, i, i+1), nil
+	return g.alone()
+}
+
+// Close closes all sockets here.
+func (g *Group) Close() {
+	for _, s := range g.members {
+		s.Close()
+	}
+}
