@@ -46,3 +46,9 @@ func (s *Socket) info() (*unix.TCPInfo, error) {
 	}
 	return unix.GetsockoptTCPInfo(s.fd, unix.IPPROTO_TCP, unix.TCP_INFO)
 }
+
+// Queued is how many connections wait to be accepted; known says whether that can be told.
+func (s *Socket) Queued() (n int, known bool) {
+	n = queued(s)
+	return n, n >= 0
+}

@@ -7,3 +7,6 @@ func longestQueue() int { return 1 << 15 }
 
 // TouchedByListen cannot be told here.
 func (s *Socket) TouchedByListen() (touched, known bool) { return false, false }
+
+// Queued cannot be told here.
+func (s *Socket) Queued() (n int, known bool) { return 0, false }
