@@ -151,6 +151,16 @@ func (s *sockets) close() {
 	}
 }
 
+// commandStops is called when the command is about to be told to stop, and accepts nothing more soon. Until another
+// one follows, the queues are as long as they can be. If none does, who comes now is to be refused.
+func (s *sockets) commandStops(followed bool) {
+	if followed {
+		_ = s.listen()
+		return
+	}
+	s.close()
+}
+
 // commandEnded makes the queues long again: the command may have made them shorter, or have closed them for everybody.
 // Before that it looks whether a command that has failed at once has ever used its sockets.
 func (s *supervisor) commandEnded(status unix.WaitStatus) {

@@ -253,7 +253,7 @@ func (s *supervisor) do(acts []action) {
 			s.keys.end()
 			s.takeKeys()
 			s.stopAt = time.Now()
-			_ = s.sockets.listen() // while the old command accepts nothing more, the queue is as long as it can be
+			s.sockets.commandStops(s.machine.followed())
 			s.signalChild(s.Supervision.StopSignal, s.Supervision.SignalGroup)
 			if s.stopped {
 				s.signalChild(unix.SIGCONT, true)

@@ -250,26 +250,82 @@ func TestListenOpensWithTheCommand(t *testing.T) {
 	p.wantEnd("signal TERM")
 }
 
-// Once SIGTERM has come, nobody waits in the queue for a command that accepts nothing more.
+// When the run ends, by SIGTERM or by --on-change exit, nobody waits in the queue for a command that accepts nothing more.
 func TestListenRefusesAtTheEnd(t *testing.T) {
 	t.Parallel()
+	refused := func(t *testing.T, p *proc, port, drain, end string) {
+		read(actual{t}, drain) // it has closed its own
+		until(actual{t}, "a refusal", func() bool {
+			c, err := net.Dial("tcp", "127.0.0.1:"+port)
+			if err == nil {
+				c.Close()
+			}
+			return errors.Is(err, unix.ECONNREFUSED)
+		})
+		if err := os.Remove(drain); err != nil {
+			t.Fatal(err)
+		}
+		p.wantEnd(end)
+	}
+	t.Run("TERM", func(t *testing.T) {
+		t.Parallel()
+		port, drain := freePort(actual{t}), filepath.Join(t.TempDir(), "drain")
+		p := start(actual{t}, supervise(t, "--listen", "127.0.0.1:"+port).cmd(probe(t), "web"), func(c *exec.Cmd) {
+			c.Env = append(c.Env, "GENERATION=1", "DRAIN="+drain)
+		})
+		get(actual{t}, p, port)
+		p.signal(unix.SIGTERM)
+		refused(t, p, port, drain, "0")
+	})
+	t.Run("exit", func(t *testing.T) {
+		t.Parallel()
+		port, drain := freePort(actual{t}), filepath.Join(t.TempDir(), "drain")
+		w := newWatched(t, "--listen", "127.0.0.1:"+port, "--on-change", "exit", "--stop-timeout", "1m")
+		p := start(actual{t}, w.launcher.cmd(probe(t), "web"), func(c *exec.Cmd) { c.Env = append(c.Env, append(w.env, "DRAIN="+drain)...) })
+		get(actual{t}, p, port)
+		w.change(t, 2)
+		w.refresh(t, p.pid)
+		refused(t, p, port, drain, "124")
+	})
+}
+
+// Whatever length of the queue a command asks for: while none accepts, all that come have room in it.
+func TestListenQueue(t *testing.T) {
+	t.Parallel()
 	port, drain := freePort(actual{t}), filepath.Join(t.TempDir(), "drain")
-	p := start(actual{t}, supervise(t, "--listen", "127.0.0.1:"+port).cmd(probe(t), "web"), func(c *exec.Cmd) {
-		c.Env = append(c.Env, "GENERATION=1", "DRAIN="+drain)
+	w := newWatched(t, "--listen", "127.0.0.1:"+port, "--stop-timeout", "1m")
+	p := start(actual{t}, w.launcher.cmd(probe(t), "web"), func(c *exec.Cmd) {
+		c.Env = append(c.Env, append(w.env, "NOQUEUE=1", "DRAIN="+drain)...)
 	})
 	get(actual{t}, p, port)
-	p.signal(unix.SIGTERM)
-	read(actual{t}, drain) // it has closed its own
-	until(actual{t}, "a refusal", func() bool {
-		c, err := net.Dial("tcp", "127.0.0.1:"+port)
-		if err == nil {
-			c.Close()
+	w.change(t, 2)
+	w.refresh(t, p.pid)
+	read(actual{t}, drain)
+	var waiting []net.Conn
+	for i := range 30 {
+		c, err := net.DialTimeout("tcp", "127.0.0.1:"+port, 10*time.Second) // without room it takes a minute
+		if err != nil {
+			t.Fatalf("connection %d: %v", i, err)
 		}
-		return errors.Is(err, unix.ECONNREFUSED)
-	})
+		defer c.Close()
+		_, _ = io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+		waiting = append(waiting, c)
+	}
 	if err := os.Remove(drain); err != nil {
 		t.Fatal(err)
 	}
+	for i, c := range waiting {
+		if err := c.SetReadDeadline(time.Now().Add(actual{t}.Limit())); err != nil {
+			t.Fatal(err)
+		}
+		b, err := io.ReadAll(c)
+		if err != nil || !strings.HasSuffix(string(b), "\n2\n") {
+			t.Errorf("connection %d: %q, %v", i, b, err)
+		}
+	}
+	p.signal(unix.SIGTERM)
+	read(actual{t}, drain)
+	_ = os.Remove(drain)
 	p.wantEnd("0")
 }
 

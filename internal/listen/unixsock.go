@@ -43,18 +43,6 @@ func bindUnix(spec Spec) (*Socket, error) {
 	return s, nil
 }
 
-// CheckPath finds out whether the path of a unix socket could be bound, and changes nothing.
-func CheckPath(spec Spec) error {
-	_, err := lookAt(spec.Path)
-	if err == nil {
-		err = unix.Access(filepath.Dir(spec.Path), unix.W_OK|unix.X_OK)
-	}
-	if err != nil {
-		return bindFault(spec, err)
-	}
-	return nil
-}
-
 // lookAt finds out what is at a path: a socket that nobody serves, or nothing.
 func lookAt(path string) (stale bool, err error) {
 	var st unix.Stat_t

@@ -9,12 +9,14 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 // web [ADDRESS] is a web server that answers with $GENERATION: at the address, or on the first of the sockets that it was
-// given. SIGTERM ends it gracefully; with $DRAIN set, it says so in that file and waits until the file is gone.
+// given. SIGTERM ends it gracefully; with $DRAIN set, it says so in that file and waits until the file is gone. With
+// $NOQUEUE set, it asks for a queue of one.
 func web(args []string) int {
 	var l net.Listener
 	var err error
@@ -24,7 +26,14 @@ func web(args []string) int {
 		if os.Getenv("LISTEN_PID") != fmt.Sprint(os.Getpid()) {
 			fail(fmt.Errorf("not for this process: LISTEN_PID=%s", os.Getenv("LISTEN_PID")))
 		}
-		l, err = net.FileListener(os.NewFile(3, "socket"))
+		f := os.NewFile(3, "socket")
+		if os.Getenv("NOQUEUE") != "" {
+			if err := unix.Listen(3, 0); err != nil {
+				fail(err)
+			}
+		}
+		l, err = net.FileListener(f)
+		_ = f.Close() // or nobody is refused when the listener is closed
 	}
 	if err != nil {
 		fail(err)
@@ -61,6 +70,7 @@ func web(args []string) int {
 			if _, err := os.Stat(file); err != nil {
 				break
 			}
+			time.Sleep(5 * time.Millisecond)
 		}
 	}
 	return 0
