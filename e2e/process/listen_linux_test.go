@@ -256,7 +256,7 @@ func TestListenRefusesAtTheEnd(t *testing.T) {
 	refused := func(t *testing.T, p *proc, port, drain, end string) {
 		read(actual{t}, drain) // it has closed its own
 		until(actual{t}, "a refusal", func() bool {
-			c, err := net.Dial("tcp", "127.0.0.1:"+port)
+			c, err := net.DialTimeout("tcp", "127.0.0.1:"+port, time.Second) // a queue that is full does not answer
 			if err == nil {
 				c.Close()
 			}
