@@ -56,6 +56,16 @@ vaultexec --listen web=:8000 --listen WEB=:8001 --listen :8000 --path app -- tru
 vaultexec --listen 192.0.2.1:8000 --listen name.invalid:8000 --listen '[fe80::1%none]:8000' --path app -- true
 vaultexec --listen unix:$PWD/missing/s --listen unix:$PWD/empty --path app -- true
 vaultexec --listen ${VAULT_ADDR#http://} --path app -- true
+vaultexec --ready soon --restart-order start-first --replace --path app -- true
+vaultexec --ready http:healthz --ready-timeout 0 --path app -- true
+vaultexec --ready 'http:/a b' --ready-address 9000 --path app -- true
+vaultexec --ready after:soon --ready-address web=:9000 --path app -- true
+vaultexec --ready after:2m --path app -- true
+vaultexec --ready http:/healthz --listen unix:/run/x --path app -- true
+vaultexec --ready notify --ready-address :9000 --path app -- true
+vaultexec --ready notify --pass-notify --path app -- true
+vaultexec --ready exec:no-such-program --path app -- true
+vaultexec --restart-order both --path app -- true
 vaultexec --watch --interval 1ms --path app -- true
 vaultexec --watch --on-change perhaps --path app -- true
 vaultexec --watch --on-change signal:HUP --path app -- true
@@ -489,6 +499,8 @@ var selfEvident = regexp.MustCompile(`: not (one of|true or false|restart, signa
 // undriven are the failures that no command line brings about by itself, by a part of their text, and why they are not in
 // the set.
 var undriven = map[string]string{
+	"cannot tell whether the com": "beside a command: launcher, TestNotReady",
+	"the command is not ready af": "beside a command: launcher, TestNotReady",
 	"the file does not answer":    "needs a file system or a pipe that hangs (internal/vault, TestCredentialPipe)",
 	"cannot ask for":              "needs a terminal that fails",
 	"is about to take the lead":   "a moment of a server (internal/vault, TestRedirectToItself)",

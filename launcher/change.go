@@ -84,6 +84,10 @@ func (m *machine) withChild(ev event, now time.Time) []action {
 func (m *machine) changed(again bool, now time.Time) []action {
 	switch m.state {
 	case running:
+		if m.companion != alone { // a change waits for the end of a handover
+			m.postponeSeen(again)
+			return nil
+		}
 		m.quiet, m.since = again, now
 		return m.settleFirst(now)
 	case settling, waiting: // it may be waiting for something else, and for longer than that
@@ -100,6 +104,12 @@ func (m *machine) changed(again bool, now time.Time) []action {
 
 // postpone keeps a change for the time when the child runs undisturbed again.
 func (m *machine) postpone() { m.pending, m.quiet = true, false }
+
+// postponeSeen keeps what the watch has seen. The repetition of a failed read stays a quiet one.
+func (m *machine) postponeSeen(again bool) {
+	m.quiet = again && (m.quiet || !m.pending)
+	m.pending = true
+}
 
 // settled is when the settle time is over, counted from now.
 func (m *machine) settled(now time.Time) time.Time {
@@ -205,6 +215,9 @@ func (m *machine) hooked(ev evHooked, now time.Time) []action {
 	case ReactExit:
 		m.next = toExit
 	default:
+		if m.startFirst && !(m.besideFailed && m.late(now)) {
+			return m.startBeside(now)
+		}
 		m.next = toRestart
 	}
 	m.enter(stopping, now.Add(m.stopTimeout))

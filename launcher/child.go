@@ -30,6 +30,10 @@ func (s *supervisor) start() []action {
 		err := s.fork()
 		if err == nil {
 			s.notify.started()
+			s.tellStatus()
+			if s.notify.awaitsCommand() {
+				s.warm = s.newWarming(s.child, true)
+			}
 			if s.watch != nil {
 				s.watch.started(s.starting().leases())
 			}
@@ -50,7 +54,7 @@ func (s *supervisor) starting() edition {
 }
 
 // again reports whether a command ran before.
-func (s *supervisor) again() bool { return !s.forkedAt.IsZero() }
+func (s *supervisor) again() bool { return !s.forkedAt.IsZero() || s.other != nil }
 
 // passing reports whether a start may succeed a moment later. again says that the program could be started before.
 func passing(err error, again bool) bool {
@@ -109,26 +113,31 @@ func (s *supervisor) fork() error {
 	front := false
 	if s.tty != nil {
 		s.tty.look()
-		front = s.tty.own && s.tty.foreground && s.inner.inFront()
+		front = s.tty.own && s.tty.foreground && s.inner.inFront() && s.other == nil
 	}
 	next := s.starting().env
+	if s.sockets == nil {
+		s.sockets = s.held.current()
+	}
 	s.out.begin(next)
 	env, fds, err := s.files.handOver(next)
 	if err != nil {
 		return err
 	}
 	defer closeAll(fds)
-	if err := s.sockets.listen(); err != nil {
+	if err := s.held.listen(); err != nil {
 		return err
 	}
-	attr := &syscall.ProcAttr{Dir: s.Dir, Env: s.sockets.environ(withPWD(env, s.Dir)),
-		Files: childFiles(s.out.files(), s.sockets.files(), fds), Sys: sys}
+	attr := &syscall.ProcAttr{Dir: s.Dir, Env: s.held.environ(s.said.environ(withPWD(env, s.Dir), s.notify.every())),
+		Files: childFiles(s.out.files(), s.held.files(s.sockets), fds), Sys: sys}
+	s.said.beforeFork()
 	pid, err := s.forkExec(attr)
+	s.said.afterFork(pid)
 	if err != nil {
 		return err
 	}
-	s.guard.tell(pid)
 	s.pid, s.left, s.stopped, s.selfStopped, s.forkedAt = pid, 0, false, false, time.Now()
+	s.tellGuard()
 	s.stopAt = time.Time{}
 	// SIGTTIN or SIGTTOU stops a command that asks for the terminal before it has it. It goes on at once
 	// (childStopped).
@@ -191,6 +200,14 @@ func (s *supervisor) reap() {
 			s.keys.ended(status)
 			continue
 		}
+		if pid == s.asks.pid && pid != 0 && !status.Stopped() && !status.Continued() {
+			s.programEnded(status)
+			continue
+		}
+		if s.other != nil && pid == s.other.pid {
+			s.otherReaped(status)
+			continue
+		}
 		if pid != s.pid {
 			if !status.Stopped() && !status.Continued() {
 				reap.Ended(pid, syscall.WaitStatus(status))
@@ -228,7 +245,7 @@ func (s *supervisor) childEnded(status unix.WaitStatus) {
 	key := s.keys.asked()
 	s.happened(evExited{status: status, typed: typed, key: key})
 	if s.pid == 0 && !s.machine.followed() {
-		s.sockets.close()
+		s.held.close()
 	}
 }
 
@@ -278,7 +295,8 @@ func (s *supervisor) groupGone() {
 	if s.machine.followed() {
 		s.nameSurvivors()
 	}
-	s.guard.tell(0)
+	s.left = 0
+	s.tellGuard()
 	s.happened(evGroupGone{})
 }
 

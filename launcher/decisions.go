@@ -62,7 +62,7 @@ func (from states) changes(to states) []string {
 			old = vault.Marker{Absent: true}
 		}
 		switch {
-		case known && old == m:
+		case known && old == m, !known && m.Absent:
 		case m.Version == 0 && !m.Absent: // KV version 1 has no versions, a lease neither
 			list = append(list, p.String()+" changed")
 		default:
@@ -77,7 +77,7 @@ func (from states) changes(to states) []string {
 func (from states) paths(to states) []string {
 	var list []string
 	for p, m := range to {
-		if old, known := from[p]; !known || old != m {
+		if old, known := from[p]; known && old != m || !known && !m.Absent {
 			list = append(list, p.String())
 		}
 	}
@@ -115,6 +115,22 @@ func (s *supervisor) logAction(a action) {
 	case actLogHurry:
 		s.Log.Warn("the hook is not waited for any longer, credentials of the command are about to end", "paths", seen(),
 			"hook", s.Watching.Hook)
+	case actLogUnready:
+		s.logUnready()
+	case actLogUndrained:
+		s.Log.Warn("the old command leaves connections waiting in its queue, it is told to stop all the same",
+			"pid", s.other.pid, "after", drainLimit.String())
+	case actLogTakesOver:
+		s.Log.Warn("the command has ended while the new one was about to be ready, which takes its place",
+			"status", statusText(m.otherStatus))
+	case actLogBack:
+		s.Log.Error("the new command has ended before the old one was told to stop, which serves on",
+			"paths", s.runs.states.text(s.other.runs.states), "status", statusText(m.otherStatus))
+		s.watch.reject(m.rejected, s.other.runs)
+	case actWarnOther:
+		if names := processNames(liveMembers(s.other.left)); names != "" {
+			s.Log.Warn("left over after SIGKILL, not waited for: " + names)
+		}
 	case actLogTriedBefore:
 		s.Log.Info("these versions made the command fail before and are not tried again", "paths", seen(),
 			"read", duration(s.took))

@@ -23,6 +23,11 @@
 // the running child before everything new was read and makes a valid environment. What fails to work is replaced by
 // what worked before.
 //
+// With --restart-order start-first there are two commands for a while. handover.go is that part of the machine, and
+// second.go carries it out: each command is a value of the type child, and one of them serves. ready.go decides when the
+// new one is ready by what warming.go finds out, commandnotify.go hears what commands say, sockets.go has the sockets
+// that both share or have each.
+//
 // On a terminal a second process of ours may live in the command's group for a while, to see its keys (witness.go).
 // Another ends the command's group when vaultexec was killed and could not (guard.go). The log names what outlives a
 // command (survivors.go); PID 1 ends it at the end (pid1.go). Orphans are reaped before there is a command, too

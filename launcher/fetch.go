@@ -20,7 +20,29 @@ type fetcher struct {
 	mountIsDefault bool                   // nobody chose the mount, for the hint
 	again          bool                   // not the first time: what is forgiven was said
 	keep           map[vault.Path]content // is not read anew
+	made           *made                  // takes down every lease that a read makes; nil for nobody
 	log            *slog.Logger
+}
+
+// made are the leases that the reads of a start have made. A start that fails has no other record of them.
+type made struct {
+	mu     sync.Mutex
+	leases []vault.Lease
+}
+
+func (m *made) add(l vault.Lease) {
+	if m == nil || l.ID == "" {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.leases = append(m.leases, l)
+}
+
+func (m *made) all() []vault.Lease {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.leases)
 }
 
 // read is one secret on its way.
@@ -154,6 +176,7 @@ func (f *fetcher) one(ctx context.Context, r *read) {
 		r.done = true
 	case r.err == nil:
 		r.done = true
+		f.made.add(r.secret.Lease)
 		f.log.Debug("read", "path", r.secret.Path.String(), "engine", r.secret.Engine.String(),
 			"version", r.secret.Version)
 	case r.optional && forgivable(r.err):

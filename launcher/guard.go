@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"math"
 	"os"
+	"slices"
 	"syscall"
 	"time"
 
@@ -39,21 +40,27 @@ func RunGuard(args []string) {
 	if err != nil {
 		return
 	}
-	group := 0
-	for b := make([]byte, 4); ; {
+	var groups []int
+	for b := make([]byte, 8); ; {
 		n, err := unix.Read(0, b)
 		switch {
 		case err == unix.EINTR:
 			continue
 		case n == len(b):
-			group = int(int32(binary.NativeEndian.Uint32(b)))
+			groups = []int{int(int32(binary.NativeEndian.Uint32(b))), int(int32(binary.NativeEndian.Uint32(b[4:])))}
 			continue
 		}
 		break
 	}
-	for end := time.Now().Add(limit); group > 1 && unix.Kill(-group, 0) != unix.ESRCH; time.Sleep(groupPoll) {
+	for end := time.Now().Add(limit); ; time.Sleep(groupPoll) {
+		groups = slices.DeleteFunc(groups, func(g int) bool { return g <= 1 || unix.Kill(-g, 0) == unix.ESRCH })
+		if len(groups) == 0 {
+			return
+		}
 		if time.Now().After(end) {
-			_ = unix.Kill(-group, unix.SIGKILL)
+			for _, g := range groups {
+				_ = unix.Kill(-g, unix.SIGKILL)
+			}
 			return
 		}
 	}
@@ -90,14 +97,14 @@ func (s *supervisor) guardDue() <-chan time.Time {
 func (s *supervisor) needsGuard() bool { return os.Getpid() != 1 && !s.sharedGroup() && canGuard() }
 
 // begin starts the guard. That it cannot is no failure.
-func (g *guard) begin(limit time.Duration, group int) {
+func (g *guard) begin(limit time.Duration, serves, other int) {
 	r, w, err := openPipe()
 	if err != nil {
 		return
 	}
 	defer unix.Close(r)
 	_ = unix.SetNonblock(w, true)
-	_, _ = unix.Write(w, groupBytes(group)) // before there is a guard: it knows from its first moment
+	_, _ = unix.Write(w, groupBytes(serves, other)) // before there is a guard: it knows from its first moment
 	pid, err := ownProcess([]string{guardName, limit.String()}, uintptr(r), &syscall.SysProcAttr{Setsid: true})
 	if err != nil {
 		unix.Close(w)
@@ -106,14 +113,20 @@ func (g *guard) begin(limit time.Duration, group int) {
 	g.pid, g.pipe = pid, w
 }
 
-func groupBytes(group int) []byte { return binary.NativeEndian.AppendUint32(nil, uint32(int32(group))) }
+func groupBytes(serves, other int) []byte {
+	b := binary.NativeEndian.AppendUint32(nil, uint32(int32(serves)))
+	return binary.NativeEndian.AppendUint32(b, uint32(int32(other)))
+}
 
-// tell says which group is the command's; 0 for none, when its number may be another's soon.
-func (g *guard) tell(group int) {
+// tell says which groups are those of commands; 0 for none, when its number may be another's soon.
+func (g *guard) tell(serves, other int) {
 	if g.pid != 0 {
-		_, _ = unix.Write(g.pipe, groupBytes(group))
+		_, _ = unix.Write(g.pipe, groupBytes(serves, other))
 	}
 }
+
+// tellGuard says which groups there are now.
+func (s *supervisor) tellGuard() { s.guard.tell(s.child.group(), s.other.group()) }
 
 // end ends the guard: there is nothing left to guard.
 func (g *guard) end() {

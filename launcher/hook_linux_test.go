@@ -26,7 +26,7 @@ func TestHookTooLong(t *testing.T) {
 		env := &environ.Env{}
 		s := &supervisor{
 			launch:  &launch{Options: Options{Environ: []string{"PATH=/usr/bin:/bin"}, Watching: Watching{Hook: hook}, Log: slog.New(slog.NewTextHandler(&log, nil))}},
-			machine: newMachine(policy{}), runs: edition{env: env}, next: &edition{env: env}, timer: time.NewTimer(time.Hour),
+			machine: newMachine(policy{}), child: &child{runs: edition{env: env}}, next: &edition{env: env}, timer: time.NewTimer(time.Hour),
 		}
 		s.machine.state = hooking
 		if err := s.forkHook(); err != nil {

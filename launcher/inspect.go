@@ -195,6 +195,7 @@ func (r *Report) build(got []environ.Fetched, o Options) {
 	}
 	rules := o.Rules
 	rules.Require = environ.Judgeable(rules.Require, r.Unread)
+	rules.Files = environ.JudgeableFiles(rules.Files, r.Unread)
 	env, err := environ.Build(got, rules, o.Environ)
 	if err == nil && len(o.Argv) > 0 {
 		err = environ.CheckSize(env, o.Argv, stackLimit())

@@ -74,6 +74,14 @@ func (s *supervisor) forward(sig syscall.Signal) {
 		return
 	}
 	s.signalChild(sig, toGroup)
+	if s.other != nil && sig != s.Supervision.StopSignal && (isDeadly(sig) && sig != unix.SIGHUP || isStop(sig)) {
+		s.asOther(func() { s.signalChild(sig, toGroup) })
+	}
+}
+
+// isStop reports whether a signal of the terminal stops programs.
+func isStop(sig syscall.Signal) bool {
+	return sig == unix.SIGTSTP || sig == unix.SIGTTIN || sig == unix.SIGTTOU
 }
 
 // signalChild sends sig to the child, or to the child's group where it has one. Without a child it does nothing: for
@@ -108,6 +116,9 @@ func (s *supervisor) resumed() {
 		}
 	}
 	s.signalChild(unix.SIGCONT, true)
+	if s.other != nil {
+		s.asOther(func() { s.signalChild(unix.SIGCONT, true) })
+	}
 }
 
 // childStopped makes a stop of the child visible to the shell that waits for vaultexec, by stopping vaultexec too, with

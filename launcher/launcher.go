@@ -37,6 +37,8 @@ type Options struct {
 	Masking     Masking
 	Listen      []listen.Spec // sockets that the command gets
 	PassNotify  bool          // the command of a supervised run gets systemd's NOTIFY_SOCKET
+	Ready       Ready         // when a command counts as ready
+	StartFirst  bool          // a restart starts the new command before it stops the old one
 	Watching    Watching      // the zero value looks at nothing
 	AllowDisk   bool          // files with a path may be on a disk
 	AllowOwner  []int         // users whose folders such files may be in (internal/trust)
@@ -64,7 +66,8 @@ type launch struct {
 	inner   *inner    // nil unless this is vaultexec behind the terminal of --mask
 	out     *outputs  // nil without --mask
 	notify  *notifier // nil where nobody is to be told
-	sockets *sockets  // nil without --listen
+	held    *sockets  // nil without --listen
+	made    made      // by the reads of the start
 }
 
 // Run fetches the secrets and becomes the command, or starts it and stays as its parent. It returns a *fault.Error or
@@ -108,10 +111,13 @@ func (l *launch) run() (err error) {
 	if err != nil {
 		return err
 	}
+	if err := l.besideOnTerminal(); err != nil {
+		return err
+	}
 	if err := l.bind(); err != nil {
 		return err
 	}
-	defer l.sockets.close()
+	defer l.held.close()
 	if l.staysBehind(nil) {
 		collectLate()
 		l.takeNotify()
@@ -148,17 +154,21 @@ func (l *launch) become(p program, env *environ.Env, got []environ.Fetched) erro
 			return err
 		}
 	}
+	if len(leases(got)) > 0 {
+		l.Log.Warn("with --replace nobody renews the leases that the command gets: they end by themselves",
+			"hint", "leave --replace out, and vaultexec stays and renews them")
+	}
 	// None has a path here: somebody has to remove those.
 	variables, fds, err := newFiles(l.AllowDisk, l.AllowOwner...).handOver(env)
 	if err != nil {
 		return err
 	}
 	defer closeAll(fds)
-	if err := l.sockets.listen(); err != nil {
+	if err := l.held.listen(); err != nil {
 		return err
 	}
 	l.Messages.Flush()
-	return replace(p, l.Dir, l.sockets.environ(withPWD(variables, l.Dir)), fds, l.sockets, l.signals)
+	return replace(p, l.Dir, l.held.environ(withPWD(variables, l.Dir)), fds, l.held, l.signals)
 }
 
 // mayDie reports whether nothing is lost when the kernel ends this process before there is a command: no token to
@@ -202,7 +212,7 @@ func (l *launch) prepare(check func(*environ.Env) error) (*environ.Env, []enviro
 			err = check(env)
 		}
 		if err != nil {
-			giveBack(ctx, l.Session, leases(got))
+			giveBack(ctx, l.Session, l.made.all())
 		}
 		return prepared{env, got}, err
 	})
@@ -310,7 +320,7 @@ func (l *launch) patience(start time.Time) vault.Patience {
 
 func (l *launch) fetcher(noLease bool) *fetcher {
 	return &fetcher{
-		client: l.Session.Client, sources: l.Sources, mountIsDefault: l.MountIsDefault, log: l.Log,
+		client: l.Session.Client, sources: l.Sources, mountIsDefault: l.MountIsDefault, log: l.Log, made: &l.made,
 		opt: vault.ReadOptions{KVVersion: l.KVVersion, NoLease: noLease},
 	}
 }

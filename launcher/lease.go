@@ -35,6 +35,13 @@ type haste struct {
 	stop   time.Duration // --stop-timeout
 }
 
+// Pauses between two tries to get new credentials: the first, which is doubled, and the longest once the old ones have
+// ended.
+const (
+	firstAsk = 5 * time.Second
+	lastAsk  = time.Minute
+)
+
 // startRoom is how long a start is thought to take.
 const startRoom = 2 * time.Second
 
@@ -67,12 +74,12 @@ func (l *lease) granted(g vault.Lease, at time.Time, h haste) {
 // plan sets when the lease needs something next: a renewal at about two thirds of its life, but so early that enough is
 // left when Vault does not move its end; or a replacement.
 func (l *lease) plan(at time.Time, h haste) {
-	replace := l.ends.Add(-h.reserve(l.full))
 	if l.last || !l.Renewable {
-		l.last, l.next = true, replace
+		l.last, l.next = true, l.ends.Add(-h.reserve(l.full))
 		return
 	}
-	life := l.Duration * 2 / 3
+	life := max(l.Duration/3*2, 0)
+	replace := l.ends.Add(-h.reserve(min(l.full, l.Duration))) // a role may give less by now, for good
 	l.next = earlier(at.Add(life-rand.N(life/10+1)), replace)
 }
 
@@ -81,6 +88,8 @@ func (l *lease) plan(at time.Time, h haste) {
 // did not move it.
 func (l *lease) goesOn(renewed vault.Lease, now time.Time) bool {
 	switch {
+	case renewed.Duration <= 0:
+		return false
 	case renewed.Capped:
 		return renewed.Duration > l.full/2 // there is time to renew it once more before it is replaced
 	case renewed.Duration >= l.Duration, now.Add(renewed.Duration).After(l.ends.Add(time.Second)):
@@ -143,7 +152,11 @@ func (l *lease) tokenEnds(end time.Time, isCurrent bool, now time.Time, h haste)
 
 // ask notes that new credentials are asked for, and when they will be again, should they not have come.
 func (l *lease) ask(now time.Time, c *clock.Clock) {
-	l.next = now.Add(max(c.Left(l.ends)/3, min(5*time.Second<<min(l.asked, 6), maxMiss)))
+	most := maxMiss
+	if c.Left(l.ends) <= 0 {
+		most = lastAsk
+	}
+	l.next = now.Add(max(c.Left(l.ends)/3, min(firstAsk<<min(l.asked, 6), most)))
 	l.asked++
 }
 

@@ -136,6 +136,7 @@ func (w *watcher) compare(sights []sight) (seen states, news bool, worst error) 
 			news = true
 			if !r.rotates.IsZero() { // the old password is refused from now on
 				w.press(now)
+				w.fresh = true
 			}
 		case sawBack:
 			news = true
@@ -148,6 +149,9 @@ func (w *watcher) compare(sights []sight) (seen states, news bool, worst error) 
 			w.leave(r)
 		}
 		w.sawRotation(r, s, now)
+		if s.secret != nil {
+			w.hold(s.secret.Lease) // a path that appeared: the read makes another
+		}
 		if r.newest != r.taken {
 			seen[r.path] = r.newest
 		}

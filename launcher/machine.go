@@ -111,7 +111,19 @@ const (
 	actLogRevert
 	actLogLate  // the change is given up, the child is ending
 	actLogHurry // the hook is not waited for any longer
-	actDrop     // what was read is not taken
+	// --restart-order start-first, with two commands:
+	actStartBeside // start the next command beside the one that serves
+	actSwitch      // the other one serves from now on
+	actStopOther   // send the stop signal to the one that does not serve
+	actKillOther   // SIGKILL to its group
+	actSweepOther  // SIGTERM to what is left of its group
+	actForgetOther // it is gone
+	actWarnOther   // name what of it survived SIGKILL
+	actLogUnready
+	actLogUndrained
+	actLogTakesOver
+	actLogBack
+	actDrop // what was read is not taken
 )
 
 const (
@@ -153,6 +165,16 @@ type machine struct {
 	killed    bool            // the group got its SIGKILL
 	retries   int             // postponements of the change under way
 	limited   bool            // in ending: the stop timeout runs
+
+	companion   companion       // the command that does not serve, in a handover
+	otherDue    time.Time       // its deadline; zero for none
+	otherKilled bool            // what is left of its group got its SIGKILL
+	otherStatus unix.WaitStatus // how it ended
+	gaveUp      bool            // the next command of this handover was not taken
+
+	besideFailed bool  // so was one for the change under way: if nothing may postpone it further, the old one is stopped first
+	cause        error // why; nil when it ended
+	held         bool  // the command that served is gone, and the other one is waited for
 }
 
 func newMachine(p policy) *machine { return &machine{policy: p} }
@@ -163,6 +185,15 @@ func (m *machine) enter(s state, deadline time.Time) {
 
 // on handles one event. Every state handles every event; what it does not name changes nothing.
 func (m *machine) on(ev event, now time.Time) []action {
+	acts, over := m.beside(ev, now)
+	if over {
+		return acts
+	}
+	return append(acts, m.onState(ev, now)...)
+}
+
+// onState handles an event in the state of the command that serves.
+func (m *machine) onState(ev event, now time.Time) []action {
 	switch m.state {
 	case starting:
 		return m.inStarting(ev, now)
@@ -203,7 +234,7 @@ func (m *machine) inStarting(ev event, now time.Time) []action {
 	case evChanged:
 		m.since = now
 		m.hurry(ev.by)
-		m.postpone()
+		m.postponeSeen(ev.again)
 	case evTimer: // --min-uptime before a revert is over
 		if m.due(now) {
 			m.enter(starting, time.Time{})
@@ -223,13 +254,16 @@ func (m *machine) run(now time.Time) []action {
 	if m.pending {
 		return m.settleFirst(now)
 	}
-	m.by = time.Time{}
+	m.by, m.besideFailed = time.Time{}, false
 	m.enter(running, m.onTrial)
 	return nil
 }
 
 // exited: the child has ended without being told by vaultexec.
 func (m *machine) exited(ev evExited, now time.Time) []action {
+	if acts, over := m.exitedBeside(ev.status, now); over {
+		return acts
+	}
 	status := ev.status
 	m.status, m.next = status, toEnd
 	failed := !status.Exited() || status.ExitStatus() != 0
@@ -244,28 +278,6 @@ func (m *machine) exited(ev evExited, now time.Time) []action {
 		return append([]action{actLogRevert}, m.clear(now)...)
 	}
 	return m.clear(now)
-}
-
-// byHand reports whether a command ended by a signal that people and supervisors send to end it, or exited as programs
-// do that catch one (128 + its number). No secret makes a command fail like that. On a terminal vaultexec does not see
-// the key, which reaches the command's group only.
-func byHand(status unix.WaitStatus) bool {
-	if status.Signaled() {
-		return isDeadly(status.Signal())
-	}
-	return status.Exited() && status.ExitStatus() > 128 && isDeadly(unix.Signal(status.ExitStatus()-128))
-}
-
-// byKey is byHand for a command that vaultexec itself has told to stop: another signal than the one for that.
-func (m *machine) byKey(ev evExited) bool {
-	if !ev.typed || !byHand(ev.status) {
-		return false
-	}
-	sig := ev.status.Signal()
-	if ev.status.Exited() {
-		sig = unix.Signal(ev.status.ExitStatus() - 128)
-	}
-	return sig != m.stopSignal && sig != unix.SIGTERM
 }
 
 // clear begins to end what is left of the group. The actions are harmless when nothing is.
@@ -293,6 +305,9 @@ func (m *machine) signalled(sig unix.Signal, now time.Time) []action {
 	m.enter(ending, time.Time{})
 	if m.limited {
 		m.deadline = now.Add(m.stopTimeout)
+	}
+	if m.companion == preparing || m.companion == draining {
+		acts = append(acts, m.stopOther(now)...)
 	}
 	return acts
 }
@@ -326,7 +341,7 @@ func (m *machine) inStopping(ev event, now time.Time) []action {
 	case evChanged:
 		m.since = now
 		m.hurry(ev.by)
-		m.postpone()
+		m.postponeSeen(ev.again)
 	case evTimer:
 		if m.due(now) {
 			return m.kill()
@@ -367,7 +382,7 @@ func (m *machine) inClearing(ev event, now time.Time) []action {
 	case evChanged:
 		m.since = now
 		m.hurry(ev.by)
-		m.postpone()
+		m.postponeSeen(ev.again)
 	case evSignal:
 		if isDeadly(ev.sig) && m.followed() {
 			m.next, m.signal = toDie, ev.sig
@@ -392,6 +407,9 @@ func (m *machine) inClearing(ev event, now time.Time) []action {
 
 // cleared: the way is free for what follows.
 func (m *machine) cleared(now time.Time) []action {
+	if acts, held := m.hold(now); held {
+		return acts
+	}
 	switch m.next {
 	case toRestart:
 		m.enter(starting, time.Time{})

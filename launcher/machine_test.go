@@ -199,7 +199,8 @@ func TestEveryEventInEveryState(t *testing.T) {
 // String names the action in tests.
 func (a action) String() string {
 	return [...]string{"start", "revert", "accept", "keep good", "read", "hook", "skip hook", "stop", "signal", "kill", "term group", "abort hook", "warn left",
-		"log settle", "log wait", "log same", "log none", "log tried before", "log revert", "log late", "log hurry", "drop"}[a]
+		"log settle", "log wait", "log same", "log none", "log tried before", "log revert", "log late", "log hurry", "start beside", "switch", "stop other", "kill other", "sweep other", "forget other",
+		"warn other", "log unready", "log undrained", "log takes over", "log back", "drop"}[a]
 }
 
 // Several changes within the settle time, over several looks, are one restart, and postpone it by 30 s at most.

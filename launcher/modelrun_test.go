@@ -36,6 +36,11 @@ type run struct {
 	exit       time.Time // when it will have ended that was told to stop
 	fails      time.Time // when it will fail by itself
 	restarts   int
+
+	other     edition   // of the command that does not serve
+	beside    bool      // there is one
+	otherDue  time.Time // when it is ready, drained or ended
+	otherExit bool      // it ends then
 }
 
 // broken is what makes a command of the test fail.
@@ -70,6 +75,29 @@ func (r *run) do(acts []action) {
 			back := r.good.withLeasesOf(r.runs, r.build)
 			r.next = &back
 			r.watcher.reject(m.rejected, r.good)
+		case actStartBeside:
+			r.other, r.next, r.beside, r.otherExit = *r.next, nil, true, false
+			r.otherDue = time.Now().Add(time.Duration(r.rnd.Int64N(int64(8 * time.Second))))
+			r.restarts++
+		case actSwitch:
+			r.runs, r.other = r.other, r.runs
+			r.alive, r.exit, r.fails = true, time.Time{}, time.Time{}
+			r.otherDue = time.Now().Add(time.Second)
+			if r.broken() {
+				r.fails = time.Now().Add(time.Duration(r.rnd.Int64N(int64(8 * time.Second))))
+			}
+		case actStopOther, actKillOther:
+			r.otherExit, r.otherDue = true, time.Now().Add(time.Duration(r.rnd.Int64N(int64(9*time.Second))))
+		case actSweepOther:
+			r.beside = false
+			r.do(m.on(evOtherGone{}, time.Now()))
+		case actForgetOther:
+			r.watcher.started(r.runs.leases())
+			r.beside = false
+		case actLogUnready:
+			r.watcher.reject(m.rejected, r.runs)
+		case actLogBack:
+			r.watcher.reject(m.rejected, r.other)
 		case actStart:
 			has := r.runs
 			if r.next != nil {
@@ -117,7 +145,11 @@ func (r *run) step(end time.Time, each func()) {
 	defer timer.Stop()
 	for time.Now().Before(end) {
 		wake := end
-		for _, t := range []time.Time{r.machine.deadline, r.exit, r.fails} {
+		due := time.Time{}
+		if r.beside {
+			due = r.otherDue
+		}
+		for _, t := range []time.Time{r.machine.nextDue(), r.exit, r.fails, due} {
 			if !t.IsZero() && t.Before(wake) {
 				wake = t
 			}
@@ -131,16 +163,33 @@ func (r *run) step(end time.Time, each func()) {
 		case <-timer.C:
 			now := time.Now()
 			switch {
+			case r.beside && !now.Before(r.otherDue):
+				r.otherStep(now)
 			case r.alive && !r.exit.IsZero() && !now.Before(r.exit):
 				r.alive, r.exit, r.fails = false, time.Time{}, time.Time{}
 				r.do(r.machine.on(evExited{status: killedStatus(unix.SIGTERM)}, now))
 			case r.alive && !r.fails.IsZero() && !now.Before(r.fails):
 				r.alive, r.exit, r.fails = false, time.Time{}, time.Time{}
 				r.do(r.machine.on(evExited{status: exitStatus(3)}, now))
-			case r.machine.due(now):
+			case !now.Before(r.machine.nextDue()):
 				r.do(r.machine.on(evTimer{}, now))
 			}
 		}
+	}
+}
+
+// otherStep is what the command that does not serve does when its time has come.
+func (r *run) otherStep(now time.Time) {
+	r.otherDue = now.Add(time.Hour)
+	switch {
+	case r.otherExit:
+		r.do(r.machine.on(evOtherExited{killedStatus(unix.SIGTERM)}, now))
+	case r.machine.companion == draining:
+		r.do(r.machine.on(evDrained{}, now))
+	case strings.Contains(strings.Join(r.other.env.Strings(), " "), "broken") && r.rnd.IntN(2) == 0:
+		r.do(r.machine.on(evOtherExited{exitStatus(3)}, now))
+	default:
+		r.do(r.machine.on(evReady{}, now))
 	}
 }
 
@@ -195,13 +244,14 @@ func againstAModel(t *testing.T, seed uint64) {
 	}()
 	p := testPolicy
 	p.random = func(d time.Duration) time.Duration { return time.Duration(rnd.Int64N(int64(d) + 1)) }
+	p.startFirst, p.readyTimeout = seed%3 == 0, 20*time.Second
 	p.splay = []time.Duration{0, time.Minute}[seed%2]
 	l := &launch{Options: Options{
 		Session:     vault.NewSession(client, vault.LoginConfig{Method: vault.AuthAppRole, RoleID: vault.TextSource("role", "role-of-the-test"), SecretID: vault.TextSource("secret", "secret-of-the-test")}),
 		Log:         log,
 		Sources:     []environ.Source{{Path: vault.Path{Mount: "kv", Name: "a"}}, {Path: vault.Path{Mount: "kv", Name: "b"}}, {Path: vault.Path{Mount: "db", Name: "creds/app"}}},
 		Watching:    Watching{Interval: interval, Settle: p.settle, Splay: p.splay, MinUptime: p.minUptime},
-		Supervision: Supervision{StopTimeout: p.stopTimeout},
+		Supervision: Supervision{StopTimeout: p.stopTimeout}, Ready: Ready{Timeout: p.readyTimeout}, StartFirst: p.startFirst,
 	}}
 	if err := l.Session.Login(ctx); err != nil {
 		t.Fatal(err)

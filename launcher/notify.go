@@ -21,6 +21,12 @@ type notifier struct {
 	alive    time.Time // of the last sign of life
 	ready    bool
 	stopping bool
+
+	waits time.Duration // --ready-timeout, where READY=1 waits for the command's own readiness; 0 otherwise
+	begun time.Time     // when the first command was started, for that
+
+	reloading bool // a restart is under way
+	keeps     bool // the command sends signs of life of its own, which count in place of vaultexec's
 }
 
 // notifyVariables are what systemd gives to the main process for this. (A program that gets WATCHDOG_USEC and no socket
@@ -40,6 +46,9 @@ func (l *launch) takeNotify() {
 		return
 	}
 	n := &notifier{socket: socket}
+	if l.Ready.Given {
+		n.waits = l.Ready.Timeout
+	}
 	usec, err := strconv.ParseInt(variable(l.Environ, "WATCHDOG_USEC"), 10, 64)
 	if pid := variable(l.Environ, "WATCHDOG_PID"); err == nil && usec > 0 &&
 		(pid == "" || pid == fmt.Sprint(os.Getpid())) {
@@ -80,6 +89,14 @@ func (n *notifier) wait() {
 	n.ticker = time.NewTicker(every)
 }
 
+// every is what systemd allows between two signs of life; 0 for any time.
+func (n *notifier) every() time.Duration {
+	if n == nil {
+		return 0
+	}
+	return 2 * n.watchdog
+}
+
 // tick delivers when a sign of life is due.
 func (n *notifier) tick() <-chan time.Time {
 	if n == nil || n.ticker == nil {
@@ -98,17 +115,36 @@ func (n *notifier) live() {
 	}
 	n.alive = time.Now()
 	var words []string
-	if !n.ready {
+	if !n.ready && (n.begun.IsZero() || time.Since(n.begun) < n.waits) {
 		words = append(words, fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", startExtend.Microseconds()))
 	}
-	if n.watchdog != 0 {
+	if n.watchdog != 0 && !n.keeps {
 		words = append(words, "WATCHDOG=1")
 	}
-	n.send(strings.Join(words, "\n"))
+	if len(words) > 0 {
+		n.send(strings.Join(words, "\n"))
+	}
 }
 
-// started tells that there is a command, for the first time.
+// started tells that there is a command, for the first time. With --ready it is not ready yet: commandReady tells that.
 func (n *notifier) started() {
+	if n == nil || n.ready {
+		return
+	}
+	if n.waits > 0 {
+		if n.begun.IsZero() {
+			n.begun = time.Now()
+		}
+		return
+	}
+	n.commandReady()
+}
+
+// awaitsCommand reports whether somebody has to find out whether the first command is ready.
+func (n *notifier) awaitsCommand() bool { return n != nil && !n.ready && n.waits > 0 }
+
+// commandReady tells that the command is ready, for the first time.
+func (n *notifier) commandReady() {
 	if n == nil || n.ready {
 		return
 	}
@@ -122,6 +158,32 @@ func (n *notifier) started() {
 		n.ticker = time.NewTicker(n.watchdog)
 		n.live()
 	}
+}
+
+// restarts tells that the command is about to be replaced, and why.
+func (n *notifier) restarts(status string) {
+	if n == nil || !n.ready || n.stopping {
+		return
+	}
+	n.reloading = true
+	words := []string{"RELOADING=1"}
+	if t, ok := monotonic(); ok { // systemd.service(5), Type=notify-reload, wants both at once
+		words = append(words, fmt.Sprintf("MONOTONIC_USEC=%d", t.Microseconds()))
+	}
+	n.send(strings.Join(append(words, "STATUS="+status), "\n"))
+}
+
+// runs tells which command runs now, in one line.
+func (n *notifier) runs(status string) {
+	if n == nil || !n.ready || n.stopping {
+		return
+	}
+	words := []string{"STATUS=" + status}
+	if n.reloading {
+		words = append([]string{"READY=1"}, words...)
+	}
+	n.reloading, n.keeps = false, false
+	n.send(strings.Join(words, "\n"))
 }
 
 // ends tells that the run is about to end.

@@ -164,3 +164,6 @@ func inMemory(int) (bool, error) { return false, nil }
 func openUnnamed(int) (int, error) { return -1, unix.ENOSYS }
 
 func linkUnnamed(int, int, string) error { return unix.ENOSYS }
+
+// monotonic cannot be had here; there is no systemd either.
+func monotonic() (time.Duration, bool) { return 0, false }

@@ -37,5 +37,7 @@ type policy struct {
 	okExit       OKExit
 	stopTimeout  time.Duration
 	stopExplicit bool                              // --stop-timeout was given: a received SIGTERM has that limit, too
+	startFirst   bool                              // --restart-order start-first
+	readyTimeout time.Duration                     // how long the next command may take to be ready; 0 where warming says so
 	random       func(time.Duration) time.Duration // uniform in [0, d]
 }

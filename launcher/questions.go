@@ -18,7 +18,12 @@ func (m *machine) awaitsRead() bool { return m.state == reading }
 func (m *machine) awaitsHook() bool { return m.state == hooking }
 
 // awaitsGroup reports whether the group of the last child is to be looked at.
-func (m *machine) awaitsGroup() bool { return m.state == clearing }
+func (m *machine) awaitsGroup() bool { return m.state == clearing && !m.held }
+
+// polls reports whether processes or queues are looked at again and again.
+func (m *machine) polls() bool {
+	return m.awaitsGroup() || m.companion == sweeping || m.companion == draining
+}
 
 // bySignal reports whether what was read last goes to the child that runs.
 func (m *machine) bySignal() bool { return m.reaction == ReactSignal }

@@ -24,6 +24,8 @@ type record struct {
 	unsure   vault.Marker
 	doubted  bool // unsure was seen once, and may be gone at the next look
 
+	unrenewable bool // that its leases cannot be renewed was said
+
 	lag     lag
 	trouble trouble
 }

@@ -29,7 +29,7 @@ func (w *watcher) read(ctx context.Context, number int) {
 	switch {
 	case incomplete && !w.pressed():
 		w.again, w.owed = true, w.owed || general(err)
-		if w.watches() {
+		if w.watches() && w.fresh {
 			w.last = w.by
 		}
 		if general(err) {
@@ -130,8 +130,12 @@ func (w *watcher) takeIn(reads []*read, at time.Time) (incomplete, moving bool) 
 				r.trouble = trouble{err: rd.err, read: true, next: r.lease.next}
 			}
 		default:
+			had := r.lease
 			r.take(c, at, w.haste)
-			w.hold(r)
+			if r.lease != nil {
+				w.fresh = w.fresh || had != r.lease
+				w.hold(r.lease.Lease)
+			}
 		}
 	}
 	w.records.forget()

@@ -29,9 +29,26 @@ const helpTime = 5 * time.Second
 
 // sockets are what the command gets. All methods of a nil one do nothing.
 type sockets struct {
-	given  []string // names of those that systemd has handed to vaultexec; they are in their places
-	own    []*listen.Socket
-	helped bool // the log has said how a command takes a socket
+	given  []string        // names of those that systemd has handed to vaultexec; they are in their places
+	groups []*listen.Group // of vaultexec's own
+	steers bool            // each command gets sockets of its own
+	open   bool            // they are listened on
+	helped bool            // the log has said how a command takes a socket
+}
+
+// socketSet is what one command has of vaultexec's own sockets.
+type socketSet []*listen.Socket
+
+// current are the sockets that new connections go to.
+func (s *sockets) current() socketSet {
+	if s == nil {
+		return nil
+	}
+	set := make(socketSet, len(s.groups))
+	for i, g := range s.groups {
+		set[i] = g.Current()
+	}
+	return set
 }
 
 // listenVariables are those of the convention.
@@ -46,9 +63,12 @@ func (l *launch) bind() error {
 	if err != nil {
 		return err
 	}
-	l.sockets = &sockets{given: givenSockets(l.Environ), own: own}
+	l.held = &sockets{given: givenSockets(l.Environ), steers: l.StartFirst}
+	for _, s := range own {
+		l.held.groups = append(l.held.groups, listen.NewGroup(s))
+	}
 	for i, s := range own {
-		fd := l.sockets.place(i)
+		fd := l.held.place(i)
 		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
 		if err == nil && flags&unix.FD_CLOEXEC == 0 {
 			l.Log.Info(fmt.Sprintf("descriptor %d is not passed on as vaultexec was given it: it is the command's socket",
@@ -85,7 +105,7 @@ const noName = "unknown"
 func (s *sockets) place(i int) int { return firstListen + len(s.given) + i }
 
 // files are this process's descriptors for the places from 3 on.
-func (s *sockets) files() []uintptr {
+func (s *sockets) files(set socketSet) []uintptr {
 	if s == nil {
 		return nil
 	}
@@ -93,7 +113,7 @@ func (s *sockets) files() []uintptr {
 	for i := range s.given {
 		files = append(files, uintptr(firstListen+i))
 	}
-	for _, own := range s.own {
+	for _, own := range set {
 		files = append(files, uintptr(own.FD()))
 	}
 	return files
@@ -113,7 +133,7 @@ func (s *sockets) environ(env []string) []string {
 	})
 	names := slices.Clone(s.given)
 	var numbers []string
-	for i, own := range s.own {
+	for i, own := range s.current() {
 		name := noName
 		if own.Name != "" {
 			name = own.Name
@@ -133,12 +153,60 @@ func (s *sockets) listen() error {
 	if s == nil {
 		return nil
 	}
-	for _, own := range s.own {
-		if err := own.Listen(); err != nil {
+	for _, g := range s.groups {
+		listen := g.Current().Listen
+		if s.steers && !s.open {
+			listen = g.Listen
+		}
+		if err := listen(); err != nil {
 			return err
 		}
 	}
+	s.open = true
 	return nil
+}
+
+// add makes the sockets of the next command. Nothing reaches them before they are steered to, unless they are shared.
+func (s *sockets) add() (socketSet, error) {
+	if s == nil {
+		return nil, nil
+	}
+	var set socketSet
+	for _, g := range s.groups {
+		own, err := g.Add()
+		if err != nil {
+			s.retire(set)
+			return nil, err
+		}
+		set = append(set, own)
+	}
+	return set, nil
+}
+
+// steer has every new connection go to a command's sockets.
+func (s *sockets) steer(to socketSet) {
+	for i, own := range to {
+		if s.groups[i].Shared() == "" && s.groups[i].Current() != own {
+			_ = s.groups[i].SteerAll(own)
+		}
+	}
+}
+
+// drained reports whether nothing waits for a command that new connections no longer go to.
+func (s *sockets) drained(set socketSet) bool {
+	for i, own := range set {
+		if g := s.groups[i]; g.Shared() == "" && g.Current() != own && !g.Drained(own) {
+			return false
+		}
+	}
+	return true
+}
+
+// retire closes the sockets of a command, unless others have them.
+func (s *sockets) retire(set socketSet) {
+	for i, own := range set {
+		_ = s.groups[i].Retire(own)
+	}
 }
 
 // close closes the sockets here. When no command follows, nobody will serve who waits in the queue.
@@ -146,8 +214,8 @@ func (s *sockets) close() {
 	if s == nil {
 		return
 	}
-	for _, own := range s.own {
-		own.Close()
+	for _, g := range s.groups {
+		g.Close()
 	}
 }
 
@@ -164,19 +232,19 @@ func (s *sockets) commandStops(followed bool) {
 // commandEnded makes the queues long again: the command may have made them shorter, or have closed them for everybody.
 // Before that it looks whether a command that has failed at once has ever used its sockets.
 func (s *supervisor) commandEnded(status unix.WaitStatus) {
-	if s.sockets == nil {
+	if s.held == nil {
 		return
 	}
 	failed := status.Exited() && status.ExitStatus() != 0
-	if failed && s.stopAt.IsZero() && time.Since(s.forkedAt) < helpTime {
-		s.sockets.help(s.launch)
+	if failed && !s.served && s.stopAt.IsZero() && time.Since(s.forkedAt) < helpTime {
+		s.held.help(s.launch)
 	}
-	_ = s.sockets.listen() // where it fails, the next start says so
+	_ = s.held.listen() // where it fails, the next start says so
 }
 
 // help says once how a command takes the first socket that it did not listen on.
 func (s *sockets) help(l *launch) {
-	for i, own := range s.own {
+	for i, own := range s.current() {
 		if touched, known := own.TouchedByListen(); s.helped || touched || !known {
 			continue
 		}
@@ -200,14 +268,15 @@ func (s *sockets) putInPlace() error {
 	}
 	ownDescriptors()
 	var high []int // above all places: one may be where another is to go
-	for _, own := range s.own {
-		fd, err := unix.FcntlInt(uintptr(own.FD()), unix.F_DUPFD_CLOEXEC, s.place(len(s.own)))
+	set := s.current()
+	for _, own := range set {
+		fd, err := unix.FcntlInt(uintptr(own.FD()), unix.F_DUPFD_CLOEXEC, s.place(len(set)))
 		if err != nil {
 			return socketFault(own, err)
 		}
 		high = append(high, fd)
 	}
-	for i, own := range s.own {
+	for i, own := range set {
 		if err := dupTo(high[i], s.place(i)); err != nil {
 			return socketFault(own, err)
 		}

@@ -27,6 +27,27 @@ type Supervision struct {
 	OKExit       OKExit
 }
 
+// child is one command: of two in a handover each has one.
+type child struct {
+	pid  int // 0 before its start and after its end
+	left int // its group when it has ended, while that is being cleared
+
+	runs     edition // what it has
+	sockets  socketSet
+	forkedAt time.Time
+	stopAt   time.Time // when vaultexec told it to stop; zero if it has not
+	stopped  bool      // by a signal
+	served   bool      // that was seen
+}
+
+// group is the process group of the child, as long as anything of it may be left; 0 after that.
+func (c *child) group() int {
+	if c == nil {
+		return 0
+	}
+	return max(c.pid, c.left)
+}
+
 // supervisor owns the child. Everything in it belongs to the main goroutine, which is locked to the main thread. It
 // alone forks, reaps and signals. So a process ID is known before it can be reaped, no signal can hit a recycled one,
 // and the parent-death signal is tied to a thread that lives as long as the process.
@@ -38,7 +59,13 @@ type supervisor struct {
 	tty     *terminal // nil without a controlling terminal
 	files   *files
 
-	runs edition  // what the running child has
+	*child        // the command that serves
+	other  *child // the other one, in a handover; nil while there is none
+	warm   *warming
+	drain  drainage
+	said   *commandNotify // what commands say; nil where nobody listens
+	asks   hookRun        // the program of --ready exec:
+
 	good edition  // proven to work
 	next *edition // for the next child
 
@@ -49,16 +76,10 @@ type supervisor struct {
 	hook  hookRun
 	keys  witness // of the terminal's, while the child is in its probation
 
-	pid  int // of the child; 0 while there is none
-	left int // group of the child that ended last, while it is being cleared
-
 	toldAll bool         // as PID 1: everything that is left was told to end
 	named   map[int]bool // processes that outlived their command, as they were logged
 
-	forkedAt    time.Time
-	stopAt      time.Time // when vaultexec told the child to stop; zero if it has not
-	stopped     bool      // the child is stopped
-	selfStopped bool      // vaultexec has stopped itself and waits for SIGCONT
+	selfStopped bool // vaultexec has stopped itself and waits for SIGCONT
 	deniedTold  bool
 
 	chld  chan os.Signal
@@ -78,7 +99,7 @@ const (
 // supervise runs the command as a child until it has ended. It returns *Exited, *Killed or the failure to start.
 func (l *launch) supervise(p program, env *environ.Env, got []environ.Fetched) error {
 	s := &supervisor{
-		launch: l, program: p, workdir: currentWorkdir(l.Started), runs: edition{env: env, got: got}, known: states{},
+		launch: l, program: p, workdir: currentWorkdir(l.Started), child: &child{runs: edition{env: env, got: got}}, known: states{},
 		machine: newMachine(l.policy()),
 		files:   newFiles(l.AllowDisk, l.AllowOwner...),
 		chld:    make(chan os.Signal, 1),
@@ -90,6 +111,9 @@ func (l *launch) supervise(p program, env *environ.Env, got []environ.Fetched) e
 		if s.notify != nil {
 			env.DropInherited(notifyVariables)
 		}
+	}
+	if l.wantsNotify() {
+		s.said = listenToCommand()
 	}
 	becomeSubreaper()
 	s.tty = openTerminal()
@@ -104,6 +128,8 @@ func (l *launch) supervise(p program, env *environ.Env, got []environ.Fetched) e
 	finish := s.attend(p, got)
 	releaseProgram()
 	s.loop()
+	s.endWarming()
+	s.said.close()
 	s.guard.end()
 	s.notify.ends()
 	s.shutDown(finish)
@@ -127,7 +153,7 @@ func (s *supervisor) attend(p program, got []environ.Fetched) (finish func(conte
 		return func(last context.Context) {
 			cancel()
 			done.Wait()
-			giveBack(last, s.Session, s.watch.held)
+			giveBack(last, s.Session, s.watch.toRevoke())
 		}
 	}
 	session := s.Session
@@ -157,7 +183,7 @@ func (l *launch) policy() policy {
 		stopSignal: l.Supervision.StopSignal, okExit: l.Supervision.OKExit,
 		stopTimeout: l.Supervision.StopTimeout, stopExplicit: l.Supervision.StopExplicit,
 		onChange: w.OnChange.Do, exitCode: w.OnChange.Code, settle: w.Settle, splay: w.Splay, minUptime: w.MinUptime,
-		probation: w.Probation, rollback: w.Rollback,
+		probation: w.Probation, rollback: w.Rollback, startFirst: l.StartFirst,
 		random: func(d time.Duration) time.Duration { return rand.N(d + 1) },
 	}
 }
@@ -171,10 +197,10 @@ func (s *supervisor) loop() {
 		news = s.watch.out
 	}
 	for !s.machine.over() {
-		if s.machine.awaitsGroup() && poll == nil {
+		if s.machine.polls() && poll == nil {
 			poll = time.NewTicker(groupPoll)
 			tick = poll.C
-		} else if !s.machine.awaitsGroup() && poll != nil {
+		} else if !s.machine.polls() && poll != nil {
 			poll.Stop()
 			poll, tick = nil, nil
 		}
@@ -187,12 +213,21 @@ func (s *supervisor) loop() {
 		case <-tick:
 			s.reap()
 			s.lookAtGroup()
+			s.lookAtOther()
+		case err := <-s.warm.ready():
+			s.warmed(err)
+		case <-s.warm.wantsRun():
+			s.askProgram()
+		case <-s.asks.over():
+			s.asks.tooLong()
+		case m := <-s.said.said():
+			s.heardCommand(m)
 		case ev := <-news:
 			s.heard(ev)
 		case <-s.notify.tick():
 			s.notify.live()
 		case <-s.guardDue():
-			s.guard.begin(s.Supervision.StopTimeout, max(s.pid, s.left))
+			s.guard.begin(s.Supervision.StopTimeout, s.child.group(), s.other.group())
 		case <-s.hook.over():
 			s.hook.tooLong()
 		case <-s.timer.C:
@@ -206,11 +241,12 @@ func (s *supervisor) loop() {
 
 // arm sets the one timer to the deadline of the machine's state.
 func (s *supervisor) arm() {
-	if s.machine.deadline.IsZero() {
+	due := s.machine.nextDue()
+	if due.IsZero() {
 		s.timer.Stop()
 		return
 	}
-	s.timer.Reset(max(time.Until(s.machine.deadline), 0))
+	s.timer.Reset(max(time.Until(due), 0))
 }
 
 // happened hands an event to the machine and carries its actions out.
@@ -218,7 +254,7 @@ func (s *supervisor) happened(ev event) {
 	s.do(s.machine.on(ev, time.Now()))
 	if s.machine.isEnding() {
 		s.notify.ends()
-		s.sockets.close() // who comes now is to be refused, and not to wait in vain
+		s.held.close() // who comes now is to be refused, and not to wait in vain
 	}
 }
 
@@ -250,10 +286,13 @@ func (s *supervisor) do(acts []action) {
 			s.afterHook(s.startable())
 		case actStop:
 			s.logDecision(stopText[s.machine.next])
+			if s.machine.next == toRestart {
+				s.notify.restarts("restarting: " + s.runs.states.text(s.next.states))
+			}
 			s.keys.end()
 			s.takeKeys()
 			s.stopAt = time.Now()
-			s.sockets.commandStops(s.machine.followed())
+			s.held.commandStops(s.machine.followed())
 			s.signalChild(s.Supervision.StopSignal, s.Supervision.SignalGroup)
 			if s.stopped {
 				s.signalChild(unix.SIGCONT, true)
@@ -261,6 +300,7 @@ func (s *supervisor) do(acts []action) {
 		case actSignal:
 			s.logDecision("secrets changed, signalling the command")
 			s.signalChild(s.Watching.OnChange.Signal, s.Supervision.SignalGroup)
+			s.watch.acted()
 		case actKill:
 			s.logKill()
 			s.killGroup(unix.SIGKILL)
@@ -270,9 +310,22 @@ func (s *supervisor) do(acts []action) {
 			s.hook.kill()
 		case actWarnLeft:
 			s.warnLeft()
+		case actStartBeside:
+			s.do(s.startBeside())
+		case actSwitch:
+			s.switchOver()
+		case actStopOther:
+			s.stopOther()
+		case actKillOther:
+			s.killOther()
+		case actSweepOther:
+			s.sweepOther()
+		case actForgetOther:
+			s.forgetOther()
 		case actLogNone: // who looks at its files by itself finds the new ones
 			s.logAction(a)
 			s.rewrite(s.next.env)
+			s.watch.acted()
 		default:
 			s.logAction(a)
 		}

@@ -14,7 +14,7 @@ func TestNoCommandNoSignal(t *testing.T) {
 	signal.Notify(came, unix.SIGCONT, unix.SIGWINCH) // neither of them does anything to the rest of this group
 	defer signal.Stop(came)
 	for _, group := range []bool{false, true} {
-		(&supervisor{}).signalChild(unix.SIGCONT, group)
+		(&supervisor{child: &child{}}).signalChild(unix.SIGCONT, group)
 		if err := unix.Kill(os.Getpid(), unix.SIGWINCH); err != nil {
 			t.Fatal(err)
 		}

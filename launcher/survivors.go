@@ -58,7 +58,7 @@ func (s *supervisor) survivors() []process {
 			}
 			top = above
 		}
-		if top.parent == self && top.pid != self && !p.dead && top.pid != s.hook.pid && top.pid != s.keys.pid &&
+		if top.parent == self && top.pid != self && !p.dead && top.pid != s.hook.pid && top.pid != s.asks.pid && top.pid != s.keys.pid && p.group != s.other.group() && p.group != s.child.group() &&
 			top.pid != s.guard.pid && !reap.Awaited(top.pid) {
 			list = append(list, p)
 		}
@@ -74,7 +74,7 @@ func (s *supervisor) survivors() []process {
 // unmaskBefore ends the masking of the environment before the present one, when nothing is left that could print it: no
 // process of an old command in another session, and nothing on its way. Otherwise the next restart does it.
 func (s *supervisor) unmaskBefore() {
-	if s.out == nil || len(s.out.before) == 0 {
+	if s.out == nil || len(s.out.before) == 0 || s.other != nil {
 		return
 	}
 	session, err := unix.Getsid(0)

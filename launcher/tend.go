@@ -45,7 +45,8 @@ func (w *watcher) tend(ctx context.Context) {
 	w.replace(ctx, ask, now)
 	if len(rotated) > 0 {
 		for _, r := range rotated {
-			r.rotates = now.Add(max(w.interval, rotationRoom)) // unless the look finds out better
+			// Unless the look finds out better.
+			r.rotates = now.Add(min(firstAsk<<min(r.awaited, 6), max(w.interval, firstAsk), maxMiss))
 			r.awaited++
 		}
 		w.lookAt(ctx, rotated)
@@ -89,20 +90,36 @@ func (w *watcher) wasRenewed(ctx context.Context, n renewal) {
 		return
 	}
 	path := n.of.path.String()
+	known := !l.gone && w.clock.Left(l.ends) > 0
 	l.renewed(n.got, n.err, n.asked, w.haste, w.clock)
+	w.noteRenewal(n.err)
 	switch {
 	case n.err == nil && l.last:
 		w.log.Debug("lease renewed for the last time", "path", path, "ends", wallClock(l.ends))
 	case n.err == nil:
 		w.log.Debug("lease renewed", "path", path, "duration", l.Duration.String())
 	case l.gone:
-		w.lostLease(path)
+		if known {
+			w.lostLease(path)
+		}
+	case fault.Is(n.err, fault.Denied) && n.of.unrenewable:
 	case fault.Is(n.err, fault.Denied):
+		n.of.unrenewable = true
 		w.log.Warn("a lease cannot be renewed, the command gets new credentials before it ends: "+fault.Of(n.err).Error(),
 			append([]any{"path", path, "ends", wallClock(l.ends)}, hinted(n.err)...)...)
 	case l.last:
 		w.log.Debug("a lease cannot be renewed any further", "path", path, "ends", wallClock(l.ends), "cause",
 			fault.Of(n.err).Error())
+	}
+}
+
+// noteRenewal takes in whether Vault answers. Where nothing is looked at, nobody else finds that out.
+func (w *watcher) noteRenewal(err error) {
+	switch {
+	case general(err):
+		w.note(err)
+	case !w.owed && !w.lookRefused():
+		w.note(nil)
 	}
 }
 
@@ -121,8 +138,14 @@ func (w *watcher) replace(ctx context.Context, due []*record, now time.Time) {
 		return
 	}
 	seen, again := states{}, true
+	asked := false
 	for _, r := range due {
 		l := r.lease
+		if w.boundByToken(l) { // another one would end with the same token
+			l.next = l.ends
+			continue
+		}
+		asked = true
 		again = again && l.asked > 0
 		w.press(l.actBy(w.haste))
 		if w.clock.Left(l.ends) <= 0 && l.asked > 0 && !l.overdue {
@@ -133,9 +156,20 @@ func (w *watcher) replace(ctx context.Context, due []*record, now time.Time) {
 		w.log.Debug("new credentials are asked for", "path", r.path.String(), "ends", wallClock(l.ends), "act by",
 			wallClock(l.actBy(w.haste)))
 		l.ask(now, w.clock)
+		l.next = later(l.next, now.Add(w.pause))
 		seen[r.path] = vault.Marker{Digest: [32]byte{1}}
 	}
-	w.send(ctx, w.event(seen, again))
+	if asked {
+		w.send(ctx, watchEvent{states: seen, again: again, by: w.timerTime(w.by)})
+	}
+}
+
+// boundByToken reports whether a lease that still lives ends because the token does that is in use. It is replaced when
+// there is another token.
+func (w *watcher) boundByToken(l *lease) bool {
+	end := w.session.TokenEnds(l.Token)
+	return l.ID != "" && !l.gone && w.session.Holds(l.Token) && !end.IsZero() && w.clock.Left(l.ends) > 0 &&
+		!end.After(l.ends.Add(time.Second))
 }
 
 // press notes a time by which the command must be told to stop.
@@ -211,8 +245,10 @@ func (w *watcher) lookAtLeases(ctx context.Context) (judge func()) {
 			case a.err == nil:
 				a.lease.hasLeft(a.left, a.asked, w.haste)
 			case vault.NoLease(a.err):
+				if !a.lease.gone && w.clock.Left(a.lease.ends) > 0 {
+					w.lostLease(a.of.path.String())
+				}
 				a.lease.lost(time.Now())
-				w.lostLease(a.of.path.String())
 			case fault.Is(a.err, fault.Denied):
 				w.noLook.add(vault.Path{}, token)
 			}
@@ -250,10 +286,10 @@ func (w *watcher) pressOld(l *lease, left time.Duration, asked time.Time, err er
 	}
 }
 
-// hold remembers the lease of a record until it is revoked.
-func (w *watcher) hold(r *record) {
-	if r.lease != nil && r.lease.ID != "" {
-		w.held = append(w.held, r.lease.Lease)
+// hold remembers a lease until it is revoked.
+func (w *watcher) hold(l vault.Lease) {
+	if l.ID != "" && !slices.ContainsFunc(w.held, func(h vault.Lease) bool { return h.ID == l.ID }) {
+		w.held = append(w.held, l)
 	}
 }
 
@@ -277,11 +313,19 @@ func (w *watcher) retire(ctx context.Context, has []vault.Lease) {
 	if len(old) == 0 {
 		return
 	}
+	token := w.session.Client.Token()
+	if w.session.CountsUses() || w.mayEnd.has(vault.Path{}, token) {
+		return
+	}
 	held := slices.Clone(w.held)
 	go func() { // best effort, beside everything else
 		ctx, cancel := context.WithTimeout(ctx, farewell)
 		defer cancel()
-		if token := w.session.Client.Token(); !w.mayEnd.has(vault.Path{}, token) && !revokeLeases(ctx, w.session, old) {
+		switch may, err := revokeLeases(ctx, w.session, old); {
+		case err != nil: // nobody could tell: once more the next time
+			w.inbox.put(func(context.Context) { w.held = append(w.held, old...) })
+			return
+		case !may:
 			w.mayEnd.add(vault.Path{}, token)
 		}
 		for _, l := range old {
@@ -297,18 +341,22 @@ func giveBack(ctx context.Context, s *vault.Session, leases []vault.Lease) {
 	ctx, cancel := context.WithTimeout(ctx, farewell)
 	defer cancel()
 	if !s.EndsLeases() {
-		revokeLeases(ctx, s, leases)
+		_, _ = revokeLeases(ctx, s, leases)
 	}
 	s.Revoke(ctx)
 }
 
-// revokeLeases ends leases, best effort, and reports whether the token has the right to.
-func revokeLeases(ctx context.Context, s *vault.Session, leases []vault.Lease) (may bool) {
+// revokeLeases ends leases, best effort, and reports whether the token has the right to. The error is why that is not
+// known.
+func revokeLeases(ctx context.Context, s *vault.Session, leases []vault.Lease) (may bool, err error) {
 	if len(leases) == 0 {
-		return true
+		return true, nil
 	}
-	if s.Client.Agent() || !s.Client.MayRevoke(ctx) {
-		return false
+	if s.Client.Agent() {
+		return false, nil
+	}
+	if may, err := s.Client.MayRevoke(ctx); !may {
+		return false, err
 	}
 	var wg sync.WaitGroup
 	var denied atomic.Bool
@@ -323,5 +371,5 @@ func revokeLeases(ctx context.Context, s *vault.Session, leases []vault.Lease) (
 		})
 	}
 	wg.Wait()
-	return !denied.Load()
+	return !denied.Load(), nil
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"log/slog"
 	mathrand "math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -57,10 +58,12 @@ type watcher struct {
 	refused      map[string]bool
 	refusedSince time.Time
 
-	by   time.Time     // the command must be told to stop by then, or its credentials end under it; zero for no such time
-	last time.Time     // when what Vault does not answer is no longer waited for, because by has come; zero for never
-	held []vault.Lease // every lease that was made and not revoked
-	next time.Time     // the next look
+	by    time.Time     // the command must be told to stop by then, or its credentials end under it; zero for no such time
+	last  time.Time     // when what Vault does not answer is no longer waited for, because by has come; zero for never
+	fresh bool          // there are new credentials that the command does not have
+	held  []vault.Lease // every lease that was made and not revoked
+	gone  []letGo       // but for those
+	next  time.Time     // the next look
 }
 
 // watchEvent is news of the watcher: secrets in a new state, or the result of a read and the states that it found.
@@ -118,6 +121,9 @@ func newWatcher(l *launch, p program, got []environ.Fetched) *watcher {
 		records: records{sources: l.Sources, rules: l.Rules, inherit: l.Environ, at: map[vault.Path]*record{},
 			check: func(env *environ.Env) error { return environ.CheckSize(env, p.argv, stackLimit()) }},
 	}
+	if l.StartFirst { // the old command has its credentials until the new one is ready
+		w.haste.stop += l.Ready.Timeout
+	}
 	now := time.Now()
 	for _, g := range got {
 		r := w.records.of(g.Source.Path)
@@ -125,7 +131,9 @@ func newWatcher(l *launch, p program, got []environ.Fetched) *watcher {
 		c.marker = w.marker(c)
 		r.newest = c.marker
 		r.take(c, now, w.haste)
-		w.hold(r)
+		if g.Secret != nil {
+			w.hold(g.Secret.Lease)
+		}
 		if r.fleeting {
 			w.leave(r)
 		}
@@ -161,9 +169,46 @@ func (w *watcher) ask(number int) { w.inbox.put(func(ctx context.Context) { w.re
 // started is told of the command that was started last: which leases it has. No other command needs any.
 func (w *watcher) started(has []vault.Lease) {
 	w.inbox.put(func(ctx context.Context) {
-		w.by, w.last = time.Time{}, time.Time{}
+		w.by, w.last, w.fresh = time.Time{}, time.Time{}, false
 		w.retire(ctx, has)
 	})
+}
+
+// acted is told that the running command has what was read, or will not get it: no start follows. What its leases took
+// the place of presses no more, is not looked at, and is revoked at the end, should it still live then.
+func (w *watcher) acted() {
+	w.inbox.put(func(context.Context) {
+		w.by, w.last, w.fresh = time.Time{}, time.Time{}, false
+		now := time.Now()
+		w.gone = slices.DeleteFunc(w.gone, func(g letGo) bool { return w.clock.Left(g.by) <= 0 })
+		current := map[string]bool{}
+		for _, r := range w.records.leases() {
+			current[r.lease.ID] = true
+		}
+		w.held = slices.DeleteFunc(w.held, func(l vault.Lease) bool {
+			if !current[l.ID] {
+				w.gone = append(w.gone, letGo{l, now.Add(l.Duration)})
+			}
+			return !current[l.ID]
+		})
+	})
+}
+
+// letGo is a lease in whose place another is, and that nobody keeps alive. It has ended by then.
+type letGo struct {
+	lease vault.Lease
+	by    time.Time
+}
+
+// toRevoke lists what is revoked at the end.
+func (w *watcher) toRevoke() []vault.Lease {
+	all := slices.Clone(w.held)
+	for _, g := range w.gone {
+		if w.clock.Left(g.by) > 0 {
+			all = append(all, g.lease)
+		}
+	}
+	return all
 }
 
 // reject is told that states made a command fail, and what worked before.
@@ -225,16 +270,25 @@ func (w *watcher) event(seen states, again bool) watchEvent {
 	return watchEvent{states: seen, again: again, by: w.deadline()}
 }
 
-// deadline is the time by which a command must be told to stop, by the clock of timers.
+// deadline is the time by which a command must be told to stop. One that is over, and for which there are no new
+// credentials, hurries nothing else.
 func (w *watcher) deadline() time.Time {
-	if w.by.IsZero() {
+	if !w.fresh && w.clock.Left(w.by) <= 0 {
 		return time.Time{}
 	}
-	return time.Now().Add(w.clock.Left(w.by))
+	return w.timerTime(w.by)
 }
 
-// pressed reports whether the command has to be told to stop now.
-func (w *watcher) pressed() bool { return !w.by.IsZero() && w.clock.Left(w.by) <= 0 }
+// timerTime is a time by the clock of timers; the zero time stays zero.
+func (w *watcher) timerTime(t time.Time) time.Time {
+	if t.IsZero() {
+		return t
+	}
+	return time.Now().Add(w.clock.Left(t))
+}
+
+// pressed reports whether there are new credentials, and the command has to be told to stop now.
+func (w *watcher) pressed() bool { return w.fresh && !w.by.IsZero() && w.clock.Left(w.by) <= 0 }
 
 func (w *watcher) send(ctx context.Context, ev watchEvent) {
 	select {

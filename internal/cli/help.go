@@ -23,7 +23,7 @@ Usage:
   vaultexec [OPTIONS] -- COMMAND [ARG...]        the launcher (also: vaultexec run ...)
   vaultexec check [OPTIONS]                      log in, look at every path: names and versions
 %s  vaultexec help TOPIC                           a command, exit-codes, files, listening, login,
-                                                 references, watching
+                                                 ready, references, watching
 
 Everything after the first -- belongs to the command, byte for byte.
 An option may also be given as the variable in brackets, or in the file of
@@ -36,6 +36,7 @@ var topics = map[string]func() string{
 	"files":      func() string { return filesHelp },
 	"listening":  func() string { return listeningHelp },
 	"login":      func() string { return loginHelp },
+	"ready":      func() string { return readyHelp },
 	"references": references,
 	"watching":   func() string { return watchingHelp },
 }
@@ -133,6 +134,27 @@ itself:
   Go: net.FileListener(os.NewFile(3, "")), or coreos/go-systemd
 
   vaultexec --path app-prod --watch --listen :8000 -- uvicorn --fd 3 app:app
+
+With --restart-order start-first the new command is started beside the old one.
+It gets a socket of its own for the same address (Linux, TCP), and new connections
+go to it when it is ready. What waits for the old one is served first; then the
+old one is told to stop. A new command that ends, or is not ready within
+--ready-timeout (60s), is stopped and the old one runs on. That is no order for a
+command that migrates a database at its start, or that must be the only one.
+It takes twice the memory meanwhile.
+
+  --ready auto             what it says (READY=1 of sd_notify) and what is seen of
+                           it: its processes wait for connections on the socket,
+                           or a request there has an answer
+  --ready notify           READY=1 alone; NOTIFY_SOCKET is set for the command
+  --ready http:/healthz    a status from 200 to 399
+  --ready tcp              it accepts a connection
+  --ready after:10s        that time has passed
+  --ready exec:PROGRAM     PROGRAM ends with 0; it is run each second, without any
+                           secret, and VAULTEXEC_PID is the command
+
+Where both commands share one socket (unix sockets, sockets of systemd, macOS),
+http: and tcp need --ready-address.
 
 What this does not mend: a server that ends closes its idle connections, and a
 client that sends on one at that moment has to repeat the request. Some servers

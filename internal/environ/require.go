@@ -60,3 +60,10 @@ func Judgeable(required []string, unread []Source) []string {
 		return slices.ContainsFunc(unread, func(s Source) bool { return s.Name == name })
 	})
 }
+
+// JudgeableFiles leaves out the files that an unread secret may give: nobody can tell.
+func JudgeableFiles(files []FileSpec, unread []Source) []FileSpec {
+	return slices.DeleteFunc(slices.Clone(files), func(f FileSpec) bool {
+		return slices.ContainsFunc(unread, func(s Source) bool { return s.Name == "" || s.Name == f.Name })
+	})
+}

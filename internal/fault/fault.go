@@ -6,6 +6,7 @@ package fault
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -185,7 +186,7 @@ func All(err error) []*Error {
 		return nil
 	}
 	if l, ok := err.(List); ok {
-		return l
+		return slices.Clone(l)
 	}
 	return []*Error{Of(err)}
 }

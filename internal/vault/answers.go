@@ -83,6 +83,7 @@ var answers = []rule{
 	{status: 500, text: "failed to look up namespace from the token", kind: fault.BadToken, why: "the token is of another namespace or cluster"},
 	{status: 500, text: "no namespace", kind: fault.BadToken, why: "the token is of another namespace or cluster"},
 	{status: 500, text: "illegal base64", kind: fault.BadToken, why: "the token is damaged, or of another cluster"},
+	{status: 500, text: "is not an allowed role", kind: fault.Missing, hint: "the connection does not allow this role: add it to allowed_roles (`vault write MOUNT/config/NAME allowed_roles=...`)"},
 	{status: 500, text: "JSON string value exceeds", kind: fault.Value, why: "a value is too long for Vault", hint: hintTooLarge},
 	{status: 500, text: "JSON object exceeds", kind: fault.Value, why: "too many keys for Vault", hint: "spread them over several paths"},
 	{status: 500, text: "value being too large", kind: fault.Value, why: "the secret is too large for Vault's storage", hint: hintTooLarge},

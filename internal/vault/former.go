@@ -107,3 +107,9 @@ func (s *Session) EndsLeases() bool {
 	g, _ := s.state()
 	return g != nil && g.own && g.kind != "batch" && !s.conf.ThroughAgent
 }
+
+// CountsUses reports whether the token is good for a number of requests only, which none is to be spent of as a courtesy.
+func (s *Session) CountsUses() bool {
+	g, _ := s.state()
+	return g != nil && g.uses > 0
+}

@@ -283,7 +283,7 @@ func (s *Secret) take(a *Answer) error {
 	s.Date = a.Date
 	s.Lease = s.ownLife()
 	if a.LeaseID != "" {
-		s.Lease = Lease{ID: a.LeaseID, Duration: time.Duration(a.LeaseDuration) * time.Second, Renewable: a.Renewable,
+		s.Lease = Lease{ID: a.LeaseID, Duration: lifeOf(a.LeaseDuration), Renewable: a.Renewable,
 			Token: a.token}
 	}
 	return nil

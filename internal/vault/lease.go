@@ -21,6 +21,12 @@ type Lease struct {
 // Ends reports whether there is an end at all.
 func (l Lease) Ends() bool { return l.ID != "" || l.Duration > 0 }
 
+// lifeOf is a number of seconds as Vault sends it. What is too long for a Duration, or negative, is as good as the
+// longest, or none.
+func lifeOf(seconds int) time.Duration {
+	return time.Duration(min(max(seconds, 0), longestLife)) * time.Second
+}
+
 // RenewLease renews a lease of a dynamic secret and returns it with its new duration. That Vault does not know it any
 // more is the cause fault.NoLease.
 func (c *Client) RenewLease(ctx context.Context, l Lease) (Lease, error) {
@@ -29,7 +35,7 @@ func (c *Client) RenewLease(ctx context.Context, l Lease) (Lease, error) {
 	if err != nil {
 		return l, err
 	}
-	return Lease{ID: l.ID, Duration: time.Duration(a.LeaseDuration) * time.Second, Renewable: a.Renewable,
+	return Lease{ID: l.ID, Duration: lifeOf(a.LeaseDuration), Renewable: a.Renewable,
 		Capped: a.capped(), Token: l.Token}, nil
 }
 
@@ -47,7 +53,7 @@ func (c *Client) LookupLease(ctx context.Context, l Lease) (time.Duration, error
 	if a.Data.into(&d) != nil {
 		return 0, notVaults(r.what, "")
 	}
-	return time.Duration(d.TTL) * time.Second, nil
+	return lifeOf(d.TTL), nil
 }
 
 // RevokeLease ends a lease, and with it what it was granted for.
@@ -61,10 +67,13 @@ func leaseBody(l Lease) func() any { return func() any { return map[string]strin
 
 // MayRevoke reports whether the token may revoke leases, as far as it may ask. It asks, because a denied request stands
 // in the audit log.
-func (c *Client) MayRevoke(ctx context.Context) bool {
+func (c *Client) MayRevoke(ctx context.Context) (bool, error) {
 	const path = "sys/leases/revoke"
 	caps, err := c.Capabilities(ctx, []string{path})
-	return fault.Is(err, fault.Denied) || err == nil && Allows(caps[path], "update")
+	if fault.Is(err, fault.Denied) {
+		return true, nil
+	}
+	return err == nil && Allows(caps[path], "update"), err
 }
 
 // Keys of a static role's answer. Its password is the same until Vault changes it; ttl counts down to that.

@@ -36,7 +36,7 @@ func (p Path) mountDenied(f *fault.Error) {
 	case p.Fields != "":
 		f.Err = &missingRule{policyRule(p.whole(), "update")}
 	case p.Mount == "":
-		return
+		f.Err = &missingRule{fmt.Sprintf("path %q { capabilities = [\"read\"] } (on KV version 2 with data/ after the mount)", p.Name)}
 	case p.Folder:
 		f.Err = &missingRule{fmt.Sprintf("path %q { capabilities = [\"list\"] } and path %q { capabilities = [\"read\"] } on KV version 2, path %q { capabilities = [\"list\", \"read\"] } on version 1",
 			p.Mount+"/metadata/"+p.Name, p.Mount+"/data/"+p.Name+"*", p.Mount+"/"+p.Name+"*")}

@@ -1,0 +1,57 @@
+package cli
+
+import (
+	"slices"
+
+	"github.com/agenticverz/vaultexec/internal/fault"
+	"github.com/agenticverz/vaultexec/internal/listen"
+	"github.com/agenticverz/vaultexec/launcher"
+)
+
+// startFirst reads --restart-order. It says how a restart goes, whatever leads to one: with another --on-change than
+// restart, a lease or a change that a signal cannot bring does.
+func startFirst(s *settings) bool {
+	v := s.one("restart-order")
+	first := s.choice("restart-order") == "start-first"
+	if first && s.bool("replace") {
+		s.bad(v, "--replace has nobody stay who could start another command", "give one of them")
+	}
+	return first
+}
+
+// readiness reads --ready and what belongs to it.
+func readiness(s *settings, listens []listen.Spec, environ []string) launcher.Ready {
+	v := s.one("ready")
+	r, err := launcher.ParseReady(v.text)
+	if err != nil {
+		s.fail(v, err)
+	}
+	r.Given, r.Timeout = v.from != "", s.duration("ready-timeout")
+	if t := s.one("ready-timeout"); r.Timeout == 0 && s.option("ready-timeout").mismatch(t.text) == "" {
+		s.bad(t, "no command is ready at once", "write it as 60s")
+	}
+	a := s.one("ready-address")
+	if a.text != "" {
+		var aerr error
+		if r.Address, aerr = launcher.ParseReadyAddress(a.text); aerr != nil {
+			s.fail(a, aerr)
+		}
+	}
+	isTCP := func(spec listen.Spec) bool { return spec.Path == "" }
+	switch {
+	case err != nil:
+	case a.text != "" && !r.Asks():
+		s.bad(a, "only --ready http:PATH and --ready tcp ask at an address", "give one of these, or leave it out")
+	case r.By == launcher.ReadyNotify && s.bool("pass-notify"):
+		s.bad(v, "with --pass-notify the command speaks to systemd, and vaultexec does not hear it", "leave --pass-notify out")
+	case r.Asks() && a.text == "" && !slices.ContainsFunc(listens, isTCP):
+		s.bad(v, "there is no --listen HOST:PORT to ask at", "give one, or name the address with --ready-address 127.0.0.1:9000")
+	case r.By == launcher.ReadyAfter && r.After >= r.Timeout && r.Timeout > 0:
+		s.bad(v, "it is not shorter than --ready-timeout", "give a longer --ready-timeout")
+	case r.By == launcher.ReadyExec:
+		if err := launcher.CheckHook(r.Program, environ); err != nil {
+			s.bad(v, fault.Of(err).Why, fault.Of(err).Hint)
+		}
+	}
+	return r
+}

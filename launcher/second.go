@@ -1,0 +1,282 @@
+package launcher
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/agenticverz/vaultexec/internal/environ"
+	"github.com/agenticverz/vaultexec/internal/fault"
+)
+
+// What supervise.go carries out in a handover (handover.go): it starts the next command beside the one that serves,
+// waits until that is ready (ready.go), has it serve, and ends the old one.
+
+var errNotReady = errors.New("it was not ready within --ready-timeout")
+
+// besideOnTerminal refuses two commands where both would be in vaultexec's own group, with the keys of the terminal for
+// both: nobody could tell them apart.
+func (l *launch) besideOnTerminal() error {
+	if !l.StartFirst || l.Watching.Interval == 0 && len(l.Sources) == 0 {
+		return nil
+	}
+	t := openTerminal()
+	if t == nil {
+		return nil
+	}
+	defer unix.Close(t.fd)
+	if t.own {
+		return nil
+	}
+	return &fault.Error{Kind: fault.Usage, What: "cannot use --restart-order start-first",
+		Why:  "the command shares vaultexec's process group on this terminal, and two of them could not be told apart",
+		Hint: "start vaultexec by itself and not in a pipeline or a script, or without a terminal (setsid, systemd, a container)"}
+}
+
+// drainage is the end of the old command's queue.
+type drainage struct{ since time.Time } // when it was seen to be empty
+
+// afterDrained is how long the old command may still be busy to accept what it took out of its queue.
+const afterDrained = 100 * time.Millisecond
+
+// asOther does something with the command that does not serve, as if it did.
+func (s *supervisor) asOther(f func()) {
+	s.child, s.other = s.other, s.child
+	f()
+	s.child, s.other = s.other, s.child
+}
+
+// startBeside starts the next command beside the one that serves.
+func (s *supervisor) startBeside() []action {
+	s.logDecision("secrets changed, starting the command anew beside the one that runs")
+	s.notify.restarts("a new command is being started beside the one that runs: " + s.runs.states.text(s.next.states))
+	next := &child{runs: *s.next}
+	var err error
+	if next.sockets, err = s.held.add(); err == nil {
+		s.other = next
+		s.asOther(func() { err = s.fork() })
+	}
+	if err != nil {
+		if s.other = nil; next.sockets != nil {
+			s.held.retire(next.sockets)
+		}
+		return s.machine.on(evBesideFailed{startErrorIn(s.Dir, s.program.path, err)}, time.Now())
+	}
+	s.next = nil
+	s.warm = s.newWarming(next, false)
+	return nil
+}
+
+// warmed: the next command is ready, or nobody will know.
+func (s *supervisor) warmed(err error) {
+	s.endWarming()
+	if s.other == nil { // the first command of a run
+		if err != nil {
+			s.Log.Warn("systemd is not told that the command is ready: "+err.Error(), hinted(err)...)
+			return
+		}
+		s.notify.commandReady()
+		return
+	}
+	if err != nil {
+		s.happened(evUnready{err})
+		return
+	}
+	s.happened(evReady{})
+}
+
+func (s *supervisor) endWarming() {
+	s.warm.end()
+	s.warm = nil
+	s.asks.kill()
+}
+
+// newWarming begins to wait for a command that was started. first says that there is no other one.
+func (s *supervisor) newWarming(c *child, first bool) *warming {
+	u := warmup{want: s.Ready, pid: c.pid, first: first, told: s.said != nil}
+	for i, own := range c.sockets {
+		u.sockets = append(u.sockets, warmSocket{own, s.held.groups[i]})
+	}
+	return newWarming(u)
+}
+
+// askProgram runs the program of --ready exec:.
+func (s *supervisor) askProgram() {
+	c := s.other
+	if c == nil {
+		c = s.child
+	}
+	fromVault := func(name string) bool {
+		return slices.ContainsFunc(c.runs.env.Vars, func(v environ.Variable) bool { return v.Name == name })
+	}
+	var err error
+	if s.asks, err = forkReady(s.Ready.Program, s.Environ, readyEnv(s.Environ, fromVault, c.pid)); err != nil {
+		s.warm.notRun(err)
+	}
+}
+
+// programEnded: the program of --ready exec: has.
+func (s *supervisor) programEnded(status unix.WaitStatus) {
+	late := s.asks.late
+	s.asks.timer.Stop()
+	_ = unix.Kill(-s.asks.pid, unix.SIGKILL) // what it may have left behind
+	s.asks = hookRun{}
+	if s.warm != nil {
+		s.warm.exited(status, late)
+	}
+}
+
+// heardCommand takes what a process of a command has said.
+func (s *supervisor) heardCommand(m said) {
+	defer m.Close()
+	serves := m.group == s.child.group()
+	if s.warm != nil && serves == (s.other == nil) {
+		s.warm.heard(m.Message)
+	}
+	if serves {
+		if m.Watchdog && s.notify != nil {
+			s.notify.keeps = true
+		}
+		s.notify.pass(&m.Message, s.Masking.On)
+	}
+}
+
+// switchOver has the other command serve.
+func (s *supervisor) switchOver() {
+	s.endWarming()
+	old := s.child
+	s.child, s.other = s.other, s.child
+	s.served = true
+	s.held.steer(s.sockets)
+	s.drain = drainage{}
+	if s.tty != nil && s.tty.own && s.pid != 0 && !s.tty.give(old.group(), s.pid) && s.inner.inFront() {
+		s.tty.look()
+		if s.tty.foreground { // the old one has ended, and vaultexec has taken the terminal back
+			s.tty.give(s.tty.group, s.pid)
+		}
+	}
+	if !s.machine.onTrial.IsZero() && s.tty != nil && s.tty.own && s.tty.inFront() == s.pid {
+		s.keys.begin(s.pid)
+	}
+	s.tellGuard()
+	s.tellStatus()
+	s.Log.Info("the new command serves", "command", s.name(), "pid", s.pid, "after", duration(time.Since(s.forkedAt)))
+}
+
+// lookAtOther looks at what is polled of the command that does not serve: its queue, or what is left of its group.
+func (s *supervisor) lookAtOther() {
+	switch {
+	case s.other == nil:
+	case s.machine.companion == draining:
+		switch {
+		case !s.held.drained(s.other.sockets):
+			s.drain.since = time.Time{}
+		case s.drain.since.IsZero():
+			s.drain.since = time.Now()
+		case time.Since(s.drain.since) >= afterDrained:
+			s.happened(evDrained{})
+		}
+	case s.machine.companion == sweeping && len(liveMembers(s.other.left)) == 0:
+		s.otherGone()
+	}
+}
+
+func (s *supervisor) stopOther() {
+	s.endWarming()
+	s.other.stopAt = time.Now()
+	s.asOther(func() {
+		s.signalChild(s.Supervision.StopSignal, s.Supervision.SignalGroup)
+		if s.stopped {
+			s.signalChild(unix.SIGCONT, true)
+		}
+	})
+}
+
+func (s *supervisor) killOther() {
+	s.asOther(func() {
+		if s.pid != 0 {
+			s.Log.Warn("the command did not stop in time, it gets SIGKILL", "command", s.name(), "pid", s.pid, "after",
+				duration(time.Since(s.stopAt)), "hint", "--stop-timeout gives it more time")
+			s.signalChild(unix.SIGKILL, true)
+			return
+		}
+		if s.left != 0 {
+			_ = unix.Kill(-s.left, unix.SIGKILL)
+		}
+	})
+}
+
+// otherReaped: the command that does not serve has ended, or was stopped or resumed by a signal.
+func (s *supervisor) otherReaped(status unix.WaitStatus) {
+	switch {
+	case status.Stopped():
+		s.other.stopped = true
+		// Without the terminal it cannot do what it was stopped for, and nobody would resume it.
+		if sig := status.StopSignal(); sig == unix.SIGTTIN || sig == unix.SIGTTOU {
+			return
+		}
+	case status.Continued():
+		s.other.stopped = false
+	default:
+		s.asOther(func() {
+			s.logEnd(status)
+			s.left, s.pid = s.pid, 0
+		})
+		s.endWarming()
+		s.happened(evOtherExited{status})
+	}
+}
+
+// sweepOther ends what is left of the group of the command that does not serve, and has ended.
+func (s *supervisor) sweepOther() {
+	if s.other == nil {
+		return
+	}
+	if left := s.other.left; left != 0 && len(liveMembers(left)) > 0 {
+		_ = unix.Kill(-left, unix.SIGTERM)
+		_ = unix.Kill(-left, unix.SIGCONT)
+	}
+}
+
+func (s *supervisor) otherGone() { s.happened(evOtherGone{}) }
+
+// forgetOther: there is one command again. What the other one had is given back.
+func (s *supervisor) forgetOther() {
+	s.endWarming()
+	if s.other != nil {
+		s.held.retire(s.other.sockets)
+	}
+	s.said.forget(s.other.group())
+	s.other, s.next = nil, nil
+	s.tellGuard()
+	if s.machine.gaveUp {
+		s.tellStatus()
+		s.out.begin(s.runs.env)
+		s.rewrite(s.runs.env)
+	}
+	if s.watch != nil {
+		s.watch.started(s.runs.leases())
+	}
+	s.nameSurvivors()
+}
+
+// logUnready says why the next command was not taken, and that nothing was lost.
+func (s *supervisor) logUnready() {
+	m := s.machine
+	why := "it has ended: " + statusText(m.otherStatus)
+	if m.cause != nil {
+		why = m.cause.Error()
+	}
+	why = strings.TrimPrefix(why, "cannot ")
+	attrs := []any{"why", why}
+	if s.other != nil {
+		attrs = append(attrs, "paths", s.runs.states.text(s.other.runs.states), "pid", s.other.group(), "after",
+			duration(time.Since(s.other.forkedAt)))
+	}
+	s.Log.Error("the new command is not ready, the one before runs on, and these versions are not tried again",
+		append(attrs, hinted(m.cause)...)...)
+	s.watch.reject(m.rejected, s.runs)
+}
