@@ -32,6 +32,7 @@ var commands = map[string]func(args []string) int{
 	"listen": listen,
 	"linger": linger,
 	"web":    web,
+	"serve":  serve,
 	"fds":    descriptors,
 }
 
