@@ -14,11 +14,13 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/agenticverz/vaultexec/internal/needs"
 	"github.com/agenticverz/vaultexec/internal/vaulttest"
+	"github.com/agenticverz/vaultexec/internal/wait"
 )
 
 // Paths with fields beside a running command, beyond what testdata/scripts/fields.txtar shows.
@@ -106,7 +108,8 @@ func TestWatchCertificate(t *testing.T) {
 }
 
 // TestSetReloadsNginx: certificates that end after seconds, in a running nginx that gets a SIGHUP for each new one. Whoever
-// opens the folder once finds a certificate and the key that belongs to it, at any time, and no handshake fails.
+// opens the folder once finds a certificate and the key that belongs to it, at any time, and no handshake fails: no certificate
+// is served after its end. With VAULTEXEC_TEST_SOAK=1 they live for a minute, and it takes ten.
 func TestSetReloadsNginx(t *testing.T) {
 	t.Parallel()
 	nginx := needs.Program(t, "nginx")
@@ -129,7 +132,12 @@ http { access_log off; client_body_temp_path %[1]s/a; proxy_temp_path %[1]s/b; f
 		conf = "user root;\n" + conf
 	}
 	vaulttest.WriteFile(t, filepath.Join(w.dir, "nginx.conf"), conf, 0o600)
-	path := "/" + issue + "?common_name=app.example&ttl=7s"
+	ttl, least, length := 7*time.Second, 4, time.Duration(0)
+	if soak {
+		ttl, least, length = time.Minute, 10, 10*time.Minute
+	}
+	path := "/" + issue + "?common_name=app.example&ttl=" + ttl.String()
+	begin := time.Now()
 	w.start("--env", "CERT=${"+path+"#certificate|lines}${"+path+"#ca_chain|lines}", "--env", "KEY="+path+"#private_key",
 		"--file-set", set, "--file", "CERT="+set+"/cert.pem", "--file", "KEY="+set+"/key.pem", "--on-change", "signal:HUP",
 		"--", nginx, "-p", w.dir, "-c", filepath.Join(w.dir, "nginx.conf"), "-e", "stderr")
@@ -182,14 +190,16 @@ http { access_log off; client_body_temp_path %[1]s/a; proxy_temp_path %[1]s/b; f
 			pairs.Add(1)
 		}
 	})
-	w.until("four certificates", func() bool {
-		n := 0
+	certs := func() (n int) {
 		seen.Range(func(any, any) bool { n++; return true })
-		return n >= 4 || t.Failed()
-	})
+		return n
+	}
+	wait.For(length, func() bool { return t.Failed() || time.Since(begin) > length })
+	w.until(fmt.Sprintf("%d certificates", least), func() bool { return certs() >= least || t.Failed() })
 	close(stop)
 	clients.Wait()
 	readers.Wait()
+	t.Logf("%d certificates, %d handshakes, %d pairs in %v", certs(), handshakes.Load(), pairs.Load(), time.Since(begin))
 	if handshakes.Load() < 100 || pairs.Load() < 100 {
 		t.Errorf("%d handshakes and %d pairs only", handshakes.Load(), pairs.Load())
 	}

@@ -2,6 +2,7 @@
 package e2e
 
 import (
+	"os"
 	"testing"
 
 	"github.com/agenticverz/vaultexec/internal/vaulttest"
@@ -11,3 +12,6 @@ func TestMain(m *testing.M) {
 	vaulttest.InRoot()
 	vaulttest.Main(m)
 }
+
+// soak is true for the full length: VAULTEXEC_TEST_SOAK=1.
+var soak = os.Getenv("VAULTEXEC_TEST_SOAK") == "1"

@@ -311,9 +311,6 @@ func TestStray(t *testing.T) {
 	}
 }
 
-// soak is true for the full length: VAULTEXEC_TEST_SOAK=1.
-var soak = os.Getenv("VAULTEXEC_TEST_SOAK") == "1"
-
 // TestPostgresReplacement: no question is ever refused for a dead password, however often the credentials are replaced,
 // without --watch; and no role outlives its command. With VAULTEXEC_TEST_SOAK=1 it takes ten minutes.
 func TestPostgresReplacement(t *testing.T) {
