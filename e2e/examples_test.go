@@ -337,7 +337,7 @@ func TestExamplePages(t *testing.T) {
 		t.Fatal(err)
 	}
 	pages, _ := filepath.Glob("examples/*/README.md")
-	if len(pages) != 9 {
+	if len(pages) != 10 {
 		t.Errorf("%d examples", len(pages))
 	}
 	for _, file := range pages {
