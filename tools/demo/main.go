@@ -116,7 +116,10 @@ func demo(ctx context.Context) error {
 	if err := launch(ctx, vaultexec, env); err != nil {
 		return err
 	}
-	return refuse(ctx, vaultexec, env)
+	if err := refuse(ctx, vaultexec, env); err != nil {
+		return err
+	}
+	return rotate(ctx, srv, vaultexec, env)
 }
 
 // build builds one of this module's programs.
