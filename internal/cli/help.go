@@ -127,10 +127,12 @@ LISTEN_FDNAMES. Those that systemd has handed to vaultexec come first. Of one wi
 a name, VAULTEXEC_FD_WEB holds the number. The command must not bind the address
 itself:
 
-  gunicorn, puma, php-fpm, caddy       take them as they are; give no address
+  gunicorn                             takes it as it is; give no address
+  puma --bind-to-activated-sockets only
+  php-fpm with FPM_SOCKETS=ADDRESS=3 in its environment, and listen = ADDRESS
   uvicorn --fd 3, hypercorn --bind fd://3, node: server.listen({fd: 3})
   nginx with NGINX='3;' in its environment and --stop-signal QUIT
-  haproxy: bind fd@3
+  haproxy: bind fd@3, and --stop-signal USR1
   Go: net.FileListener(os.NewFile(3, "")), or coreos/go-systemd
 
   vaultexec --path app-prod --watch --listen :8000 -- uvicorn --fd 3 app:app
