@@ -43,6 +43,8 @@ func TestHandoverFails(t *testing.T) {
 	}{
 		{"exit", "exit", "exit code 3", 1, []string{"1", "2", "3"}},
 		{"hang", "hang", "--ready-timeout", 1, []string{"1", "2", "3"}},
+		{"die", "die", "exit code 3", 3, []string{"1", "2", "1", "3"}},
+		{"die later", "die", "exit code 3", 3, []string{"1", "2", "1", "3"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -101,7 +103,7 @@ func TestHandoverFails(t *testing.T) {
 			l.end()
 			t.Logf("%s%v\n%v", p.err, l, startsIn(starts))
 			got := generations(starts)
-			if c.starts != nil && !slices.Equal(got, c.starts) {
+			if !slices.Equal(got, c.starts) {
 				t.Errorf("started were %v, want %v", got, c.starts)
 			}
 			if n := len(slices.DeleteFunc(got, func(g string) bool { return g != "2" })); n != 1 {
