@@ -526,6 +526,7 @@ var undriven = map[string]string{
 	"reads back with another":     "a write that is lost: internal/vault",
 	"cannot be read back after":   "a replica that stays behind: internal/vault",
 	"which is not mounted here":   "needs a namespace without /proc: e2e/process",
+	"two of them could not be to": "needs a terminal that is shared",
 	"the current folder is gone":  "a folder that is removed under vaultexec's feet",
 	"its folder %q was removed":   "beside a command: e2e/process",
 	"cannot hand over the socket": "needs a limit of descriptors that is reached at the last moment",
