@@ -66,8 +66,24 @@ func (s *supervisor) startBeside() []action {
 		return s.machine.on(evBesideFailed{startErrorIn(s.Dir, s.program.path, err)}, time.Now())
 	}
 	s.next = nil
+	s.sayShared()
 	s.warm = s.newWarming(next, false)
 	return nil
+}
+
+// sayShared says once of each address that both commands have one socket for it, and why.
+func (s *supervisor) sayShared() {
+	if s.held == nil {
+		return
+	}
+	for _, g := range s.held.groups {
+		name := g.Current().String()
+		if why := g.Shared(); why != "" && !slices.Contains(s.held.told, name) {
+			s.held.told = append(s.held.told, name)
+			s.Log.Info("both commands share a socket, and connections may reach either of them until the old one ends",
+				"listen", name, "why", why)
+		}
+	}
 }
 
 // warmed: the next command is ready, or nobody will know.

@@ -34,6 +34,7 @@ type sockets struct {
 	steers bool            // each command gets sockets of its own
 	open   bool            // they are listened on
 	helped bool            // the log has said how a command takes a socket
+	told   []string        // addresses of which the log has said that both commands share the socket
 }
 
 // socketSet is what one command has of vaultexec's own sockets.

@@ -26,7 +26,11 @@ func TestSignalAtAnyMomentOfHandover(t *testing.T) {
 	signals := []unix.Signal{unix.SIGTERM, unix.SIGINT, unix.SIGKILL}
 	whole := 0 // looks into a file that a whole handover takes
 	outcomes := map[string]int{}
-	for i := range n + 1 {
+	during := func() int {
+		return outcomes["2 started, 1 served, over false"] + outcomes["2 started, 2 served, over false"]
+	}
+	// A busy machine may take longer for the first one than for the others: more moments are tried then.
+	for i := 0; i <= n || during() < n/10 && i < 5*n; i++ {
 		sig := signals[i%len(signals)]
 		put(1)
 		starts, port := filepath.Join(t.TempDir(), "starts"), freePort(at)
@@ -81,7 +85,7 @@ func TestSignalAtAnyMomentOfHandover(t *testing.T) {
 		}
 	}
 	t.Logf("%v", outcomes)
-	if during := outcomes["2 started, 1 served, over false"] + outcomes["2 started, 2 served, over false"]; during < n/10 {
+	if during() < n/10 {
 		t.Errorf("the moments do not cover a handover: %v", outcomes)
 	}
 }

@@ -1,6 +1,6 @@
 // Command app is the demo's sample web app. It tells the names of the variables that it was given, never a value, and
 // knows nothing of Vault: that is the point. It listens on the socket that it is given (sd_listen_fds(3)), or on a port of
-// its own. On SIGTERM it answers what it has accepted, and ends.
+// its own. On SIGTERM it answers what it has accepted, and ends by that signal.
 package main
 
 import (
@@ -45,6 +45,10 @@ func main() {
 	_ = srv.Serve(l)
 	// Not Shutdown, which closes what was accepted a moment ago without an answer.
 	accepted.Wait()
+	// Whoever asks how it ended is told the truth.
+	signal.Reset(syscall.SIGTERM)
+	_ = syscall.Kill(os.Getpid(), syscall.SIGTERM)
+	select {}
 }
 
 // listener is the first socket that this process was given, or a new one.
