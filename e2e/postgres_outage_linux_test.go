@@ -90,7 +90,7 @@ func TestPostgresVaultAwayForARenewal(t *testing.T) {
 			if n := l.reads(); n != 1 {
 				t.Errorf("%d credentials were asked for, want 1", n)
 			}
-			if list := l.warnings(); len(list) > 1 {
+			if list := l.warnings(); len(list) != 1 {
 				t.Errorf("warnings: %q", list)
 			}
 			l.end()

@@ -51,7 +51,9 @@ func (w *watcher) lookAll(ctx context.Context) {
 	}
 	judge := w.lookAtLeases(ctx)
 	w.lookAt(ctx, due)
-	judge()
+	if asked, trouble := judge(); asked > 0 && len(due) == 0 && ctx.Err() == nil {
+		w.noteAnswer(trouble)
+	}
 	w.tend(ctx) // what a lease that Vault does not know any more asks for
 }
 
@@ -70,6 +72,7 @@ func (w *watcher) lookAt(ctx context.Context, due []*record) {
 		w.misses, w.pause = 0, 0
 	}
 	switch {
+	case len(sights) == 0: // nobody was asked
 	case worst != nil:
 		w.note(worst)
 	case !w.owed && !w.lookRefused(): // otherwise the read tells whether all is well

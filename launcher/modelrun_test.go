@@ -92,7 +92,9 @@ func (r *run) do(acts []action) {
 			r.beside = false
 			r.do(m.on(evOtherGone{}, time.Now()))
 		case actForgetOther:
-			r.watcher.started(r.runs.leases())
+			if !m.gaveUp {
+				r.watcher.started(r.runs.leases())
+			}
 			r.beside = false
 		case actLogUnready:
 			r.watcher.reject(m.rejected, r.runs)

@@ -273,7 +273,7 @@ func (s *supervisor) forgetOther() {
 		s.out.begin(s.runs.env)
 		s.rewrite(s.runs.env)
 	}
-	if s.watch != nil {
+	if s.watch != nil && !s.machine.gaveUp { // otherwise the one that serves still waits for what is new
 		s.watch.started(s.runs.leases())
 	}
 	s.nameSurvivors()

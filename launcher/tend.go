@@ -27,8 +27,7 @@ type renewal struct {
 
 // tend does what is due.
 func (w *watcher) tend(ctx context.Context) {
-	var renew, rotated []*record
-	var ask []*record
+	var renew, rotated, ask []*record
 	now := time.Now()
 	for _, r := range w.records.all() {
 		switch l := r.lease; {
@@ -41,7 +40,7 @@ func (w *watcher) tend(ctx context.Context) {
 			renew = append(renew, r)
 		}
 	}
-	w.renew(ctx, renew, now)
+	w.renew(ctx, renew)
 	w.replace(ctx, ask, now)
 	if len(rotated) > 0 {
 		for _, r := range rotated {
@@ -58,7 +57,7 @@ func (w *watcher) tend(ctx context.Context) {
 }
 
 // renew renews leases, while the watcher goes on.
-func (w *watcher) renew(ctx context.Context, due []*record, now time.Time) {
+func (w *watcher) renew(ctx context.Context, due []*record) {
 	if len(due) == 0 {
 		return
 	}
@@ -92,7 +91,7 @@ func (w *watcher) wasRenewed(ctx context.Context, n renewal) {
 	path := n.of.path.String()
 	known := !l.gone && w.clock.Left(l.ends) > 0
 	l.renewed(n.got, n.err, n.asked, w.haste, w.clock)
-	w.noteRenewal(n.err)
+	w.noteAnswer(n.err)
 	switch {
 	case n.err == nil && l.last:
 		w.log.Debug("lease renewed for the last time", "path", path, "ends", wallClock(l.ends))
@@ -113,8 +112,9 @@ func (w *watcher) wasRenewed(ctx context.Context, n renewal) {
 	}
 }
 
-// noteRenewal takes in whether Vault answers. Where nothing is looked at, nobody else finds that out.
-func (w *watcher) noteRenewal(err error) {
+// noteAnswer takes in whether Vault answers what is asked about leases. Where nothing is looked at, nobody else finds
+// that out.
+func (w *watcher) noteAnswer(err error) {
 	switch {
 	case general(err):
 		w.note(err)
@@ -194,15 +194,16 @@ func (w *watcher) reserve() {
 	var longest time.Duration
 	for _, r := range w.records.leases() {
 		if r.lease.ID != "" {
-			longest = max(longest, w.haste.reserve(r.lease.full)+w.haste.settle)
+			longest = max(longest, w.haste.reserve(r.lease.full))
 		}
 	}
 	w.session.Reserve(longest)
 }
 
 // lookAtLeases finds out whether Vault still knows the leases, where the policy allows that question. It asks while
-// other looks are under way. The function that it returns takes the answers in.
-func (w *watcher) lookAtLeases(ctx context.Context) (judge func()) {
+// other looks are under way. The function that it returns takes the answers in. It returns how many there were, and the
+// failure where Vault gave none.
+func (w *watcher) lookAtLeases(ctx context.Context) (judge func() (asked int, trouble error)) {
 	type answer struct {
 		of    *record // nil for a lease that was replaced, and that the command still has
 		lease *lease
@@ -235,10 +236,15 @@ func (w *watcher) lookAtLeases(ctx context.Context) (judge func()) {
 			})
 		})
 	}
-	return func() {
+	return func() (int, error) {
 		wg.Wait()
+		var trouble error
 		for _, a := range asked {
 			switch {
+			case general(a.err):
+				trouble = a.err
+			case fault.Is(a.err, fault.Denied):
+				w.noLook.add(vault.Path{}, token)
 			case a.of == nil:
 				w.pressOld(a.lease, a.left, a.asked, a.err)
 			case a.of.lease != a.lease: // it was replaced meanwhile
@@ -249,10 +255,9 @@ func (w *watcher) lookAtLeases(ctx context.Context) (judge func()) {
 					w.lostLease(a.of.path.String())
 				}
 				a.lease.lost(time.Now())
-			case fault.Is(a.err, fault.Denied):
-				w.noLook.add(vault.Path{}, token)
 			}
 		}
+		return len(asked), trouble
 	}
 }
 
