@@ -1,13 +1,15 @@
 package launcher
 
-import "os"
+import (
+	"os"
+
+	"github.com/agenticverz/vaultexec/internal/gatetest"
+)
 
 // killsItself is this test's program as one that is to be killed, for TestKilledDuringAChange, or as a server, for
 // TestWarmingServers.
 func killsItself() {
-	if gate := os.Getenv(warmGate); gate != "" {
-		warmServer(gate)
-	}
+	gatetest.Main()
 	if how := os.Getenv(dieAt); how != "" {
 		changer(how)
 	}
