@@ -136,16 +136,14 @@ func (s *Spec) tcp(text string) (why, hint string) {
 		return "it has no port", asUnix
 	case isAddress == nil && strings.Contains(text, ":"):
 		return "an IPv6 address stands in brackets before its port", asTCP
-	case i < 0 && isNumber(text):
+	case i < 0 && portOf(text) != 0:
 		return "it has no colon", "write it as :" + text
 	case i < 0, port == "":
 		return "it has no port", asTCP
 	}
-	n, err := strconv.ParseUint(port, 10, 16)
-	if err != nil || n == 0 {
+	if s.Port = portOf(port); s.Port == 0 {
 		return fmt.Sprintf("%q is not a port", port), "ports are the numbers from 1 to 65535, as in :8000"
 	}
-	s.Port = uint16(n)
 	if inner, ok := strings.CutPrefix(host, "["); ok {
 		inner, ok = strings.CutSuffix(inner, "]")
 		if a, err := netip.ParseAddr(inner); !ok || err != nil || !a.Is6() {
@@ -162,9 +160,13 @@ func (s *Spec) tcp(text string) (why, hint string) {
 	return "", ""
 }
 
-func isNumber(s string) bool {
-	_, err := strconv.ParseUint(s, 10, 64)
-	return err == nil
+// portOf reads the number of a port; 0 for what is none.
+func portOf(s string) uint16 {
+	n, err := strconv.ParseUint(s, 10, 16)
+	if err != nil {
+		return 0
+	}
+	return uint16(n)
 }
 
 // isName reports whether a socket may have that name. It is part of a variable's name, and LISTEN_FDNAMES is a list with

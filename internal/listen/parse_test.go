@@ -77,3 +77,16 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// What a hint says to write can be written.
+func TestHintsCanBeFollowed(t *testing.T) {
+	for _, text := range []string{"8000", "99999", "0", "65535", "65536"} {
+		_, err := Parse(text)
+		written, ok := strings.CutPrefix(fault.Of(err).Hint, "write it as ")
+		if ok && strings.HasPrefix(written, ":"+text) {
+			if _, err := Parse(written); err != nil {
+				t.Errorf("%q: the hint is to write %q: %v", text, written, err)
+			}
+		}
+	}
+}
