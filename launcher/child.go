@@ -177,7 +177,7 @@ func (s *supervisor) forkExec(attr *syscall.ProcAttr) (pid int, err error) {
 // selfExe is this program, also after its file was replaced.
 const selfExe = "/proc/self/exe"
 
-// reap collects every child that has ended or stopped: the command, and orphans that became ours.
+// reap collects every child that has ended or stopped: the commands, the helpers, and orphans that became ours.
 func (s *supervisor) reap() {
 	for {
 		var status unix.WaitStatus
@@ -188,33 +188,22 @@ func (s *supervisor) reap() {
 		if err != nil || pid <= 0 {
 			return
 		}
-		if pid == s.hook.pid && pid != 0 && !status.Stopped() && !status.Continued() {
+		ended := !status.Stopped() && !status.Continued()
+		switch {
+		case ended && pid == s.hook.pid:
 			s.hookEnded(status)
-			continue
-		}
-		if pid == s.guard.pid && pid != 0 && !status.Stopped() && !status.Continued() {
+		case ended && pid == s.guard.pid:
 			s.guard.ended()
-			continue
-		}
-		if pid == s.keys.pid && pid != 0 && !status.Stopped() && !status.Continued() {
+		case ended && pid == s.keys.pid:
 			s.keys.ended(status)
-			continue
-		}
-		if pid == s.asks.pid && pid != 0 && !status.Stopped() && !status.Continued() {
+		case ended && pid == s.asks.pid:
 			s.programEnded(status)
-			continue
-		}
-		if s.other != nil && pid == s.other.pid {
+		case s.other != nil && pid == s.other.pid:
 			s.otherReaped(status)
-			continue
-		}
-		if pid != s.pid {
-			if !status.Stopped() && !status.Continued() {
+		case pid != s.pid:
+			if ended {
 				reap.Ended(pid, syscall.WaitStatus(status))
 			}
-			continue
-		}
-		switch {
 		case status.Stopped():
 			s.stopped = true
 			s.childStopped(status.StopSignal())

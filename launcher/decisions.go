@@ -22,6 +22,11 @@ type edition struct {
 	got    []environ.Fetched
 }
 
+// sets reports whether the edition sets a variable of that name.
+func (e edition) sets(name string) bool {
+	return slices.ContainsFunc(e.env.Vars, func(v environ.Variable) bool { return v.Name == name })
+}
+
 // leases are what the command has that ends.
 func (e edition) leases() []vault.Lease { return leases(e.got) }
 
@@ -115,8 +120,6 @@ func (s *supervisor) logAction(a action) {
 	case actLogHurry:
 		s.Log.Warn("the hook is not waited for any longer, credentials of the command are about to end", "paths", seen(),
 			"hook", s.Watching.Hook)
-	case actLogUnready:
-		s.logUnready()
 	case actLogUndrained:
 		s.Log.Warn("the old command leaves connections waiting in its queue, it is told to stop all the same",
 			"pid", s.other.pid, "after", drainLimit.String())
@@ -126,7 +129,6 @@ func (s *supervisor) logAction(a action) {
 	case actLogBack:
 		s.Log.Error("the new command has ended before the old one was told to stop, which serves on",
 			"paths", s.runs.states.text(s.other.runs.states), "status", statusText(m.otherStatus))
-		s.watch.reject(m.rejected, s.other.runs)
 	case actWarnOther:
 		if names := processNames(liveMembers(s.other.left)); names != "" {
 			s.Log.Warn("left over after SIGKILL, not waited for: " + names)

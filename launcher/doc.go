@@ -49,7 +49,8 @@
 //
 // A change that comes when it cannot be acted on (while everything is read, by the hook, between two children) is kept,
 // and leads to settling as soon as the child runs undisturbed. A change that comes with a time by which the child must
-// be told to stop, because its credentials end, is not postponed beyond that. Every way from state to state:
+// be told to stop, because its credentials end, is not postponed beyond that. Every way from state to state with one
+// command (a handover that fails while credentials end goes from running to waiting, too):
 //
 //	starting  → running settling ended
 //	running   → settling ending clearing

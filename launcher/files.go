@@ -67,9 +67,9 @@ func closeAll(fds []int) {
 }
 
 // childFiles says which descriptors a child gets: std as 0 to 2, sockets from 3 on, fds at their own numbers, and what
-// vaultexec itself was given and is at no place of these. They are
-// named to syscall.ForkExec, which opens them in the child. This process must not take the flag off fds: the Vault
-// CLI's token helper, which another goroutine may start at that moment, would have the secrets, too.
+// vaultexec itself was given at any other number. They are named to syscall.ForkExec, which opens them in the child. This
+// process must not take the flag off fds: the Vault CLI's token helper, which another goroutine may start at that moment,
+// would have the secrets, too.
 func childFiles(std, sockets []uintptr, fds []int) []uintptr {
 	const closed = ^uintptr(0)
 	files := slices.Concat(std, sockets)

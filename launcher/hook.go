@@ -15,15 +15,16 @@ import (
 // hookLimit is how long --on-change-hook may take.
 const hookLimit = 30 * time.Second
 
-// hookRun is the hook that runs now, if pid is not 0. It leads a session of its own: after `stty tostop`, a process
-// that writes to the terminal from outside the foreground group is stopped. A stopped hook would never end.
+// hookRun is a program that vaultexec runs beside the command, if pid is not 0: the hook, or the program of --ready exec:.
+// It leads a session of its own: after `stty tostop`, a process that writes to the terminal from outside the foreground
+// group is stopped. A stopped hook would never end.
 type hookRun struct {
 	pid   int
 	timer *time.Timer
 	late  bool // it has taken too long, and was killed for it
 }
 
-// over delivers when the hook has taken too long.
+// over delivers when the program has taken too long.
 func (h *hookRun) over() <-chan time.Time {
 	if h.timer == nil {
 		return nil
@@ -31,7 +32,7 @@ func (h *hookRun) over() <-chan time.Time {
 	return h.timer.C
 }
 
-// tooLong ends a hook that has taken too long.
+// tooLong ends a program that has taken too long.
 func (h *hookRun) tooLong() {
 	h.late = true
 	h.kill()
@@ -41,6 +42,15 @@ func (h *hookRun) kill() {
 	if h.pid != 0 {
 		_ = unix.Kill(-h.pid, unix.SIGKILL)
 	}
+}
+
+// ended clears up after a program that has ended, and reports whether it was killed for taking too long.
+func (h *hookRun) ended() (late bool) {
+	late = h.late
+	h.timer.Stop()
+	_ = unix.Kill(-h.pid, unix.SIGKILL) // what it may have left behind
+	*h = hookRun{}
+	return late
 }
 
 // startHook runs the hook before the old child is touched. It looks the program up again, which may have been replaced
@@ -82,35 +92,44 @@ func CheckHook(name string, environ []string) error {
 	return err
 }
 
-func (s *supervisor) forkHook() error {
-	hook, err := findProgram([]string{s.Watching.Hook}, s.Environ)
+func (s *supervisor) forkHook() (err error) {
+	s.hook, err = forkHelper(s.Watching.Hook, s.Environ, s.hookEnv(), hookLimit)
+	return err
+}
+
+// forkHelper starts a program. Its output goes to standard error.
+func forkHelper(name string, inherited, env []string, limit time.Duration) (hookRun, error) {
+	p, err := findProgram([]string{name}, inherited)
 	if err != nil {
-		return err
+		return hookRun{}, err
 	}
 	null, err := unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return startError("/dev/null", err)
+		return hookRun{}, startError("/dev/null", err)
 	}
 	defer unix.Close(null)
 	sys := &syscall.SysProcAttr{Setsid: true}
 	setParentDeath(sys, unix.SIGKILL)
-	attr := &syscall.ProcAttr{Env: s.hookEnv(), Files: []uintptr{uintptr(null), 2, 2}, Sys: sys}
-	pid, err := syscall.ForkExec(hook.path, hook.argv, attr)
+	attr := &syscall.ProcAttr{Env: env, Files: []uintptr{uintptr(null), 2, 2}, Sys: sys}
+	pid, err := syscall.ForkExec(p.path, p.argv, attr)
 	if err != nil {
-		return startError(hook.path, err)
+		return hookRun{}, startError(p.path, err)
 	}
-	s.hook = hookRun{pid: pid, timer: time.NewTimer(hookLimit)}
-	return nil
+	return hookRun{pid: pid, timer: time.NewTimer(limit)}, nil
 }
 
-// hookEnv is what vaultexec was started with, without credentials and without every name that Vault sets.
-func (s *supervisor) hookEnv() []string {
-	rest, _ := environ.WithoutCredentials(s.Environ)
-	env := slices.DeleteFunc(rest, func(kv string) bool {
+// withoutSecrets is what vaultexec was started with, without credentials and without the names that are left out.
+func withoutSecrets(inherited []string, leftOut func(name string) bool) []string {
+	rest, _ := environ.WithoutCredentials(inherited)
+	return slices.DeleteFunc(rest, func(kv string) bool {
 		name, _, _ := strings.Cut(kv, "=")
-		return s.fromVault(name)
+		return leftOut(name)
 	})
-	return append(env,
+}
+
+// hookEnv is the hook's environment: no name that Vault sets, and what changed.
+func (s *supervisor) hookEnv() []string {
+	return append(withoutSecrets(s.Environ, s.fromVault),
 		"VAULTEXEC_CHANGED_PATHS="+strings.Join(s.runs.states.paths(s.next.states), "\n"),
 		"VAULTEXEC_CHANGED_VERSIONS="+strings.Join(s.runs.states.changes(s.next.states), "\n"),
 		"VAULTEXEC_CHANGED_NAMES="+strings.Join(changedNames(s.runs.env, s.next.env), "\n"))
@@ -118,16 +137,12 @@ func (s *supervisor) hookEnv() []string {
 
 // fromVault reports whether Vault sets a variable of that name, or did for the child that runs.
 func (s *supervisor) fromVault(name string) bool {
-	is := func(v environ.Variable) bool { return v.Name == name }
-	return slices.ContainsFunc(s.next.env.Vars, is) || slices.ContainsFunc(s.runs.env.Vars, is)
+	return s.next.sets(name) || s.runs.sets(name)
 }
 
 // hookEnded: only a hook that succeeds lets the change go on.
 func (s *supervisor) hookEnded(status unix.WaitStatus) {
-	pid, late := s.hook.pid, s.hook.late
-	s.hook.timer.Stop()
-	s.hook = hookRun{}
-	_ = unix.Kill(-pid, unix.SIGKILL) // what it may have left behind
+	late := s.hook.ended()
 	ok := status.Exited() && status.ExitStatus() == 0
 	if !ok && s.machine.awaitsHook() {
 		text := statusText(status)

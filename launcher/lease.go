@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/agenticverz/vaultexec/internal/clock"
-	"github.com/agenticverz/vaultexec/internal/fault"
 	"github.com/agenticverz/vaultexec/internal/vault"
 )
 
@@ -108,7 +107,7 @@ func (l *lease) renewed(g vault.Lease, err error, at time.Time, h haste, c *cloc
 		l.granted(g, at, h)
 	case vault.NoLease(err):
 		l.lost(at)
-	case fault.Is(err, fault.Away, fault.Address, fault.BadToken, fault.Refused) && c.Left(l.ends) > 0:
+	case general(err) && c.Left(l.ends) > 0:
 		l.retries++
 		pause := min(time.Second<<min(l.retries, 6), max(c.Left(l.ends)/4, time.Second))
 		l.next = earlier(at.Add(pause), later(at.Add(time.Second), l.ends.Add(-h.reserve(l.full))))

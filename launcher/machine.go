@@ -8,7 +8,8 @@ import (
 )
 
 // The life of the child is a state machine without a clock, a process or a lock of its own: events and the time go in,
-// actions and the next deadline come out. supervise.go carries the actions out. The diagram stands in doc.go.
+// actions and the next deadline come out. supervise.go carries the actions out. The diagram stands in doc.go. "The child"
+// is the command that serves; handover.go is the part for a second one.
 
 // state is where the life of the child stands.
 type state uint8

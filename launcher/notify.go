@@ -2,7 +2,6 @@ package launcher
 
 import (
 	"fmt"
-	"net"
 	"os"
 	"slices"
 	"strconv"
@@ -197,13 +196,4 @@ func (n *notifier) ends() {
 
 // send sends one datagram. Nobody reads an answer, and there is none: a manager that is away is no reason to end
 // anything.
-func (n *notifier) send(text string) {
-	// A leading @ is an abstract one.
-	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: n.socket, Net: "unixgram"})
-	if err != nil {
-		return
-	}
-	defer conn.Close()
-	_ = conn.SetWriteDeadline(time.Now().Add(notifyLimit))
-	_, _ = conn.Write([]byte(text))
-}
+func (n *notifier) send(text string) { n.sendFiles(text, nil) }

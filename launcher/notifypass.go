@@ -57,16 +57,17 @@ func passed(m *notify.Message, masked bool) (words []string) {
 
 // sendFiles is send with descriptors.
 func (n *notifier) sendFiles(text string, files []int) {
-	if len(files) == 0 {
-		n.send(text)
-		return
-	}
+	// A leading @ is an abstract one.
 	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: n.socket, Net: "unixgram"})
 	if err != nil {
 		return
 	}
 	defer conn.Close()
 	_ = conn.SetWriteDeadline(time.Now().Add(notifyLimit))
+	if len(files) == 0 {
+		_, _ = conn.Write([]byte(text))
+		return
+	}
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return

@@ -7,9 +7,9 @@ import (
 )
 
 // statusLine is what systemctl status shows of a run: which versions the command has, and since when.
-func (s *supervisor) statusLine() string {
+func statusLine(has states, since time.Time) string {
 	var list []string
-	for p, m := range s.runs.states {
+	for p, m := range has {
 		text := p.String()
 		if m.Version != 0 || m.Absent {
 			text += " " + m.String()
@@ -17,7 +17,7 @@ func (s *supervisor) statusLine() string {
 		list = append(list, text)
 	}
 	slices.Sort(list)
-	text := "running since " + s.forkedAt.Format(time.DateTime)
+	text := "running since " + since.Format(time.DateTime)
 	if len(list) > 0 {
 		text += " with " + strings.Join(list, ", ")
 	}
@@ -25,9 +25,4 @@ func (s *supervisor) statusLine() string {
 }
 
 // tellStatus tells systemd what runs. During a start it is what was started.
-func (s *supervisor) tellStatus() {
-	was := s.runs
-	s.runs = s.starting()
-	s.notify.runs(s.statusLine())
-	s.runs = was
-}
+func (s *supervisor) tellStatus() { s.notify.runs(statusLine(s.starting().states, s.forkedAt)) }

@@ -22,8 +22,20 @@ func (m *machine) awaitsGroup() bool { return m.state == clearing && !m.held }
 
 // polls reports whether processes or queues are looked at again and again.
 func (m *machine) polls() bool {
-	return m.awaitsGroup() || m.companion == sweeping || m.companion == draining
+	return m.awaitsGroup() || m.isSweeping() || m.isDraining()
 }
+
+// isDraining reports whether the old command still has a queue that is to be served first.
+func (m *machine) isDraining() bool { return m.companion == draining }
+
+// isSweeping reports whether what is left of the command that does not serve is being ended.
+func (m *machine) isSweeping() bool { return m.companion == sweeping }
+
+// gaveUpNext reports whether the next command of the last handover was not taken.
+func (m *machine) gaveUpNext() bool { return m.gaveUp }
+
+// onProbation reports whether the child that runs is still on probation.
+func (m *machine) onProbation() bool { return !m.onTrial.IsZero() }
 
 // bySignal reports whether what was read last goes to the child that runs.
 func (m *machine) bySignal() bool { return m.reaction == ReactSignal }

@@ -228,6 +228,15 @@ func (rs *records) leases() []*record {
 	return list
 }
 
+// leaseIDs has the leases that are in use.
+func (rs *records) leaseIDs() map[string]bool {
+	ids := map[string]bool{}
+	for _, r := range rs.leases() {
+		ids[r.lease.ID] = true
+	}
+	return ids
+}
+
 // inTrouble lists the records that Vault refuses.
 func (rs *records) inTrouble() []*record {
 	var list []*record

@@ -8,7 +8,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/agenticverz/vaultexec/internal/environ"
 	"github.com/agenticverz/vaultexec/internal/fault"
 )
 
@@ -35,9 +34,6 @@ func (l *launch) besideOnTerminal() error {
 		Why:  "the command shares vaultexec's process group on this terminal, and two of them could not be told apart",
 		Hint: "start vaultexec by itself and not in a pipeline or a script, or without a terminal (setsid, systemd, a container)"}
 }
-
-// drainage is the end of the old command's queue.
-type drainage struct{ since time.Time } // when it was seen to be empty
 
 // afterDrained is how long the old command may still be busy to accept what it took out of its queue.
 const afterDrained = 100 * time.Millisecond
@@ -125,21 +121,15 @@ func (s *supervisor) askProgram() {
 	if c == nil {
 		c = s.child
 	}
-	fromVault := func(name string) bool {
-		return slices.ContainsFunc(c.runs.env.Vars, func(v environ.Variable) bool { return v.Name == name })
-	}
 	var err error
-	if s.asks, err = forkReady(s.Ready.Program, s.Environ, readyEnv(s.Environ, fromVault, c.pid)); err != nil {
+	if s.asks, err = forkReady(s.Ready.Program, s.Environ, readyEnv(s.Environ, c.runs.sets, c.pid)); err != nil {
 		s.warm.notRun(err)
 	}
 }
 
 // programEnded: the program of --ready exec: has.
 func (s *supervisor) programEnded(status unix.WaitStatus) {
-	late := s.asks.late
-	s.asks.timer.Stop()
-	_ = unix.Kill(-s.asks.pid, unix.SIGKILL) // what it may have left behind
-	s.asks = hookRun{}
+	late := s.asks.ended()
 	if s.warm != nil {
 		s.warm.exited(status, late)
 	}
@@ -167,14 +157,14 @@ func (s *supervisor) switchOver() {
 	s.child, s.other = s.other, s.child
 	s.served = true
 	s.held.steer(s.sockets)
-	s.drain = drainage{}
+	s.emptySince = time.Time{}
 	if s.tty != nil && s.tty.own && s.pid != 0 && !s.tty.give(old.group(), s.pid) && s.inner.inFront() {
 		s.tty.look()
 		if s.tty.foreground { // the old one has ended, and vaultexec has taken the terminal back
 			s.tty.give(s.tty.group, s.pid)
 		}
 	}
-	if !s.machine.onTrial.IsZero() && s.tty != nil && s.tty.own && s.tty.inFront() == s.pid {
+	if s.machine.onProbation() && s.tty != nil && s.tty.own && s.tty.inFront() == s.pid {
 		s.keys.begin(s.pid)
 	}
 	s.tellGuard()
@@ -186,17 +176,17 @@ func (s *supervisor) switchOver() {
 func (s *supervisor) lookAtOther() {
 	switch {
 	case s.other == nil:
-	case s.machine.companion == draining:
+	case s.machine.isDraining():
 		switch {
 		case !s.held.drained(s.other.sockets):
-			s.drain.since = time.Time{}
-		case s.drain.since.IsZero():
-			s.drain.since = time.Now()
-		case time.Since(s.drain.since) >= afterDrained:
+			s.emptySince = time.Time{}
+		case s.emptySince.IsZero():
+			s.emptySince = time.Now()
+		case time.Since(s.emptySince) >= afterDrained:
 			s.happened(evDrained{})
 		}
-	case s.machine.companion == sweeping && len(liveMembers(s.other.left)) == 0:
-		s.otherGone()
+	case s.machine.isSweeping() && len(liveMembers(s.other.left)) == 0:
+		s.happened(evOtherGone{})
 	}
 }
 
@@ -257,8 +247,6 @@ func (s *supervisor) sweepOther() {
 	}
 }
 
-func (s *supervisor) otherGone() { s.happened(evOtherGone{}) }
-
 // forgetOther: there is one command again. What the other one had is given back.
 func (s *supervisor) forgetOther() {
 	s.endWarming()
@@ -268,7 +256,7 @@ func (s *supervisor) forgetOther() {
 	s.said.forget(s.other.group())
 	s.other, s.next = nil, nil
 	s.tellGuard()
-	if s.machine.gaveUp {
+	if s.machine.gaveUpNext() {
 		s.tellStatus()
 		s.out.begin(s.runs.env)
 		s.rewrite(s.runs.env)
@@ -294,5 +282,4 @@ func (s *supervisor) logUnready() {
 	}
 	s.Log.Error("the new command is not ready, the one before runs on, and these versions are not tried again",
 		append(attrs, hinted(m.cause)...)...)
-	s.watch.reject(m.rejected, s.runs)
 }

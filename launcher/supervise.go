@@ -59,12 +59,12 @@ type supervisor struct {
 	tty     *terminal // nil without a controlling terminal
 	files   *files
 
-	*child        // the command that serves
-	other  *child // the other one, in a handover; nil while there is none
-	warm   *warming
-	drain  drainage
-	said   *commandNotify // what commands say; nil where nobody listens
-	asks   hookRun        // the program of --ready exec:
+	*child                    // the command that serves
+	other      *child         // the other one, in a handover; nil while there is none
+	warm       *warming       // the command that is not ready yet; nil while there is none
+	emptySince time.Time      // when the old command's queue was seen to be empty; zero while it is not
+	said       *commandNotify // what commands say; nil where nobody listens
+	asks       hookRun        // the program of --ready exec:
 
 	good edition  // proven to work
 	next *edition // for the next child
@@ -239,7 +239,7 @@ func (s *supervisor) loop() {
 	}
 }
 
-// arm sets the one timer to the deadline of the machine's state.
+// arm sets the one timer to the machine's next deadline.
 func (s *supervisor) arm() {
 	due := s.machine.nextDue()
 	if due.IsZero() {
@@ -322,6 +322,12 @@ func (s *supervisor) do(acts []action) {
 			s.sweepOther()
 		case actForgetOther:
 			s.forgetOther()
+		case actLogUnready:
+			s.logUnready()
+			s.watch.reject(s.machine.rejected, s.runs)
+		case actLogBack:
+			s.logAction(a)
+			s.watch.reject(s.machine.rejected, s.other.runs)
 		case actLogNone: // who looks at its files by itself finds the new ones
 			s.logAction(a)
 			s.rewrite(s.next.env)

@@ -2,6 +2,7 @@ package launcher
 
 import (
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -58,8 +59,9 @@ func (s *supervisor) survivors() []process {
 			}
 			top = above
 		}
-		if top.parent == self && top.pid != self && !p.dead && top.pid != s.hook.pid && top.pid != s.asks.pid && top.pid != s.keys.pid && p.group != s.other.group() && p.group != s.child.group() &&
-			top.pid != s.guard.pid && !reap.Awaited(top.pid) {
+		helper := slices.Contains([]int{s.hook.pid, s.asks.pid, s.keys.pid, s.guard.pid}, top.pid)
+		ofCommand := p.group == s.other.group() || p.group == s.child.group()
+		if top.parent == self && top.pid != self && !p.dead && !helper && !ofCommand && !reap.Awaited(top.pid) {
 			list = append(list, p)
 		}
 	}

@@ -16,6 +16,18 @@ import (
 // maxRenewals bounds how many leases are renewed, looked up or revoked at the same time.
 const maxRenewals = 8
 
+// slots has no more than maxRenewals functions run at the same time.
+type slots chan struct{}
+
+func newSlots() slots { return make(slots, maxRenewals) }
+
+// run waits for its turn.
+func (s slots) run(f func()) {
+	s <- struct{}{}
+	defer func() { <-s }()
+	f()
+}
+
 // renewal is how the renewal of a lease went.
 type renewal struct {
 	of    *record
@@ -61,13 +73,11 @@ func (w *watcher) renew(ctx context.Context, due []*record) {
 	if len(due) == 0 {
 		return
 	}
-	slots := make(chan struct{}, maxRenewals)
+	slots := newSlots()
 	for _, r := range due {
 		l := r.lease
 		l.busy = true
-		go func() {
-			slots <- struct{}{}
-			defer func() { <-slots }()
+		go slots.run(func() {
 			done := renewal{of: r, lease: l, asked: time.Now()}
 			done.err = w.session.Do(ctx, func(ctx context.Context) (err error) {
 				done.got, err = w.session.Client.RenewLease(ctx, l.Lease)
@@ -77,7 +87,7 @@ func (w *watcher) renew(ctx context.Context, due []*record) {
 			case w.renewed <- done:
 			case <-ctx.Done():
 			}
-		}()
+		})
 	}
 }
 
@@ -224,15 +234,15 @@ func (w *watcher) lookAtLeases(ctx context.Context) (judge func() (asked int, tr
 		}
 	}
 	var wg sync.WaitGroup
-	slots := make(chan struct{}, maxRenewals)
+	slots := newSlots()
 	for _, a := range asked {
 		lease := a.lease.Lease
 		wg.Go(func() {
-			slots <- struct{}{}
-			defer func() { <-slots }()
-			a.err = w.session.Do(ctx, func(ctx context.Context) (err error) {
-				a.left, err = w.session.Client.LookupLease(ctx, lease)
-				return err
+			slots.run(func() {
+				a.err = w.session.Do(ctx, func(ctx context.Context) (err error) {
+					a.left, err = w.session.Client.LookupLease(ctx, lease)
+					return err
+				})
 			})
 		})
 	}
@@ -263,10 +273,7 @@ func (w *watcher) lookAtLeases(ctx context.Context) (judge func() (asked int, tr
 
 // replaced lists the leases in whose place others are, while the command still has them.
 func (w *watcher) replaced() []*lease {
-	current := map[string]bool{}
-	for _, r := range w.records.leases() {
-		current[r.lease.ID] = true
-	}
+	current := w.records.leaseIDs()
 	var old []*lease
 	for _, l := range w.held {
 		if !current[l.ID] {
@@ -301,12 +308,9 @@ func (w *watcher) hold(l vault.Lease) {
 // retire ends the leases that no command has and no next one will get, and the tokens that made them where nothing
 // depends on those any more. It is a courtesy to the server: they end by themselves.
 func (w *watcher) retire(ctx context.Context, has []vault.Lease) {
-	keep := map[string]bool{}
+	keep := w.records.leaseIDs()
 	for _, l := range has {
 		keep[l.ID] = true
-	}
-	for _, r := range w.records.leases() {
-		keep[r.lease.ID] = true
 	}
 	var old []vault.Lease
 	w.held = slices.DeleteFunc(w.held, func(l vault.Lease) bool {
@@ -365,14 +369,14 @@ func revokeLeases(ctx context.Context, s *vault.Session, leases []vault.Lease) (
 	}
 	var wg sync.WaitGroup
 	var denied atomic.Bool
-	slots := make(chan struct{}, maxRenewals)
+	slots := newSlots()
 	for _, l := range leases {
 		wg.Go(func() {
-			slots <- struct{}{}
-			defer func() { <-slots }()
-			if fault.Is(s.Client.RevokeLease(ctx, l), fault.Denied) {
-				denied.Store(true)
-			}
+			slots.run(func() {
+				if fault.Is(s.Client.RevokeLease(ctx, l), fault.Denied) {
+					denied.Store(true)
+				}
+			})
 		})
 	}
 	wg.Wait()

@@ -35,7 +35,7 @@ type warmup struct {
 
 // warming is a command that was started and is not ready yet. One goroutine looks at it, and one for each address asks
 // it. They never fork, reap or signal, and touch no group: all steering is done here, by the main goroutine, before they
-// begin. All methods are for the main goroutine.
+// begin. What supervisor calls is for the main goroutine: ready, heard, wantsRun, exited, notRun and end.
 //
 // end has to come before the command's sockets are closed. The groups may be steered and the other command's socket may
 // be closed at any time.

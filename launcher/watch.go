@@ -181,10 +181,7 @@ func (w *watcher) acted() {
 		w.by, w.last, w.fresh = time.Time{}, time.Time{}, false
 		now := time.Now()
 		w.gone = slices.DeleteFunc(w.gone, func(g letGo) bool { return w.clock.Left(g.by) <= 0 })
-		current := map[string]bool{}
-		for _, r := range w.records.leases() {
-			current[r.lease.ID] = true
-		}
+		current := w.records.leaseIDs()
 		w.held = slices.DeleteFunc(w.held, func(l vault.Lease) bool {
 			if !current[l.ID] {
 				w.gone = append(w.gone, letGo{l, now.Add(l.Duration)})

@@ -3,7 +3,6 @@ package listen
 import (
 	"encoding/binary"
 	"fmt"
-	"os"
 	"strings"
 	"time"
 
@@ -84,16 +83,12 @@ func halfOpen(family uint8, port uint16) (list []string, err error) {
 	}
 }
 
-// handshakesInProc reads them from /proc/net/tcp: SYN_RECV is 03 in proc_pid_net(5).
+// handshakesInProc reads them from /proc/net/tcp.
 func handshakesInProc(port uint16) (list []string) {
 	suffix := fmt.Sprintf(":%04X", port)
-	for _, file := range []string{"tcp", "tcp6"} {
-		b, _ := os.ReadFile("/proc/net/" + file)
-		for line := range strings.Lines(string(b)) {
-			f := strings.Fields(line)
-			if len(f) > 3 && f[3] == "03" && strings.HasSuffix(f[1], suffix) {
-				list = append(list, f[1]+" "+f[2])
-			}
+	for f := range tcpInProc(stateSynRecv) {
+		if strings.HasSuffix(f[1], suffix) {
+			list = append(list, f[1]+" "+f[2])
 		}
 	}
 	return list

@@ -115,6 +115,12 @@ func (g *Group) Drained(s *Socket) bool {
 	return len(g.halfOpen) == 0 && queued(s) == 0 // one may have come in between
 }
 
+// Queued is how many connections wait to be accepted; known says whether that can be told.
+func (s *Socket) Queued() (n int, known bool) {
+	n = queued(s)
+	return n, n >= 0
+}
+
 // Retire closes a socket. What still waits in its queue is lost. It is closed for whoever else has it, too: a process
 // that a command left behind would otherwise keep it in the group. If it is the current one, what is new goes to the
 // other from now on.
@@ -140,7 +146,7 @@ func (g *Group) Retire(s *Socket) error {
 	_ = unix.Shutdown(s.fd, syscall.SHUT_RDWR)
 	s.Close()
 	g.members, g.halfOpen = slices.Delete(g.members, i, i+1), nil
-	return g.alone()
+	return steer(g.members[0], always(0))
 }
 
 // Close closes all sockets here.

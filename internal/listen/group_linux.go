@@ -130,9 +130,6 @@ func bindLike(first *Socket) (*Socket, error) {
 	return &Socket{Spec: first.Spec, fd: s, addr: first.addr}, nil
 }
 
-// alone is what there is to do when one socket is left.
-func (g *Group) alone() error { return steer(g.members[0], always(0)) }
-
 func reusePort(fd int, on bool) error {
 	n := 0
 	if on {
@@ -204,13 +201,4 @@ func except(from netip.AddrPort, place, others int) []unix.SockFilter {
 		end += len(t.load) + 1
 	}
 	return append(program, give(place), give(others))
-}
-
-// queued is how many connections wait to be accepted; -1 if that cannot be told.
-func queued(s *Socket) int {
-	info, err := s.info()
-	if err != nil || info.State != tcpListen {
-		return -1
-	}
-	return int(info.Unacked) // tcp_get_info in net/ipv4/tcp.c
 }

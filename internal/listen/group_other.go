@@ -12,7 +12,6 @@ func cannotGroup(*Socket) string { return "this system cannot steer connections"
 
 func (g *Group) begin() error           { return unix.ENOSYS }
 func (g *Group) join() (*Socket, error) { return nil, unix.ENOSYS }
-func (g *Group) alone() error           { return unix.ENOSYS }
 
 // SteerProbe cannot be had here.
 func (g *Group) SteerProbe(*Socket, netip.AddrPort) error { return errShared }
@@ -20,7 +19,5 @@ func (g *Group) SteerProbe(*Socket, netip.AddrPort) error { return errShared }
 func always(int) []struct{} { return nil }
 
 func steer(*Socket, []struct{}) error { return unix.ENOSYS }
-
-func queued(*Socket) int { return 0 }
 
 func handshakes(uint16) []string { return nil }

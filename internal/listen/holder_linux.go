@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"iter"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -44,21 +45,34 @@ func holding(spec Spec) (inode, uid string) {
 	if spec.Path != "" {
 		return holdingUnix(spec.Path), ""
 	}
-	for _, file := range []string{"tcp", "tcp6"} {
-		b, _ := os.ReadFile("/proc/net/" + file)
-		for line := range strings.Lines(string(b)) {
-			// proc_pid_net(5): sl local_address rem_address st … uid timeout inode, and 0A is LISTEN.
-			f := strings.Fields(line)
-			if len(f) < 10 || f[3] != "0A" {
-				continue
-			}
-			host, port, _ := strings.Cut(f[1], ":")
-			if n, err := strconv.ParseUint(port, 16, 16); err == nil && uint16(n) == spec.Port && overlap(host, spec.Host) {
-				return f[9], f[7]
-			}
+	for f := range tcpInProc(stateListen) {
+		host, port, _ := strings.Cut(f[1], ":")
+		if n, err := strconv.ParseUint(port, 16, 16); err == nil && uint16(n) == spec.Port && overlap(host, spec.Host) {
+			return f[9], f[7]
 		}
 	}
 	return "", ""
+}
+
+// States of /proc/net/tcp: include/net/tcp_states.h.
+const (
+	stateSynRecv = "03"
+	stateListen  = "0A"
+)
+
+// tcpInProc yields the sockets of a state in /proc/net/tcp and tcp6, each with the fields of its line (proc_pid_net(5)):
+// sl local_address rem_address st … uid timeout inode.
+func tcpInProc(state string) iter.Seq[[]string] {
+	return func(yield func([]string) bool) {
+		for _, file := range []string{"tcp", "tcp6"} {
+			b, _ := os.ReadFile("/proc/net/" + file)
+			for line := range strings.Lines(string(b)) {
+				if f := strings.Fields(line); len(f) >= 10 && f[3] == state && !yield(f) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // overlap reports whether a socket at an address of /proc/net/tcp keeps another from host. Both may be every address,

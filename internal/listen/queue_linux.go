@@ -47,8 +47,11 @@ func (s *Socket) info() (*unix.TCPInfo, error) {
 	return unix.GetsockoptTCPInfo(s.fd, unix.IPPROTO_TCP, unix.TCP_INFO)
 }
 
-// Queued is how many connections wait to be accepted; known says whether that can be told.
-func (s *Socket) Queued() (n int, known bool) {
-	n = queued(s)
-	return n, n >= 0
+// queued is how many connections wait to be accepted; -1 if that cannot be told.
+func queued(s *Socket) int {
+	info, err := s.info()
+	if err != nil || info.State != tcpListen {
+		return -1
+	}
+	return int(info.Unacked) // tcp_get_info in net/ipv4/tcp.c
 }

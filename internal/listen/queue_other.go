@@ -8,5 +8,5 @@ func longestQueue() int { return 1 << 15 }
 // TouchedByListen cannot be told here.
 func (s *Socket) TouchedByListen() (touched, known bool) { return false, false }
 
-// Queued cannot be told here.
-func (s *Socket) Queued() (n int, known bool) { return 0, false }
+// queued cannot be told here.
+func queued(*Socket) int { return -1 }

@@ -14,6 +14,8 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"golang.org/x/sys/unix"
 )
 
 // Message is what a process has said at once. Close it when everything has been done that it and all before it ask for.
@@ -142,4 +144,10 @@ func (m *Message) Files() []int {
 func (m *Message) Close() {
 	closeAll(m.files)
 	m.files = nil
+}
+
+func closeAll(files []int) {
+	for _, fd := range files {
+		unix.Close(fd)
+	}
 }

@@ -122,9 +122,3 @@ func sender(control []byte) (pid int, files []int) {
 	}
 	return pid, files
 }
-
-func closeAll(files []int) {
-	for _, fd := range files {
-		unix.Close(fd)
-	}
-}

@@ -2,11 +2,7 @@
 
 package notify
 
-import (
-	"errors"
-
-	"golang.org/x/sys/unix"
-)
+import "errors"
 
 // Receiver cannot be had here: the kernel does not say who has sent a message.
 type Receiver struct{}
@@ -26,10 +22,4 @@ func InGroup(int) func(pid int) bool { return func(int) bool { return false } }
 // Receive fails here.
 func (r *Receiver) Receive(func(pid int) bool) (Message, error) {
 	return Message{}, errors.ErrUnsupported
-}
-
-func closeAll(files []int) {
-	for _, fd := range files {
-		unix.Close(fd)
-	}
 }
