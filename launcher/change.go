@@ -143,7 +143,7 @@ func (m *machine) timer(now time.Time) []action {
 // wait waits for something that is not a further change. Changes that come meanwhile may postpone the turn afresh.
 func (m *machine) wait(turn time.Time, why string) []action {
 	if m.inTime(turn) != turn {
-		turn, why = m.by, why+", cut short because credentials of the command end"
+		turn, why = m.by, why+", cut short because credentials of the command expire"
 	}
 	m.why, m.latest = why, turn.Add(maxPostpone)
 	m.enter(waiting, turn)

@@ -118,16 +118,16 @@ func (s *supervisor) logAction(a action) {
 	case actLogNone:
 		s.logDecision("secrets changed, nothing is done as --on-change none asks")
 	case actLogHurry:
-		s.Log.Warn("the hook is not waited for any longer, credentials of the command are about to end", "paths", seen(),
+		s.Log.Warn("no longer waiting for the hook: credentials of the command are about to expire", "paths", seen(),
 			"hook", s.Watching.Hook)
 	case actLogUndrained:
-		s.Log.Warn("the old command leaves connections waiting in its queue, it is told to stop all the same",
+		s.Log.Warn("the old command leaves connections waiting in its queue, and is told to stop anyway",
 			"pid", s.other.pid, "after", drainLimit.String())
 	case actLogTakesOver:
-		s.Log.Warn("the command has ended while the new one was about to be ready, which takes its place",
+		s.Log.Warn("the command has ended before the new one was ready; the new one takes over",
 			"status", statusText(m.otherStatus))
 	case actLogBack:
-		s.Log.Error("the new command has ended before the old one was told to stop, which serves on",
+		s.Log.Error("the new command has ended before the old one was told to stop; the old one serves on",
 			"paths", s.runs.states.text(s.other.runs.states), "status", statusText(m.otherStatus))
 	case actWarnOther:
 		if names := processNames(liveMembers(s.other.left)); names != "" {

@@ -155,8 +155,8 @@ func (l *launch) become(p program, env *environ.Env, got []environ.Fetched) erro
 		}
 	}
 	if len(leases(got)) > 0 {
-		l.Log.Warn("with --replace nobody renews the leases that the command gets: they end by themselves",
-			"hint", "leave --replace out, and vaultexec stays and renews them")
+		l.Log.Warn("with --replace nobody renews the leases that the command gets: they expire",
+			"hint", "without --replace, vaultexec stays and renews them")
 	}
 	// None has a path here: somebody has to remove those.
 	variables, fds, err := newFiles(l.AllowDisk, l.AllowOwner...).handOver(env)

@@ -51,7 +51,7 @@ func ParseReady(text string) (Ready, error) {
 		return Ready{By: by}, nil
 	case word == "http" && strings.HasPrefix(rest, "/"):
 		if strings.ContainsFunc(rest, func(c rune) bool { return c <= ' ' || c >= 0x7f }) {
-			return bad("a path of HTTP is ASCII without blanks", "write other characters as %20 and the like")
+			return bad("an HTTP path is ASCII without spaces", "write other characters as %20 and the like")
 		}
 		return Ready{By: ReadyHTTP, Path: rest}, nil
 	case word == "http":
@@ -65,7 +65,7 @@ func ParseReady(text string) (Ready, error) {
 	case word == "exec" && rest != "":
 		return Ready{By: ReadyExec, Program: rest}, nil
 	}
-	return bad("not a way to know that a command is ready", "write "+readyForms)
+	return bad("not a readiness check", "write "+readyForms)
 }
 
 // ParseReadyAddress reads --ready-address.
@@ -76,11 +76,11 @@ func ParseReadyAddress(text string) (*listen.Spec, error) {
 	case err != nil:
 		why = fault.Of(err).Why
 	case spec.Name != "" || spec.Mode != 0:
-		why = "neither a name nor a mode belongs to it"
+		why = "it takes neither a name nor a mode"
 	default:
 		return &spec, nil
 	}
-	return nil, &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot ask at %q", text), Why: why,
+	return nil, &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot use %q", text), Why: why,
 		Hint: "write it as 127.0.0.1:9000 or unix:/run/app/ready.sock"}
 }
 
@@ -146,27 +146,27 @@ func (r Ready) isReady(e evidence) bool {
 	})
 }
 
-const readyElse = "--ready after:10s waits for a time instead, and --ready exec:PROGRAM asks a program"
+const readyElse = "--ready after:10s waits for that long instead, and --ready exec:PROGRAM asks a program"
 
 // hopeless says why it will never be known whether the command is ready; nil where it may be.
 func (r Ready) hopeless(e evidence) error {
 	why, hint := "", readyElse
 	switch {
 	case r.By == ReadyNotify && !e.told:
-		why = "vaultexec does not hear what it says: this system does not tell who speaks, or --pass-notify has it speak to systemd"
+		why = "vaultexec cannot hear it: this system does not identify the sender of a message, or --pass-notify lets the command speak to systemd"
 	case r.Asks() && len(e.sockets) == 0:
-		why = "there is no socket to ask at"
-		hint = "--ready-address names an address that the new command alone has; or " + readyElse
+		why = "there is no socket to connect to"
+		hint = "--ready-address names an address that only the new command has; or " + readyElse
 	case r.Asks():
 		if i := slices.IndexFunc(e.sockets, func(s seen) bool { return !s.probed }); i >= 0 {
 			why = "both commands share the socket of " + e.sockets[i].name + ", and the old one may answer"
-			hint = "--ready-address names an address that the new command alone has; or " + readyElse
+			hint = "--ready-address names an address that only the new command has; or " + readyElse
 		}
 	case r.By == ReadyAuto && !e.told:
 		i := slices.IndexFunc(e.sockets, func(s seen) bool { return s.never && !s.probed && !s.Serves() })
 		switch {
 		case len(e.sockets) == 0:
-			why = "there is no --listen to see it by, and vaultexec does not hear what it says"
+			why = "there is no --listen to judge by, and vaultexec cannot hear its READY=1"
 		case i >= 0:
 			why = "what its processes wait for cannot be seen, and both commands share the socket of " + e.sockets[i].name
 		}
@@ -197,7 +197,7 @@ func (r Ready) lacks(e evidence) (why, hint string) {
 		return r.Program + ": " + e.last, more
 	case ReadyAuto:
 		if len(e.sockets) == 0 {
-			return "no READY=1 came from it, and there is no --listen to see it by", readyElse
+			return "no READY=1 came from it, and there is no --listen to judge by", readyElse
 		}
 	}
 	for _, s := range e.sockets {
@@ -210,9 +210,9 @@ func (r Ready) lacks(e evidence) (why, hint string) {
 		case s.hidden() && !s.probed:
 			return "no READY=1 came from it, and what its processes wait for cannot be seen", readyElse
 		case s.last != "":
-			return fmt.Sprintf("nothing of it waits for connections at %s, and a request there: %s", s.name, s.last), more
+			return fmt.Sprintf("none of its processes waits for connections at %s, and a request there: %s", s.name, s.last), more
 		default:
-			return "nothing of it waits for connections at " + s.name,
+			return "none of its processes waits for connections at " + s.name,
 				more + "; the command has to take the socket (see help listening)"
 		}
 	}

@@ -112,7 +112,7 @@ func TestNotReady(t *testing.T) {
 		"tcp":                      {Ready{By: ReadyTCP}, evidence{sockets: at(seen{probed: true})}, "", "nobody accepts"},
 		"exec":                     {Ready{By: ReadyExec, Program: "p"}, evidence{last: "exit code 3"}, "", "p: exit code 3"},
 		"exec, runs":               {Ready{By: ReadyExec, Program: "p"}, evidence{}, "", "p has not ended"},
-		"auto":                     {Ready{}, evidence{sockets: at(seen{})}, "", "nothing of it waits for connections at 127.0.0.1:80"},
+		"auto":                     {Ready{}, evidence{sockets: at(seen{})}, "", "none of its processes waits for connections at 127.0.0.1:80"},
 		"auto, asked":              {Ready{}, evidence{sockets: at(seen{probed: true, last: "status 502"})}, "", "a request there: status 502"},
 		"auto, no socket":          {Ready{}, evidence{}, "after:10s", ""},
 		"auto, no socket, told":    {Ready{}, evidence{told: true}, "", "after:10s"},

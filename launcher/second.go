@@ -280,6 +280,6 @@ func (s *supervisor) logUnready() {
 		attrs = append(attrs, "paths", s.runs.states.text(s.other.runs.states), "pid", s.other.group(), "after",
 			duration(time.Since(s.other.forkedAt)))
 	}
-	s.Log.Error("the new command is not ready, the one before runs on, and these versions are not tried again",
+	s.Log.Error("the new command is not ready; the old one runs on, and these versions are not tried again",
 		append(attrs, hinted(m.cause)...)...)
 }

@@ -72,7 +72,7 @@ func (l *launch) bind() error {
 		fd := l.held.place(i)
 		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
 		if err == nil && flags&unix.FD_CLOEXEC == 0 {
-			l.Log.Info(fmt.Sprintf("descriptor %d is not passed on as vaultexec was given it: it is the command's socket",
+			l.Log.Info(fmt.Sprintf("descriptor %d, which vaultexec inherited, is not passed on: the command's socket takes its place",
 				fd), "listen", s.String())
 		}
 	}

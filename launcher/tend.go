@@ -114,7 +114,7 @@ func (w *watcher) wasRenewed(ctx context.Context, n renewal) {
 	case fault.Is(n.err, fault.Denied) && n.of.unrenewable:
 	case fault.Is(n.err, fault.Denied):
 		n.of.unrenewable = true
-		w.log.Warn("a lease cannot be renewed, the command gets new credentials before it ends: "+fault.Of(n.err).Error(),
+		w.log.Warn("a lease cannot be renewed; the command gets new credentials before it expires: "+fault.Of(n.err).Error(),
 			append([]any{"path", path, "ends", wallClock(l.ends)}, hinted(n.err)...)...)
 	case l.last:
 		w.log.Debug("a lease cannot be renewed any further", "path", path, "ends", wallClock(l.ends), "cause",
@@ -134,7 +134,7 @@ func (w *watcher) noteAnswer(err error) {
 }
 
 func (w *watcher) lostLease(path string) {
-	w.log.Warn("Vault knows the lease no more: it was revoked, or Vault was restored from a snapshot; the command gets new credentials",
+	w.log.Warn("Vault no longer knows the lease: it was revoked, or Vault was restored from a snapshot; the command gets new credentials",
 		"path", path)
 }
 
@@ -160,10 +160,10 @@ func (w *watcher) replace(ctx context.Context, due []*record, now time.Time) {
 		w.press(l.actBy(w.haste))
 		if w.clock.Left(l.ends) <= 0 && l.asked > 0 && !l.overdue {
 			l.overdue = true
-			w.log.Error("the credentials have ended, and there are no new ones yet; the command keeps running with what it has",
+			w.log.Error("the credentials have expired, and there are no new ones yet; the command keeps running with what it has",
 				"path", r.path.String(), "ended", wallClock(l.ends))
 		}
-		w.log.Debug("new credentials are asked for", "path", r.path.String(), "ends", wallClock(l.ends), "act by",
+		w.log.Debug("asking for new credentials", "path", r.path.String(), "ends", wallClock(l.ends), "act by",
 			wallClock(l.actBy(w.haste)))
 		l.ask(now, w.clock)
 		l.next = later(l.next, now.Add(w.pause))

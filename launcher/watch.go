@@ -157,7 +157,7 @@ func (w *watcher) marker(c content) vault.Marker {
 
 // leave says once that a path differs at every read, which is no reason for anything.
 func (w *watcher) leave(r *record) {
-	w.log.Info("the secret differs at every read, the command keeps what was read at its start", "path", r.path.String())
+	w.log.Info("the secret differs at every read; the command keeps what was read at its start", "path", r.path.String())
 }
 
 // watches reports whether somebody asked for looks.

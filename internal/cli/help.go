@@ -108,64 +108,6 @@ Logins that were refused are repeated after 1, 2, 4, 8 and then every 15 minutes
 and at once when a credential has changed.
 `
 
-const listeningHelp = `How --listen works: vaultexec holds the listening socket, the command gets it.
-
-  --listen :8000                       every address of this machine, IPv4 and IPv6
-  --listen 127.0.0.1:8000, --listen [::1]:8000, --listen HOST:8000
-  --listen unix:/run/app/app.sock,mode=0660
-  --listen web=:8000                   with a name
-
-The socket stays open while --watch restarts the command. A connection that comes
-in between waits in its queue and is not refused. vaultexec binds it before Vault
-is asked, so that an address in use is found at once (125), and opens it when the
-command is started. Once SIGTERM has come, nobody is kept waiting: vaultexec lets
-go of it.
-
-The command gets the sockets as descriptors, from 3 on in the order of the
-options, by the convention of systemd's socket activation: LISTEN_FDS, LISTEN_PID,
-LISTEN_FDNAMES. Those that systemd has handed to vaultexec come first. Of one with
-a name, VAULTEXEC_FD_WEB holds the number. The command must not bind the address
-itself:
-
-  gunicorn                             takes it as it is; give no address
-  puma --bind-to-activated-sockets only
-  php-fpm with FPM_SOCKETS=ADDRESS=3 in its environment, and listen = ADDRESS
-  uvicorn --fd 3, hypercorn --bind fd://3, node: server.listen({fd: 3})
-  nginx with NGINX='3;' in its environment and --stop-signal QUIT
-  haproxy: bind fd@3, and --stop-signal USR1
-  Go: net.FileListener(os.NewFile(3, "")), or coreos/go-systemd
-
-  vaultexec --path app-prod --watch --listen :8000 -- uvicorn --fd 3 app:app
-
-With --restart-order start-first the new command is started beside the old one.
-It gets a socket of its own for the same address (Linux, TCP), and new connections
-go to it when it is ready. What waits for the old one is served first; then the
-old one is told to stop. A new command that ends, or is not ready within
---ready-timeout (60s), is stopped and the old one runs on. That is no order for a
-command that migrates a database at its start, or that must be the only one.
-It takes twice the memory meanwhile.
-
-  --ready auto             what it says (READY=1 of sd_notify) and what is seen of
-                           it: its processes wait for connections on the socket,
-                           or a request there has an answer
-  --ready notify           READY=1 alone; NOTIFY_SOCKET is set for the command
-  --ready http:/healthz    a status from 200 to 399
-  --ready tcp              it accepts a connection
-  --ready after:10s        that time has passed
-  --ready exec:PROGRAM     PROGRAM ends with 0; it is run each second, without any
-                           secret, and VAULTEXEC_PID is the command
-
-Where both commands share one socket (unix sockets, sockets of systemd, macOS),
-http: and tcp need --ready-address.
-
-What this does not mend: a server that ends closes its idle connections, and a
-client that sends on one at that moment has to repeat the request. Some servers
-close what they have just accepted, too (uvicorn, Shutdown of Go's net/http).
-
-A socket file that nobody serves any more is replaced. One that is served is an
-error. It is removed at the end, unless vaultexec became the command.
-`
-
 const watchingHelp = `How --watch works: the command is restarted when what it was given changes.
 
 Every --interval (30s, ± 10 %) vaultexec looks at the metadata of each path, one
@@ -206,24 +148,23 @@ again (--no-rollback turns that off). vaultexec forgets this when it ends:
                             has 30s; its failure postpones the change.
 
 Leased secrets (database/creds/...) need no --watch: vaultexec stays, and renews
-them. When a lease cannot be renewed any further, new credentials are read
-before it ends, and the command is restarted with them. --lease-margin says how
-long before: a tenth of the lease's life, --stop-timeout at least, half of its
-life at most, and --settle comes on top. --splay, --min-uptime and a hook that
-fails postpone that no further than to the end of the lease less --stop-timeout
-and two seconds. The old lease is revoked when the old command has ended, and
-the last one at the end of vaultexec, where the token may do that.
+the leases. When a lease cannot be renewed any further, vaultexec reads new
+credentials before it expires, and restarts the command with them. --lease-margin
+says how long before: by default a tenth of the lease's life, at least
+--stop-timeout, at most half of that life; --settle comes on top. --splay,
+--min-uptime and a failing hook cannot postpone this beyond --stop-timeout and two
+seconds before the lease expires. The old lease is revoked when the old command
+has ended, and the last one when vaultexec ends, if the token may do that.
 
-Leases end with the token that made them. So they are replaced when vaultexec
-has to log in again. With --watch a look also finds a lease that somebody
-revoked (sys/leases/lookup). The policy "default" allows the lookup and the
-renewal.
+A lease ends with the token that made it, so that vaultexec replaces its leases
+when it has to log in again. With --watch it also notices a lease that somebody
+revoked (sys/leases/lookup). The policy "default" allows lookup and renewal.
 
-What ends by itself, as identity/oidc/token/ROLE does, is read anew before its
-end and not looked at in between. The password of a static role
-(database/static-creds/...) is read when Vault has changed it; that its ttl
-counts down is no change. What differs at every read is left as it was read,
-and the log says so, once.
+A secret that expires without a lease, such as identity/oidc/token/ROLE, is read
+again before it expires, and not looked at in between. The password of a static
+role (database/static-creds/...) is read when Vault has rotated it; a ttl that
+counts down is not a change. A secret that differs at every read stays as it was
+first read, and the log says so, once.
 `
 
 const referencesHelp = `How secrets are named, and which names variables may have.
@@ -250,16 +191,16 @@ const referencesHelp = `How secrets are named, and which names variables may hav
   item of a list with a line break, or the text if it is one. Write $${ for a
   ${ that begins no reference, and double a $ directly before a reference.
 
-  A path with fields is written to, and the answer is the secret; where the
-  engine takes them with a read, they go along with that. So a policy has to allow
-  "update" on it (or "read"). Vault's help for the path says which fields there
-  are, and another name is an error. They are sent as texts, which Vault reads as
-  numbers and so on where it wants them. In a value %26 %23 %25 %0A stand for & #
-  % and a line break, as in a URL; a + is a plus. Everybody can see them, as they
-  can the path. What is named by the same path and fields is made once, and at
-  every start; check, --dry-run and get make nothing. It is not looked at, and what
-  says when it ends is made anew before that. KV secrets, settings of engines,
-  @VERSION and 'PATH/*' take no fields.
+  vaultexec writes to a path with fields, and the answer is the secret. If the
+  engine takes the fields with a read, it reads with them. So the policy has to
+  allow "update" on the path (or "read"). Vault's help for the path says which
+  fields there are; any other is an error. Fields are sent as strings, which Vault
+  converts where it needs a number or a list. In a value %26 %23 %25 %0A stand for
+  & # % and a line break, as in a URL; a + is a plus. Like the path, fields are no
+  secret: everybody can see them. The same path with the same fields is made once
+  at every start; check, --dry-run and get make nothing. --watch does not look at
+  it; if the answer says when it expires, it is made again before that. KV secrets,
+  settings of engines, @VERSION and 'PATH/*' take no fields.
 
   --env 'CERT=${P#certificate|lines}${P#ca_chain|lines}' --env 'KEY=P#private_key'
                                one certificate with its chain, and its key, where P

@@ -2,31 +2,30 @@ package cli
 
 const readyHelp = `How --ready works: when a command counts as ready.
 
---restart-order start-first starts the new command beside the old one. The old one
-stops when the new one is ready. With --ready, systemd's unit is started when the
-first command is ready, and not before (Type=notify).
+--restart-order start-first starts the new command beside the old one, and stops the
+old one when the new one is ready. With --ready, systemd also hears READY=1 only
+when the first command is ready (Type=notify).
 
-  auto             what is seen of it (the default)
+  auto             what vaultexec sees of it (the default)
   notify           it sends READY=1 to NOTIFY_SOCKET (sd_notify(3))
-  http:/healthz    a request is answered with a status from 200 to 399
-  tcp              a connection is accepted
+  http:/healthz    it answers a request with a status from 200 to 399
+  tcp              it accepts a connection
   after:10s        this time has passed
-  exec:PROGRAM     this program ends with 0. It is run again one second later if not,
-                   with VAULTEXEC_PID, the command's process, and without secrets
+  exec:PROGRAM     this program exits with 0. Otherwise it runs again one second
+                   later. VAULTEXEC_PID is the command's process; it gets no secrets
 
 auto needs --listen. A command is ready when its processes wait for connections on
-each of its sockets. Where that does not show for two seconds, a request for / has
-to be answered with a status below 500, or a connection be taken. READY=1 counts
-where none of this can be known, and where there is no --listen.
+each of its sockets. If that does not show within two seconds, the command has to
+answer a request for / with a status below 500, or accept a connection. READY=1
+counts where none of this can be known, and where there is no --listen.
 
-http: and tcp reach the new command alone: vaultexec has the kernel give it the
-connections from one source port. HTTP is spoken at the first --listen. Where both
-commands share a socket (unix sockets, those of systemd, other systems than Linux),
-an answer could be the old one's. --ready-address names an address then that only
-the new command has.
+http: and tcp reach the new command alone: the kernel gives it the connections from
+one source port. http: uses the first --listen. Where both commands share a socket
+(unix sockets, sockets from systemd, systems other than Linux), the old one could
+answer: --ready-address names an address that only the new command has.
 
 A command gets NOTIFY_SOCKET with --ready auto, with --ready notify, and with
-start-first. What it says goes on to systemd where vaultexec has a socket of its
-own: STATUS (not with --mask), EXTEND_TIMEOUT_USEC, WATCHDOG and FDSTORE; MAINPID
-never. EXTEND_TIMEOUT_USEC gives it more time than --ready-timeout, too.
+start-first. If vaultexec has a NOTIFY_SOCKET of its own, it forwards STATUS (not
+with --mask), EXTEND_TIMEOUT_USEC, WATCHDOG and FDSTORE to systemd; MAINPID never.
+EXTEND_TIMEOUT_USEC also extends --ready-timeout.
 `

@@ -72,7 +72,7 @@ func fileSets(s *settings, list []environ.FileSpec) {
 		case err != nil:
 			s.bad(v, "the current folder is gone", "write an absolute path")
 		case v.text == "" || dir == "/":
-			s.bad(v, "it names no folder that could be made", "write it as /run/app/tls")
+			s.bad(v, "it names no folder that vaultexec could make", "write it as /run/app/tls")
 		case slices.ContainsFunc(list, func(f environ.FileSpec) bool { return f.Path == dir }):
 			s.bad(v, "a --file has that path", "the files of a set are in its folder: --file KEY="+dir+"/key.pem")
 		case !used:

@@ -14,7 +14,7 @@ func startFirst(s *settings) bool {
 	v := s.one("restart-order")
 	first := s.choice("restart-order") == "start-first"
 	if first && s.bool("replace") {
-		s.bad(v, "--replace has nobody stay who could start another command", "give one of them")
+		s.bad(v, "with --replace nobody stays to start another command", "give one of them")
 	}
 	return first
 }
@@ -28,7 +28,7 @@ func readiness(s *settings, listens []listen.Spec, environ []string) launcher.Re
 	}
 	r.Given, r.Timeout = v.from != "", s.duration("ready-timeout")
 	if t := s.one("ready-timeout"); r.Timeout == 0 && s.option("ready-timeout").mismatch(t.text) == "" {
-		s.bad(t, "no command is ready at once", "write it as 60s")
+		s.bad(t, "it must be longer than 0", "write it as 60s")
 	}
 	a := s.one("ready-address")
 	if a.text != "" {
@@ -41,11 +41,11 @@ func readiness(s *settings, listens []listen.Spec, environ []string) launcher.Re
 	switch {
 	case err != nil:
 	case a.text != "" && !r.Asks():
-		s.bad(a, "only --ready http:PATH and --ready tcp ask at an address", "give one of these, or leave it out")
+		s.bad(a, "only --ready http:PATH and --ready tcp connect to an address", "give one of these, or leave it out")
 	case r.By == launcher.ReadyNotify && s.bool("pass-notify"):
-		s.bad(v, "with --pass-notify the command speaks to systemd, and vaultexec does not hear it", "leave --pass-notify out")
+		s.bad(v, "with --pass-notify the command speaks to systemd, and vaultexec cannot hear it", "leave --pass-notify out")
 	case r.Asks() && a.text == "" && !slices.ContainsFunc(listens, isTCP):
-		s.bad(v, "there is no --listen HOST:PORT to ask at", "give one, or name the address with --ready-address 127.0.0.1:9000")
+		s.bad(v, "there is no --listen HOST:PORT to connect to", "give one, or name the address with --ready-address 127.0.0.1:9000")
 	case r.By == launcher.ReadyAfter && r.After >= r.Timeout && r.Timeout > 0:
 		s.bad(v, "it is not shorter than --ready-timeout", "give a longer --ready-timeout")
 	case r.By == launcher.ReadyExec:

@@ -79,7 +79,7 @@ func bind(ctx context.Context, spec Spec) (*Socket, error) {
 // What bind finds wrong. The kernel's own errors are passed on as they are.
 var (
 	errNoHost   = errors.New("the name has no address")
-	errNoZone   = errors.New("there is no such network interface")
+	errNoZone   = errors.New("this machine has no such network interface")
 	errServed   = errors.New("another process listens there")
 	errNoSocket = errors.New("something is there that is not a socket")
 	errOthers   = errors.New("there is a socket of another user")
@@ -221,7 +221,7 @@ func bindFault(spec Spec, err error) *fault.Error {
 		if errors.Is(err, unix.EADDRNOTAVAIL) {
 			e.Why = "this machine has no such address"
 		}
-		e.Hint = "a machine can only listen on its own addresses; :PORT listens on all of them"
+		e.Hint = "only an address of this machine will do; :PORT listens on all of them"
 	case spec.Path == "" && (errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM)):
 		e.Hint = "a low port needs root or CAP_NET_BIND_SERVICE: choose one from 1024 on, or let systemd hand the socket over"
 	case errors.Is(err, unix.EAFNOSUPPORT):
@@ -229,7 +229,7 @@ func bindFault(spec Spec, err error) *fault.Error {
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR):
 		e.Hint = "its folder must exist; in a unit of systemd, RuntimeDirectory= makes one below /run"
 	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM), errors.Is(err, unix.EROFS):
-		e.Hint = "vaultexec's user must be able to write into the folder, and into a socket that is there already"
+		e.Hint = "vaultexec's user needs write permission for the folder, and for a socket that is there already"
 	case errors.Is(err, errNoSocket), errors.Is(err, errOthers):
 		e.Hint = "choose another path; only an earlier socket of the same user is replaced"
 	}

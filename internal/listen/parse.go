@@ -86,7 +86,7 @@ func (s *Spec) unix(text string) (why, hint string) {
 	if rest, mode, ok := cutMode(text); ok {
 		n, err := strconv.ParseUint(mode, 8, 32)
 		if err != nil || n == 0 || n > 0o777 {
-			return fmt.Sprintf("mode=%s is no file mode", mode), asUnix
+			return fmt.Sprintf("mode=%s is not a file mode", mode), asUnix
 		}
 		text, s.Mode = rest, fs.FileMode(n)
 	}
@@ -102,7 +102,7 @@ func (s *Spec) unix(text string) (why, hint string) {
 	}
 	s.Path = path.Clean(text)
 	if len(s.Path) > maxPath {
-		return fmt.Sprintf("its path has %d bytes, and %d are the most for a socket", len(s.Path), maxPath),
+		return fmt.Sprintf("its path has %d bytes; the path of a socket may have %d at most", len(s.Path), maxPath),
 			"choose a shorter one, such as unix:/run/app.sock"
 	}
 	return "", ""
@@ -135,7 +135,7 @@ func (s *Spec) tcp(text string) (why, hint string) {
 	case strings.HasPrefix(text, "/"), strings.HasPrefix(text, "./"):
 		return "it has no port", asUnix
 	case isAddress == nil && strings.Contains(text, ":"):
-		return "an IPv6 address stands in brackets before its port", asTCP
+		return "an IPv6 address with a port needs brackets", asTCP
 	case i < 0 && portOf(text) != 0:
 		return "it has no colon", "write it as :" + text
 	case i < 0, port == "":

@@ -32,7 +32,7 @@ func parseFields(path, text string) (string, error) {
 	case !utf8.ValidString(text):
 		return bad("a field is not UTF-8", "Vault takes text only: encode the value as the engine asks for it")
 	case strings.IndexFunc(text, unicode.IsControl) >= 0:
-		return bad("a control character in a field", "write it as %0A if it is meant")
+		return bad("a control character in a field", "write it as %0A if you mean it")
 	}
 	var names, fields []string
 	for field := range strings.SplitSeq(text, "&") {
@@ -47,14 +47,14 @@ func parseFields(path, text string) (string, error) {
 		}
 		switch {
 		case err != nil:
-			return bad("a % in a field begins no escape", "write %25 for a % that stands for itself")
+			return bad("a % in a field begins no escape", "write %25 for a literal %")
 		case !utf8.ValidString(name), !utf8.ValidString(value):
 			return bad("a field is not UTF-8", "Vault takes text only: encode the value as the engine asks for it")
 		case strings.IndexFunc(name, unicode.IsControl) >= 0:
 			return bad("a control character in the name of a field",
 				"write the name as `vault path-help MOUNT/PATH` shows it")
 		case slices.Contains(names, name):
-			return bad("a field is given twice", "give each once; for a list write its items with commas between them")
+			return bad("a field is given twice", "give each field once; for a list, separate the items with commas")
 		}
 		names = append(names, name)
 		fields = append(fields, escapeField(name, "=")+"="+escapeField(value, ""))
@@ -242,7 +242,7 @@ func (u usage) judge(p Path, e Engine) (capability string, f *fault.Error) {
 		return "update", nil
 	case !u.known:
 		return "", fieldsRefused(p, "Vault does not say whether the path takes fields",
-			"something in front of Vault may stop ?help=1: let that through for this path")
+			"a proxy in front of Vault may block ?help=1: allow it for this path")
 	case !u.read && !u.write:
 		f := &fault.Error{Kind: fault.Missing, Cause: fault.Unsupported, What: cannotRead(p), Why: whyUnsupported}
 		notReadable(f, e, p)

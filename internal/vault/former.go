@@ -108,7 +108,7 @@ func (s *Session) EndsLeases() bool {
 	return g != nil && g.own && g.kind != "batch" && !s.conf.ThroughAgent
 }
 
-// CountsUses reports whether the token is good for a number of requests only, which none is to be spent of as a courtesy.
+// CountsUses reports whether the token is good for a number of requests only. None of these is spent as a courtesy.
 func (s *Session) CountsUses() bool {
 	g, _ := s.state()
 	return g != nil && g.uses > 0

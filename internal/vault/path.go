@@ -75,7 +75,7 @@ func parsePath(s, mount string) (Path, error) {
 				"`vaultexec get --versions PATH` shows those that there are")
 		}
 		if made {
-			return Path{}, pathError(s, "what is made from fields has no versions",
+			return Path{}, pathError(s, "a path with fields has no versions",
 				fmt.Sprintf("leave @%d out, or write %%40 for an @ that belongs to the name", n))
 		}
 		p.Version, rest = n, rest[:i]
