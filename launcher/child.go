@@ -31,9 +31,7 @@ func (s *supervisor) start() []action {
 		if err == nil {
 			s.notify.started()
 			s.tellStatus()
-			if s.notify.awaitsCommand() {
-				s.warm = s.newWarming(s.child, true)
-			}
+			s.warmFirst()
 			if s.watch != nil {
 				s.watch.started(s.starting().leases())
 			}
@@ -136,7 +134,7 @@ func (s *supervisor) fork() error {
 	if err != nil {
 		return err
 	}
-	s.pid, s.left, s.stopped, s.selfStopped, s.forkedAt = pid, 0, false, false, time.Now()
+	s.pid, s.left, s.stopped, s.selfStopped, s.says, s.forkedAt = pid, 0, false, false, false, time.Now()
 	s.tellGuard()
 	s.stopAt = time.Time{}
 	// SIGTTIN or SIGTTOU stops a command that asks for the terminal before it has it. It goes on at once
@@ -231,6 +229,9 @@ func (s *supervisor) childEnded(status unix.WaitStatus) {
 	s.logEnd(status)
 	s.commandEnded(status)
 	s.pid = 0
+	if s.other == nil {
+		s.endWarming()
+	}
 	key := s.keys.asked()
 	s.happened(evExited{status: status, typed: typed, key: key})
 	if s.pid == 0 && !s.machine.followed() {

@@ -37,12 +37,15 @@ func (c companion) String() string {
 const drainLimit = 10 * time.Second
 
 type (
-	evBesideFailed struct{ err error } // the next command could not be started
-	evReady        struct{}            // it is ready
-	evUnready      struct{ err error } // it will not be, or nobody can know
-	evDrained      struct{}            // nothing waits for the old command any more
-	evOtherExited  struct{ status unix.WaitStatus }
-	evOtherGone    struct{} // no live process of its group is left
+	evBesideFailed struct { // the next command could not be started
+		err     error
+		passing bool // for what may pass
+	}
+	evReady       struct{}            // it is ready
+	evUnready     struct{ err error } // it will not be, or nobody can know
+	evDrained     struct{}            // nothing waits for the old command any more
+	evOtherExited struct{ status unix.WaitStatus }
+	evOtherGone   struct{} // no live process of its group is left
 )
 
 func (evBesideFailed) isEvent() {}
@@ -54,7 +57,8 @@ func (evOtherGone) isEvent()    {}
 
 // startBeside begins a handover.
 func (m *machine) startBeside(now time.Time) []action {
-	m.companion, m.otherDue, m.otherKilled, m.gaveUp = preparing, time.Time{}, false, false
+	m.companion, m.otherDue, m.otherKilled, m.gaveUp, m.otherTold = preparing, time.Time{}, false, false, false
+	m.passing = false
 	if m.readyTimeout > 0 {
 		m.otherDue = now.Add(m.readyTimeout)
 	}
@@ -66,7 +70,10 @@ func (m *machine) startBeside(now time.Time) []action {
 func (m *machine) beside(ev event, now time.Time) (acts []action, over bool) {
 	switch ev := ev.(type) {
 	case evBesideFailed:
-		m.cause, m.gaveUp, m.rejected = ev.err, true, m.candidate
+		m.cause, m.gaveUp, m.passing = ev.err, true, ev.passing
+		if !ev.passing {
+			m.rejected = m.candidate
+		}
 		return append([]action{actLogUnready}, m.otherGone(now)...), true
 	case evReady:
 		if m.companion == preparing {
@@ -103,7 +110,7 @@ func (m *machine) beside(ev event, now time.Time) (acts []action, over bool) {
 
 // takeOver has the next command serve. What the old one is from now on is given.
 func (m *machine) takeOver(old companion, now time.Time) []action {
-	m.current, m.startedAt, m.told, m.killed, m.termAt, m.limited = m.candidate, now, false, false, time.Time{}, false
+	m.current, m.startedAt, m.told, m.killed, m.termAt, m.limited = m.candidate, now, m.otherTold, false, time.Time{}, false
 	m.onTrial = time.Time{}
 	if m.rollback && m.probation > 0 {
 		m.onTrial = now.Add(m.probation)
@@ -162,7 +169,7 @@ func (m *machine) otherGone(now time.Time) []action {
 		return append(acts, m.cleared(now)...)
 	case m.state != running:
 		return acts
-	case m.gaveUp && !m.by.IsZero(): // the credentials of the one that serves end all the same
+	case m.gaveUp && (m.passing || !m.by.IsZero()): // the credentials of the one that serves end all the same
 		m.retries++
 		m.besideFailed = true
 		return append(acts, m.wait(now.Add(min(firstRetry<<min(m.retries-1, 5), lastRetry)), "another try")...)
@@ -202,6 +209,15 @@ func (m *machine) hold(now time.Time) (acts []action, held bool) {
 		acts = m.stopOther(now)
 	}
 	return acts, true
+}
+
+// hurryOther: a further SIGTERM ends the wait for the other one, as it does for the one that serves.
+func (m *machine) hurryOther(now time.Time) []action {
+	if m.companion != leaving || !m.stopExplicit || m.termAt.IsZero() || now.Sub(m.termAt) < againAfter {
+		return nil
+	}
+	m.otherDue = time.Time{}
+	return []action{actKillOther}
 }
 
 // nextDue is when the machine wants an evTimer; zero for never.

@@ -91,7 +91,7 @@ func TestHandoverGivenUp(t *testing.T) {
 		})
 	}
 	w := beside(t)
-	wantActions(t, w.do(evBesideFailed{errors.New("x")}), actLogUnready, actForgetOther)
+	wantActions(t, w.do(evBesideFailed{err: errors.New("x")}), actLogUnready, actForgetOther)
 	w.wantBoth(t, running, alone)
 }
 
@@ -173,6 +173,81 @@ func TestHandoverTerm(t *testing.T) {
 	}
 }
 
+// A signal that may end both commands is no failure of the new secrets, whenever in the handover it came. SIGHUP goes to the
+// one that serves, and says nothing about the other.
+func TestHandoverSignals(t *testing.T) {
+	for _, c := range []struct {
+		sig  unix.Signal
+		want []action
+	}{
+		{unix.SIGINT, []action{actTermGroup}},
+		{unix.SIGQUIT, []action{actTermGroup}},
+		{unix.SIGHUP, []action{actLogRevert, actTermGroup}},
+	} {
+		w := beside(t)
+		w.do(evSignal{c.sig})
+		w.do(evReady{})
+		wantActions(t, w.do(evExited{status: exitStatus(1)}), c.want...)
+
+		w = beside(t) // in the handover before: it says nothing about this one
+		w.do(evSignal{c.sig})
+		w.do(evOtherExited{exitStatus(1)})
+		w.do(evOtherGone{})
+		w.do(evChanged{})
+		w.until()
+		w.do(evRead{id: "3"})
+		w.do(evHooked{ok: true})
+		w.do(evReady{})
+		wantActions(t, w.do(evExited{status: exitStatus(1)}), actLogRevert, actTermGroup)
+	}
+}
+
+// A second SIGTERM ends the wait for both commands where --stop-timeout was given, as it does for one.
+func TestHandoverSecondTerm(t *testing.T) {
+	for name, served := range map[string]bool{"both live": false, "the one that serves has ended": true} {
+		for _, explicit := range []bool{true, false} {
+			w := beside(t)
+			w.stopExplicit = explicit
+			w.do(evReady{})
+			w.do(evDrained{})
+			w.do(evSignal{unix.SIGTERM})
+			var want []action
+			if explicit {
+				want = []action{actKill, actKillOther}
+			}
+			if served {
+				w.do(evExited{status: exitStatus(0)})
+				w.do(evGroupGone{})
+				want = want[min(1, len(want)):]
+			}
+			w.now = w.now.Add(againAfter - 1)
+			wantActions(t, w.do(evSignal{unix.SIGTERM}))
+			w.now = w.now.Add(1)
+			t.Log(name, explicit)
+			wantActions(t, w.do(evSignal{unix.SIGTERM}), want...)
+		}
+	}
+}
+
+// A command that cannot be started for what may pass is no fault of the secrets: it is tried again, less and less often.
+func TestHandoverCannotStartNow(t *testing.T) {
+	w := beside(t)
+	for _, wait := range []time.Duration{firstRetry, 2 * firstRetry} {
+		wantActions(t, w.do(evBesideFailed{errors.New("x"), true}), actLogUnready, actForgetOther, actLogWait)
+		if w.rejected != "" {
+			t.Fatalf("rejected %q", w.rejected)
+		}
+		begun := w.now
+		w.until()
+		if got := w.now.Sub(begun); got != wait {
+			t.Errorf("tried again after %v, want %v", got, wait)
+		}
+		wantActions(t, w.do(evRead{id: "2"}), actHook)
+		wantActions(t, w.do(evHooked{ok: true}), actStartBeside)
+	}
+	wantActions(t, w.do(evReady{}), actSwitch)
+}
+
 // A change waits for the end of a handover. One that a lease causes is tried again when the new command was not ready, and in
 // the end the old one is stopped first.
 func TestHandoverAndChanges(t *testing.T) {
@@ -228,7 +303,7 @@ func (p *pair) step(t *testing.T, ev event) {
 			case p.term:
 				fail("a command is started after SIGTERM")
 			case p.rnd.IntN(10) == 0:
-				p.step(t, evBesideFailed{errors.New("x")})
+				p.step(t, evBesideFailed{err: errors.New("x")})
 			default:
 				p.other, p.warm = true, true
 				p.starts++

@@ -61,6 +61,7 @@ func (s *supervisor) forward(sig syscall.Signal) {
 		}
 	}
 	toGroup := s.Supervision.SignalGroup
+	both := sig == unix.SIGINT || sig == unix.SIGQUIT || isStop(sig) // of SIGTERM the machine has the other one told
 	switch sig {
 	case unix.SIGTERM:
 		if s.machine.isStopping() { // the child has its stop signal already
@@ -74,7 +75,7 @@ func (s *supervisor) forward(sig syscall.Signal) {
 		return
 	}
 	s.signalChild(sig, toGroup)
-	if s.other != nil && sig != s.Supervision.StopSignal && (isDeadly(sig) && sig != unix.SIGHUP || isStop(sig)) {
+	if both && s.other != nil && (sig != s.Supervision.StopSignal || s.other.stopAt.IsZero()) {
 		s.asOther(func() { s.signalChild(sig, toGroup) })
 	}
 }

@@ -171,8 +171,10 @@ type machine struct {
 	otherDue    time.Time       // its deadline; zero for none
 	otherKilled bool            // what is left of its group got its SIGKILL
 	otherStatus unix.WaitStatus // how it ended
+	otherTold   bool            // a signal that may end both was passed on
 	gaveUp      bool            // the next command of this handover was not taken
 
+	passing      bool  // it could not be started, for what may pass
 	besideFailed bool  // so was one for the change under way: if nothing may postpone it further, the old one is stopped first
 	cause        error // why; nil when it ended
 	held         bool  // the command that served is gone, and the other one is waited for
@@ -295,6 +297,7 @@ func (m *machine) signalled(sig unix.Signal, now time.Time) []action {
 		return nil
 	}
 	m.told = true
+	m.otherTold = m.otherTold || m.companion != alone && sig != unix.SIGHUP
 	if sig != unix.SIGTERM {
 		return nil
 	}
@@ -365,7 +368,7 @@ func (m *machine) inEnding(ev event, now time.Time) []action {
 		return m.clear(now)
 	case evSignal:
 		if ev.sig == unix.SIGTERM && m.limited && now.Sub(m.termAt) >= againAfter {
-			return m.kill()
+			return append(m.kill(), m.hurryOther(now)...)
 		}
 	case evTimer:
 		if m.limited && m.due(now) {
@@ -387,6 +390,9 @@ func (m *machine) inClearing(ev event, now time.Time) []action {
 	case evSignal:
 		if isDeadly(ev.sig) && m.followed() {
 			m.next, m.signal = toDie, ev.sig
+		}
+		if ev.sig == unix.SIGTERM {
+			return m.hurryOther(now)
 		}
 	case evTimer:
 		if !m.due(now) {

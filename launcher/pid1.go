@@ -13,9 +13,10 @@ import (
 // that an entry script put into the background writes its files. Between two commands it is left alone: what moved to a
 // session of its own did so to live on, and a shell of `docker exec` has nothing to do with a rotation.
 
-// endsAll reports whether the end of the command is that of everything.
+// endsAll reports whether the end of the command is that of everything. While the other one of a handover has its time to
+// stop it is not.
 func (s *supervisor) endsAll() bool {
-	return os.Getpid() == 1 && !s.machine.followed()
+	return os.Getpid() == 1 && !s.machine.followed() && s.machine.companion == alone
 }
 
 // othersLeft reports whether there is any other process in the namespace of this one, which is PID 1. Zombies count.

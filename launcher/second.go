@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/agenticverz/vaultexec/internal/fault"
+	"github.com/agenticverz/vaultexec/internal/notify"
 )
 
 // What supervise.go carries out in a handover (handover.go): it starts the next command beside the one that serves,
@@ -48,6 +49,7 @@ func (s *supervisor) asOther(f func()) {
 // startBeside starts the next command beside the one that serves.
 func (s *supervisor) startBeside() []action {
 	s.logDecision("secrets changed, starting the command anew beside the one that runs")
+	s.endWarming() // of a first command that is not ready yet
 	s.notify.restarts("a new command is being started beside the one that runs: " + s.runs.states.text(s.next.states))
 	next := &child{runs: *s.next}
 	var err error
@@ -59,7 +61,7 @@ func (s *supervisor) startBeside() []action {
 		if s.other = nil; next.sockets != nil {
 			s.held.retire(next.sockets)
 		}
-		return s.machine.on(evBesideFailed{startErrorIn(s.Dir, s.program.path, err)}, time.Now())
+		return s.machine.on(evBesideFailed{startErrorIn(s.Dir, s.program.path, err), passing(err, true)}, time.Now())
 	}
 	s.next = nil
 	s.sayShared()
@@ -97,6 +99,7 @@ func (s *supervisor) warmed(err error) {
 		s.happened(evUnready{err})
 		return
 	}
+	s.notify.commandReady()
 	s.happened(evReady{})
 }
 
@@ -106,13 +109,24 @@ func (s *supervisor) endWarming() {
 	s.asks.kill()
 }
 
+// warmFirst waits for the command that serves where systemd does, and nobody else is waited for.
+func (s *supervisor) warmFirst() {
+	if s.warm == nil && s.pid != 0 && s.notify.awaitsCommand() {
+		s.warm = s.newWarming(s.child, true)
+	}
+}
+
 // newWarming begins to wait for a command that was started. first says that there is no other one.
 func (s *supervisor) newWarming(c *child, first bool) *warming {
 	u := warmup{want: s.Ready, pid: c.pid, first: first, told: s.said != nil}
 	for i, own := range c.sockets {
 		u.sockets = append(u.sockets, warmSocket{own, s.held.groups[i]})
 	}
-	return newWarming(u)
+	w := newWarming(u)
+	if c.says {
+		w.heard(notify.Message{Ready: true})
+	}
+	return w
 }
 
 // askProgram runs the program of --ready exec:.
@@ -139,7 +153,16 @@ func (s *supervisor) programEnded(status unix.WaitStatus) {
 func (s *supervisor) heardCommand(m said) {
 	defer m.Close()
 	serves := m.group == s.child.group()
-	if s.warm != nil && serves == (s.other == nil) {
+	next := s.child
+	if s.other != nil {
+		next = s.other
+	}
+	for _, c := range []*child{s.child, s.other} {
+		if c != nil && m.group == c.group() {
+			c.says = c.says || m.Ready
+		}
+	}
+	if s.warm != nil && m.group == next.group() {
 		s.warm.heard(m.Message)
 	}
 	if serves {
@@ -158,6 +181,7 @@ func (s *supervisor) switchOver() {
 	s.served = true
 	s.held.steer(s.sockets)
 	s.emptySince = time.Time{}
+	s.warmFirst() // one that takes the place of another before it is ready
 	if s.tty != nil && s.tty.own && s.pid != 0 && !s.tty.give(old.group(), s.pid) && s.inner.inFront() {
 		s.tty.look()
 		if s.tty.foreground { // the old one has ended, and vaultexec has taken the terminal back
@@ -166,6 +190,9 @@ func (s *supervisor) switchOver() {
 	}
 	if s.machine.onProbation() && s.tty != nil && s.tty.own && s.tty.inFront() == s.pid {
 		s.keys.begin(s.pid)
+	}
+	if s.stopped && s.tty != nil && s.tty.own { // it asked for the terminal before it could have it
+		defer s.childStopped(unix.SIGTTIN)
 	}
 	s.tellGuard()
 	s.tellStatus()
@@ -264,6 +291,7 @@ func (s *supervisor) forgetOther() {
 	if s.watch != nil && !s.machine.gaveUp { // otherwise the one that serves still waits for what is new
 		s.watch.started(s.runs.leases())
 	}
+	s.warmFirst()
 	s.nameSurvivors()
 }
 
@@ -279,6 +307,10 @@ func (s *supervisor) logUnready() {
 	if s.other != nil {
 		attrs = append(attrs, "paths", s.runs.states.text(s.other.runs.states), "pid", s.other.group(), "after",
 			duration(time.Since(s.other.forkedAt)))
+	}
+	if m.passing {
+		s.Log.Warn("the new command cannot be started now; the old one runs on", append(attrs, hinted(m.cause)...)...)
+		return
 	}
 	s.Log.Error("the new command is not ready; the old one runs on, and these versions are not tried again",
 		append(attrs, hinted(m.cause)...)...)

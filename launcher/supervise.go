@@ -38,6 +38,7 @@ type child struct {
 	stopAt   time.Time // when vaultexec told it to stop; zero if it has not
 	stopped  bool      // by a signal
 	served   bool      // that was seen
+	says     bool      // READY=1
 }
 
 // group is the process group of the child, as long as anything of it may be left; 0 after that.
@@ -323,8 +324,9 @@ func (s *supervisor) do(acts []action) {
 		case actForgetOther:
 			s.forgetOther()
 		case actLogUnready:
-			s.logUnready()
-			s.watch.reject(s.machine.rejected, s.runs)
+			if s.logUnready(); !s.machine.passing {
+				s.watch.reject(s.machine.rejected, s.runs)
+			}
 		case actLogBack:
 			s.logAction(a)
 			s.watch.reject(s.machine.rejected, s.other.runs)
