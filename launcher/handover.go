@@ -179,13 +179,13 @@ func (m *machine) otherGone(now time.Time) []action {
 
 // exitedBeside: the command that serves has ended without being told by vaultexec, while there is another. One that is on
 // trial is followed by what worked before, as without a handover: that serves what waits in its queue, which would be lost
-// if the old one served on.
-func (m *machine) exitedBeside(status unix.WaitStatus, now time.Time) (acts []action, over bool) {
+// if the old one served on. A signal or a key that asks for the end asks for that of both.
+func (m *machine) exitedBeside(ev evExited, now time.Time) (acts []action, over bool) {
 	if m.companion != alone {
-		m.otherStatus = status
+		m.otherStatus = ev.status
 	}
 	switch {
-	case m.told: // a signal that may end both was passed on
+	case m.told, ev.key, byHand(ev.status):
 	case m.companion == preparing: // better than none
 		return append(append([]action{actLogTakesOver}, m.takeOver(sweeping, now)...), m.sweep(now)...), true
 	case m.companion == draining && m.onTrial.IsZero(): // the old one is still there, and was told nothing

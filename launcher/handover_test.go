@@ -202,6 +202,35 @@ func TestHandoverSignals(t *testing.T) {
 	}
 }
 
+// A command that was ended by hand or by a key ends the run, whichever serves, on trial or not.
+func TestHandoverByHand(t *testing.T) {
+	for name, ev := range map[string]evExited{
+		"a key, and a failure":  {status: exitStatus(1), key: true},
+		"a key, and success":    {status: exitStatus(0), key: true},
+		"killed by SIGINT":      {status: killedStatus(unix.SIGINT)},
+		"exit code 143 of TERM": {status: exitStatus(143)},
+	} {
+		for _, trial := range []bool{true, false} {
+			for _, serves := range []string{"old", "new"} {
+				w := beside(t)
+				if w.rollback = trial; serves == "new" {
+					w.do(evReady{})
+				}
+				t.Log(name, trial, serves)
+				wantActions(t, w.do(ev), actTermGroup)
+				wantActions(t, w.do(evGroupGone{}), actStopOther)
+				w.do(evOtherExited{exitStatus(0)})
+				w.do(evOtherGone{})
+				if w.want(t, ended); w.status != ev.status {
+					t.Errorf("%s: ends with %v", name, w.status)
+				}
+			}
+		}
+	}
+	w := beside(t) // no hand: what runs out of memory
+	wantActions(t, w.do(evExited{status: killedStatus(unix.SIGKILL)}), actLogTakesOver, actSwitch, actSweepOther)
+}
+
 // A second SIGTERM ends the wait for both commands where --stop-timeout was given, as it does for one.
 func TestHandoverSecondTerm(t *testing.T) {
 	for name, served := range map[string]bool{"both live": false, "the one that serves has ended": true} {

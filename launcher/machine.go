@@ -264,7 +264,7 @@ func (m *machine) run(now time.Time) []action {
 
 // exited: the child has ended without being told by vaultexec.
 func (m *machine) exited(ev evExited, now time.Time) []action {
-	if acts, over := m.exitedBeside(ev.status, now); over {
+	if acts, over := m.exitedBeside(ev, now); over {
 		return acts
 	}
 	status := ev.status

@@ -66,6 +66,7 @@ func (s *supervisor) startBeside() []action {
 	s.next = nil
 	s.sayShared()
 	s.warm = s.newWarming(next, false)
+	s.seeKeys()
 	return nil
 }
 
@@ -188,9 +189,7 @@ func (s *supervisor) switchOver() {
 			s.tty.give(s.tty.group, s.pid)
 		}
 	}
-	if s.machine.onProbation() && s.tty != nil && s.tty.own && s.tty.inFront() == s.pid {
-		s.keys.begin(s.pid)
-	}
+	s.seeKeys()
 	if s.stopped && s.tty != nil && s.tty.own { // it asked for the terminal before it could have it
 		defer s.childStopped(unix.SIGTTIN)
 	}
@@ -214,6 +213,13 @@ func (s *supervisor) lookAtOther() {
 		}
 	case s.machine.isSweeping() && len(liveMembers(s.other.left)) == 0:
 		s.happened(evOtherGone{})
+	}
+}
+
+// seeKeys watches for a key that ends the command in front: that is the end of both, and no failure.
+func (s *supervisor) seeKeys() {
+	if s.tty != nil && s.tty.own && s.pid != 0 && s.tty.inFront() == s.pid {
+		s.keys.begin(s.pid)
 	}
 }
 
@@ -290,6 +296,9 @@ func (s *supervisor) forgetOther() {
 	}
 	if s.watch != nil && !s.machine.gaveUp { // otherwise the one that serves still waits for what is new
 		s.watch.started(s.runs.leases())
+	}
+	if !s.machine.onProbation() {
+		s.keys.end()
 	}
 	s.warmFirst()
 	s.nameSurvivors()

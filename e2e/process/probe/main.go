@@ -34,6 +34,7 @@ var commands = map[string]func(args []string) int{
 	"web":    web,
 	"serve":  serve,
 	"fds":    descriptors,
+	"notify": notify,
 }
 
 func main() {
@@ -48,6 +49,19 @@ func main() {
 func fail(err error) {
 	fmt.Fprintln(os.Stderr, "probe:", err)
 	os.Exit(99)
+}
+
+// notify TEXT says something by the protocol of sd_notify(3).
+func notify(args []string) int {
+	c, err := net.Dial("unixgram", os.Getenv("NOTIFY_SOCKET"))
+	if err != nil {
+		fail(err)
+	}
+	defer c.Close()
+	if _, err := c.Write([]byte(args[0])); err != nil {
+		fail(err)
+	}
+	return 0
 }
 
 // last is the signal that ends "probe signals", with code 42. Whoever sends it after another signal, and then finds one line
