@@ -51,16 +51,26 @@ func fail(err error) {
 	os.Exit(99)
 }
 
-// notify TEXT says something by the protocol of sd_notify(3).
+// notify TEXT says something by the protocol of sd_notify(3), and stays until it was heard, as systemd-notify does: who
+// has ended cannot be found any more.
 func notify(args []string) int {
-	c, err := net.Dial("unixgram", os.Getenv("NOTIFY_SOCKET"))
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM, 0)
 	if err != nil {
 		fail(err)
 	}
-	defer c.Close()
-	if _, err := c.Write([]byte(args[0])); err != nil {
+	heard, barrier, err := os.Pipe()
+	if err != nil {
 		fail(err)
 	}
+	to := &unix.SockaddrUnix{Name: os.Getenv("NOTIFY_SOCKET")}
+	if err := unix.Sendto(fd, []byte(args[0]), 0, to); err != nil {
+		fail(err)
+	}
+	if err := unix.Sendmsg(fd, []byte("BARRIER=1"), unix.UnixRights(int(barrier.Fd())), to, 0); err != nil {
+		fail(err)
+	}
+	_ = barrier.Close()
+	_, _ = heard.Read(make([]byte, 1))
 	return 0
 }
 
