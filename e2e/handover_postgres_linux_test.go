@@ -78,7 +78,7 @@ func TestUnserved(t *testing.T) {
 // end. With VAULTEXEC_TEST_SOAK=1 it takes ten minutes.
 func TestPostgresHandover(t *testing.T) {
 	t.Parallel()
-	ttl, most, length, want := 4*time.Second, 12*time.Second, 40*time.Second, 3
+	ttl, most, length, want := 8*time.Second, 24*time.Second, 80*time.Second, 3
 	if soak {
 		ttl, most, length, want = 20*time.Second, 60*time.Second, 10*time.Minute, 9
 	}
