@@ -55,13 +55,10 @@ func (evDrained) isEvent()      {}
 func (evOtherExited) isEvent()  {}
 func (evOtherGone) isEvent()    {}
 
-// startBeside begins a handover.
+// startBeside begins a handover. The wait for the new command has no deadline here: warming keeps the time (evUnready).
 func (m *machine) startBeside(now time.Time) []action {
 	m.companion, m.otherDue, m.otherKilled, m.gaveUp, m.otherTold = preparing, time.Time{}, false, false, false
 	m.passing = false
-	if m.readyTimeout > 0 {
-		m.otherDue = now.Add(m.readyTimeout)
-	}
 	m.enter(running, m.onTrial)
 	return []action{actStartBeside}
 }
@@ -138,9 +135,6 @@ func (m *machine) sweep(now time.Time) []action {
 
 func (m *machine) otherTimer(now time.Time) []action {
 	switch m.companion {
-	case preparing:
-		m.cause = errNotReady
-		return m.giveUp(now)
 	case draining:
 		return append([]action{actLogUndrained}, m.stopOther(now)...)
 	case leaving:

@@ -13,7 +13,7 @@ import (
 
 func startFirst() policy {
 	p := testPolicy
-	p.startFirst, p.readyTimeout = true, time.Minute
+	p.startFirst = true
 	return p
 }
 
@@ -62,9 +62,8 @@ func TestHandoverGivenUp(t *testing.T) {
 		"it ends": func(t *testing.T, w *walk) {
 			wantActions(t, w.do(evOtherExited{exitStatus(1)}), actLogUnready, actSweepOther)
 		},
-		"it is not ready in time": func(t *testing.T, w *walk) {
-			w.now = w.now.Add(time.Minute)
-			wantActions(t, w.do(evTimer{}), actLogUnready, actStopOther)
+		"it does not stop in time": func(t *testing.T, w *walk) {
+			wantActions(t, w.do(evUnready{errors.New("x")}), actLogUnready, actStopOther)
 			w.now = w.now.Add(testPolicy.stopTimeout)
 			wantActions(t, w.do(evTimer{}), actKillOther)
 			wantActions(t, w.do(evOtherExited{killedStatus(unix.SIGKILL)}), actSweepOther)
@@ -385,7 +384,7 @@ func (p *pair) step(t *testing.T, ev event) {
 	if p.over() && (p.serves || p.other) {
 		fail("it ends before its commands")
 	}
-	if p.companion != alone && p.companion != leaving && p.otherDue.IsZero() {
+	if (p.companion == draining || p.companion == sweeping) && p.otherDue.IsZero() {
 		fail("a companion without a deadline")
 	}
 	if p.companion == alone && p.other {

@@ -246,14 +246,14 @@ func againstAModel(t *testing.T, seed uint64) {
 	}()
 	p := testPolicy
 	p.random = func(d time.Duration) time.Duration { return time.Duration(rnd.Int64N(int64(d) + 1)) }
-	p.startFirst, p.readyTimeout = seed%3 == 0, 20*time.Second
+	p.startFirst = seed%3 == 0
 	p.splay = []time.Duration{0, time.Minute}[seed%2]
 	l := &launch{Options: Options{
 		Session:     vault.NewSession(client, vault.LoginConfig{Method: vault.AuthAppRole, RoleID: vault.TextSource("role", "role-of-the-test"), SecretID: vault.TextSource("secret", "secret-of-the-test")}),
 		Log:         log,
 		Sources:     []environ.Source{{Path: vault.Path{Mount: "kv", Name: "a"}}, {Path: vault.Path{Mount: "kv", Name: "b"}}, {Path: vault.Path{Mount: "db", Name: "creds/app"}}},
 		Watching:    Watching{Interval: interval, Settle: p.settle, Splay: p.splay, MinUptime: p.minUptime},
-		Supervision: Supervision{StopTimeout: p.stopTimeout}, Ready: Ready{Timeout: p.readyTimeout}, StartFirst: p.startFirst,
+		Supervision: Supervision{StopTimeout: p.stopTimeout}, Ready: Ready{Timeout: 20 * time.Second}, StartFirst: p.startFirst,
 	}}
 	if err := l.Session.Login(ctx); err != nil {
 		t.Fatal(err)

@@ -38,6 +38,5 @@ type policy struct {
 	stopTimeout  time.Duration
 	stopExplicit bool                              // --stop-timeout was given: a received SIGTERM has that limit, too
 	startFirst   bool                              // --restart-order start-first
-	readyTimeout time.Duration                     // for the next command to be ready; set by tests alone: in a run warming keeps the time
 	random       func(time.Duration) time.Duration // uniform in [0, d]
 }

@@ -166,7 +166,7 @@ func (r Ready) hopeless(e evidence) error {
 		i := slices.IndexFunc(e.sockets, func(s seen) bool { return s.never && !s.probed && !s.Serves() })
 		switch {
 		case len(e.sockets) == 0:
-			why = "there is no --listen to judge by, and vaultexec cannot hear its READY=1"
+			why = "there is no socket to judge by, and vaultexec cannot hear its READY=1"
 		case i >= 0:
 			why = "what its processes wait for cannot be seen, and both commands share the socket of " + e.sockets[i].name
 		}
@@ -197,7 +197,7 @@ func (r Ready) lacks(e evidence) (why, hint string) {
 		return r.Program + ": " + e.last, more
 	case ReadyAuto:
 		if len(e.sockets) == 0 {
-			return "no READY=1 came from it, and there is no --listen to judge by", readyElse
+			return "no READY=1 came from it, and there is no socket to judge by", readyElse
 		}
 	}
 	for _, s := range e.sockets {

@@ -1,7 +1,6 @@
 package launcher
 
 import (
-	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -14,8 +13,6 @@ import (
 
 // What supervise.go carries out in a handover (handover.go): it starts the next command beside the one that serves,
 // waits until that is ready (ready.go), has it serve, and ends the old one.
-
-var errNotReady = errors.New("it was not ready within --ready-timeout")
 
 // besideOnTerminal refuses two commands where both would be in vaultexec's own group, with the keys of the terminal for
 // both: nobody could tell them apart.
@@ -122,6 +119,9 @@ func (s *supervisor) newWarming(c *child, first bool) *warming {
 	u := warmup{want: s.Ready, pid: c.pid, first: first, told: s.said != nil}
 	for i, own := range c.sockets {
 		u.sockets = append(u.sockets, warmSocket{own, s.held.groups[i]})
+	}
+	if u.want.By == ReadyAuto {
+		u.sockets = append(u.sockets, activated(s.Environ)...)
 	}
 	w := newWarming(u)
 	if c.says {

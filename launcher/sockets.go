@@ -99,6 +99,16 @@ func givenSockets(environ []string) []string {
 	return names
 }
 
+// activated are the sockets that systemd has handed over and connections come to.
+func activated(environ []string) (list []warmSocket) {
+	for i, name := range givenSockets(environ) {
+		if own, err := listen.Adopt(name, firstListen+i); err == nil {
+			list = append(list, warmSocket{own, listen.NewGroup(own)})
+		}
+	}
+	return list
+}
+
 // noName is what sd_listen_fds_with_names(3) calls a socket without a name.
 const noName = "unknown"
 

@@ -2,7 +2,9 @@ package process
 
 import (
 	"fmt"
+	"net"
 	"os/exec"
+	"path/filepath"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -69,6 +71,42 @@ func TestHandoverLosesNothing(t *testing.T) {
 			if l := rotate(t, server, false, kinds, 1); l.fresh.failed.Load() == 0 {
 				t.Errorf("%v, want some that failed without --listen", l)
 			}
+		})
+	}
+}
+
+// The socket of a unit of systemd is shared by both commands, and is enough for --ready auto: the new one is ready when it
+// waits for connections there.
+func TestHandoverActivated(t *testing.T) {
+	for _, network := range []string{"unix", "tcp"} {
+		t.Run(network, func(t *testing.T) {
+			t.Parallel()
+			at := actual{t}
+			address := filepath.Join(t.TempDir(), "s")
+			if network == "tcp" {
+				address = "127.0.0.1:" + freePort(at)
+			}
+			w := newWatched(t, startFirst("--ready-timeout", "20s")...)
+			p := start(at, append([]string{probe(t), "activate", address}, w.launcher.cmd(probe(t), "serve")...),
+				func(c *exec.Cmd) { c.Env = append(c.Env, w.env...) })
+			until(at, "the socket", func() bool {
+				c, err := net.Dial(network, address)
+				return err == nil && c.Close() == nil
+			})
+			l := newLoad(at, network, address, clients{fresh: 4})
+			for generation := 2; generation < 5; generation++ {
+				l.more(at, 5)
+				w.change(t, generation)
+				w.refresh(t, p.pid)
+				until(at, fmt.Sprintf("generation %d\n%s", generation, p.err), func() bool { return l.last.Load() == int64(generation) })
+				alone(at, p)
+			}
+			l.end()
+			if l.lost() != 0 {
+				t.Errorf("%v, want none lost\n%s", l, p.err)
+			}
+			p.signal(unix.SIGTERM)
+			p.wantEnd("0")
 		})
 	}
 }

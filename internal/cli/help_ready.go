@@ -14,10 +14,11 @@ when the first command is ready (Type=notify).
   exec:PROGRAM     this program exits with 0. Otherwise it runs again one second
                    later. VAULTEXEC_PID is the command's process; it gets no secrets
 
-auto needs --listen. A command is ready when its processes wait for connections on
-each of its sockets. If that does not show within two seconds, the command has to
-answer a request for / with a status below 500, or accept a connection. READY=1
-counts where none of this can be known, and where there is no --listen.
+auto needs --listen, or sockets from systemd. A command is ready when its processes
+wait for connections on each of them. If that does not show within two seconds, the
+command has to answer a request for / with a status below 500, or accept a
+connection, at each socket of its own. READY=1 counts where none of this can be
+known, and where there is no socket.
 
 http: and tcp reach the new command alone: the kernel gives it the connections from
 one source port. http: uses the first --listen. Where both commands share a socket

@@ -195,7 +195,7 @@ func (s *Socket) Listen() error {
 // Close closes the socket here. The file of a unix socket is removed, unless somebody else has put another in its place.
 // Whoever else has the descriptor listens on.
 func (s *Socket) Close() {
-	if s.fd < 0 {
+	if s.fd < 0 || s.adopted {
 		return
 	}
 	if s.Path != "" {

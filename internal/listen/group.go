@@ -2,6 +2,7 @@ package listen
 
 import (
 	"errors"
+	"net/netip"
 	"slices"
 	"syscall"
 
@@ -30,6 +31,8 @@ var (
 	errTwo     = errors.New("there are two sockets already")
 	errShared  = errors.New("the socket is shared")
 	errUnknown = errors.New("the socket is not in the group")
+
+	errNotListening = errors.New("nobody can connect to the socket")
 )
 
 // NewGroup makes a group of a socket that was bound and is not listened on yet.
@@ -37,10 +40,27 @@ func NewGroup(s *Socket) *Group {
 	return &Group{members: []*Socket{s}, current: s, shared: cannotGroup(s)}
 }
 
-// Adopt makes a socket of a descriptor that listens already: of one that systemd has handed over. Others may be in a
-// group with it, so that its group is always shared.
-func Adopt(name string, fd int) *Socket {
-	return &Socket{Spec: Spec{Name: name}, fd: fd, adopted: true}
+// Adopt makes a socket of a descriptor that listens already: of one that systemd has handed over. It stays whoever's it
+// is. Others may be in a group with it, so that its group is always shared.
+func Adopt(name string, fd int) (*Socket, error) {
+	accepts, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
+	if err != nil {
+		return nil, err
+	}
+	if accepts == 0 {
+		return nil, errNotListening
+	}
+	s := &Socket{Spec: Spec{Name: name}, fd: fd, adopted: true}
+	sa, err := unix.Getsockname(fd)
+	switch sa := sa.(type) {
+	case *unix.SockaddrInet4:
+		s.Host, s.Port = netip.AddrFrom4(sa.Addr).String(), uint16(sa.Port)
+	case *unix.SockaddrInet6:
+		s.Host, s.Port = netip.AddrFrom16(sa.Addr).String(), uint16(sa.Port)
+	case *unix.SockaddrUnix:
+		s.Path = sa.Name
+	}
+	return s, err
 }
 
 // Shared says why all commands share one socket; "" where each gets its own.

@@ -306,6 +306,44 @@ func TestGroupAndStrangers(t *testing.T) {
 	}
 }
 
+// A socket of systemd's is taken only if connections come to it, and it is never closed.
+func TestAdopt(t *testing.T) {
+	path := t.TempDir() + "/s"
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	f, err := l.(*net.UnixListener).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	s, err := Adopt("web", int(f.Fd()))
+	if err != nil || s.String() != "unix:"+path {
+		t.Fatalf("%v, %v", s, err)
+	}
+	s.Close()
+	c, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for name, network := range map[string]string{"datagrams": "udp", "a client's": "tcp"} {
+		fd, err := unix.Socket(unix.AF_INET, map[string]int{"udp": unix.SOCK_DGRAM, "tcp": unix.SOCK_STREAM}[network], 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Adopt("web", fd); err == nil {
+			t.Errorf("%s is taken", name)
+		}
+		unix.Close(fd)
+	}
+	if _, err := Adopt("web", -1); err == nil {
+		t.Error("no socket is taken")
+	}
+}
+
 // What cannot be steered is shared, and says so: unix sockets, and those of systemd.
 func TestShared(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -318,7 +356,11 @@ func TestShared(t *testing.T) {
 		t.Fatal(err)
 	}
 	path := t.TempDir() + "/s"
-	for _, s := range []*Socket{Adopt("web", int(f.Fd())), bound(t, Spec{Path: path})[0]} {
+	adopted, err := Adopt("web", int(f.Fd()))
+	if err != nil || adopted.String() != l.Addr().String() {
+		t.Fatalf("%v, %v", adopted, err)
+	}
+	for _, s := range []*Socket{adopted, bound(t, Spec{Path: path})[0]} {
 		g := NewGroup(s)
 		if err := g.Listen(); err != nil {
 			t.Fatal(err)

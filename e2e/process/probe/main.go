@@ -155,11 +155,15 @@ func naive(args []string) int {
 // activate ADDRESS COMMAND... does what systemd does for a socket unit: the socket is descriptor 3, LISTEN_PID is the
 // process that is started, which here is this one, by exec.
 func activate(args []string) int {
-	l, err := net.Listen("unix", args[0])
+	network := "unix"
+	if strings.Contains(args[0], ":") {
+		network = "tcp"
+	}
+	l, err := net.Listen(network, args[0])
 	if err != nil {
 		fail(err)
 	}
-	f, err := l.(*net.UnixListener).File()
+	f, err := l.(interface{ File() (*os.File, error) }).File()
 	if err != nil {
 		fail(err)
 	}
