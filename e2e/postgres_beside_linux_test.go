@@ -48,7 +48,7 @@ func TestPostgresBesideADeniedPath(t *testing.T) {
 // credentials that live, and the rejected version is not tried again when these are replaced.
 func TestPostgresBesideABadValue(t *testing.T) {
 	t.Parallel()
-	l := newLeased(t, inMemory, false, 4*time.Second, 12*time.Second)
+	l := newLeased(t, inMemory, false, 8*time.Second, 24*time.Second)
 	l.put("app", "B=good")
 	l.run("--env", "B=app#B", "--watch", "--interval", "200ms", "--probation", "30s")
 	l.put("app", "B=fail")

@@ -86,7 +86,7 @@ func (w *watcher) lookAt(ctx context.Context, due []*record) {
 
 // lookRefused reports whether a look at some path is refused, which is tried again at its own time.
 func (w *watcher) lookRefused() bool {
-	return slices.ContainsFunc(w.records.inTrouble(), func(r *record) bool { return !r.trouble.read })
+	return slices.ContainsFunc(w.records.inTrouble(), func(r *record) bool { return r.trouble.look })
 }
 
 // lookAround looks at paths at the same time. One failure is not yet trouble: behind a balancer it may be the one dead
@@ -130,7 +130,7 @@ func (w *watcher) compare(sights []sight) (seen states, news bool, worst error) 
 			}
 			continue
 		}
-		if r.trouble.err != nil && !r.trouble.read {
+		if r.trouble.look = false; !r.trouble.read {
 			r.trouble = trouble{}
 		}
 		before := r.newest

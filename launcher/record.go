@@ -57,6 +57,7 @@ const (
 // trouble is a path that Vault answers for, and refuses.
 type trouble struct {
 	err   error     // nil for none
+	look  bool      // the last look found it
 	read  bool      // a read found it, which a look need not notice
 	tries int       // in a row
 	next  time.Time // when it is tried again
@@ -135,7 +136,7 @@ func (r *record) found(m vault.Marker) (usable, moving bool) {
 // denied notes that Vault refuses the path, and when it is tried again: less and less often.
 func (r *record) denied(err error, byRead bool, now time.Time, interval time.Duration, jitter func(time.Duration) time.Duration) {
 	t := &r.trouble
-	t.err, t.read = err, byRead
+	t.err, t.look, t.read = err, t.look || !byRead, t.read || byRead
 	t.next = now.Add(nextLook(interval, t.tries+1, jitter))
 	t.tries++
 }

@@ -58,10 +58,10 @@ func (w *watcher) wish(faults []*fault.Error) wish {
 	if err == nil && !wanted.pinned {
 		w.records.settle()
 	}
-	if len(faults) == 0 {
-		w.usable()
-	} else {
+	if len(faults) > 0 {
 		w.unusable(faults, w.records.unused())
+	} else if len(w.records.inTrouble()) == 0 {
+		w.usable()
 	}
 	wanted.flawed = len(faults) > 0
 	return wanted
@@ -112,7 +112,7 @@ func (w *watcher) takeIn(reads []*read, at time.Time) (incomplete, moving bool) 
 			if general(rd.err) {
 				incomplete = true
 			} else {
-				r.denied(rd.err, true, at, max(w.interval, firstRetry), mathrand.N)
+				r.denied(rd.err, true, at, w.pace(), mathrand.N)
 			}
 			continue
 		}
@@ -141,6 +141,14 @@ func (w *watcher) takeIn(reads []*read, at time.Time) (incomplete, moving bool) 
 	w.records.forget()
 	w.reserve()
 	return incomplete, moving
+}
+
+// pace is the time between two tries of a path, at first.
+func (w *watcher) pace() time.Duration {
+	if w.watches() {
+		return w.interval
+	}
+	return firstRetry
 }
 
 // judge is the state that a read found, and whether it found any.

@@ -364,6 +364,7 @@ func TestListenIsForTheCommand(t *testing.T) {
 	}) {
 		t.Errorf("the socket is in %v, want the command alone", with)
 	}
+	get(actual{t}, p, port) // or the command may not catch signals yet
 	p.signal(unix.SIGTERM)
 	p.wantEnd("0")
 }
