@@ -67,11 +67,13 @@ func (a *app) session(s *settings) *vault.Session {
 		return nil
 	}
 	if to := client.Exposed(); to != "" && !allowHTTP {
-		what := "the token and the secrets cross the network unencrypted to "
 		if client.Unverified() {
-			what = "the server's certificate is not verified (--tls-skip-verify), and the token and the secrets go to whoever answers for "
+			a.warn("the server's certificate is not verified (--tls-skip-verify), and the token and the secrets go to whoever answers for "+
+				client.Where(), "readers", to, "acknowledge", "--allow-http")
+		} else {
+			a.warn("the token and the secrets cross the network unencrypted to "+client.Where(),
+				"readers", to, "acknowledge", "--allow-http")
 		}
-		a.warn(what+client.Where(), "readers", to, "acknowledge", "--allow-http")
 	}
 	return vault.NewSession(client, login)
 }
