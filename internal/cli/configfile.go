@@ -35,7 +35,7 @@ func (a *app) begin(s *settings) error {
 	open, err := s.configure()
 	a.ui.setup(s)
 	if open != nil {
-		a.warn(fmt.Sprintf("%s:%d holds what looks like a token, and others may read it (mode %04o): take it out, or chmod 600",
+		a.warnOnce(fmt.Sprintf("%s:%d holds what looks like a token, and others may read it (mode %04o): take it out, or chmod 600",
 			open.file, open.line, open.mode))
 	}
 	return err
