@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -469,21 +470,58 @@ func TestDeployManifests(t *testing.T) {
 	if at(pod, "serviceAccountName") != at(kube[0], "metadata", "name") {
 		t.Error("the pod has another service account")
 	}
+}
+
+// The unit says what its comments say, systemd understands it, and vaultexec takes the options: of the line that starts it, and
+// of those that may stand in its place.
+func TestDeployUnit(t *testing.T) {
+	t.Parallel()
+	analyze := needs.Program(t, "systemd-analyze")
 	unit := deployed(t, "app.service")
-	for _, want := range []string{"KillMode=mixed", "Type=notify", "RestartPreventExitStatus=121 122 123 125 126 127", "LoadCredential="} {
+	for _, want := range []string{"KillMode=mixed", "Type=notify", "NotifyAccess=main", "WatchdogSec=30", "TimeoutStartSec=90",
+		"RestartPreventExitStatus=121 122 123 125 126 127", "LoadCredential=", "Environment=VAULTEXEC_WAIT="} {
 		if !strings.Contains(unit, "\n"+want) {
 			t.Errorf("the unit lacks %s", want)
 		}
 	}
-	if analyze, err := exec.LookPath("systemd-analyze"); err == nil {
+	starts := regexp.MustCompile(`(?m)^(?:# )?ExecStart=/usr/local/bin/vaultexec (.*) -- /usr/local/bin/app$`).FindAllStringSubmatch(unit, -1)
+	if len(starts) != 3 || strings.Count(unit, "ExecStart=") != 3 {
+		t.Fatalf("%d ways to start", len(starts))
+	}
+	verify := func(t *testing.T, text string) string {
 		file := filepath.Join(t.TempDir(), "app.service")
-		text := strings.ReplaceAll(unit, "/usr/local/bin/vaultexec", "/bin/true")
-		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if out, err := exec.Command(analyze, "verify", file).CombinedOutput(); err != nil || strings.Contains(string(out), "app.service:") {
-			t.Errorf("systemd-analyze verify: %v %s", err, out)
-		}
+		vaulttest.WriteFile(t, file, strings.NewReplacer("/usr/local/bin/vaultexec", "/bin/true", "/usr/local/bin/app", "/bin/true").Replace(text), 0o600)
 		vaulttest.WellConfined(t, analyze, file)
+		out, err := exec.Command(analyze, "verify", file).CombinedOutput()
+		if err != nil || strings.Contains(string(out), "app.service:") {
+			return fmt.Sprintf("%v %s", err, out)
+		}
+		return ""
+	}
+	for _, start := range starts {
+		t.Run(start[1], func(t *testing.T) {
+			t.Parallel()
+			text := strings.Replace(unit, "\nExecStart=", "\n# ExecStart=", 1)
+			line := "\n# " + strings.TrimPrefix(start[0], "# ") + "\n"
+			if strings.Count(text, line) != 1 {
+				t.Fatalf("no line %q", line)
+			}
+			if out := verify(t, strings.Replace(text, line, "\n"+strings.TrimPrefix(line, "\n# "), 1)); out != "" {
+				t.Errorf("systemd-analyze verify: %s", out)
+			}
+			options := strings.Fields(strings.ReplaceAll(start[1], " :8000 ", " unix:"+filepath.Join(t.TempDir(), "socket")+" "))
+			cmd := exec.Command(vaulttest.Build(t, "."), append(options, "--wait", "0", "--", "true")...)
+			cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "VAULT_ADDR=http://127.0.0.1:1", "VAULT_TOKEN=x", "VAULTEXEC_WAIT=10m",
+				"VAULTEXEC_MOUNT=agenticverz", "VAULTEXEC_PATH=app-prod,database", "GORACE=" + vaulttest.Gorace}
+			cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // start-first refuses a terminal that is shared
+			if out, _ := cmd.CombinedOutput(); cmd.ProcessState.ExitCode() != 120 {
+				t.Errorf("it ends with %v, and not because there is no Vault: %s", cmd.ProcessState, out)
+			}
+		})
+	}
+	for _, change := range [][2]string{{"NotifyAccess=main", "NotifyAccess=mine"}, {"WatchdogSec=30", "WatchdogSec=often"}, {"Type=notify", "Type=notified"}} {
+		if verify(t, strings.Replace(unit, change[0], change[1], 1)) == "" {
+			t.Errorf("systemd-analyze takes %s", change[1])
+		}
 	}
 }

@@ -92,9 +92,13 @@ func (from states) paths(to states) []string {
 
 func (from states) text(to states) string { return strings.Join(from.changes(to), ", ") }
 
-var stopText = map[purpose]string{
-	toRestart: "secrets changed, restarting the command",
-	toExit:    "secrets changed, ending as --on-change exit asks",
+// logStop says why the command that runs is told to stop.
+func (s *supervisor) logStop() {
+	if s.machine.next == toExit {
+		s.logDecision("secrets changed, ending as --on-change exit asks")
+		return
+	}
+	s.logDecision("secrets changed, restarting the command")
 }
 
 // logDecision says what is done about the change under way.

@@ -182,7 +182,7 @@ func (f *fetcher) one(ctx context.Context, r *read) {
 	case r.optional && forgivable(r.err):
 		r.absence, r.err, r.done = r.err, nil, true
 		if !f.again {
-			f.log.Warn(r.leftOut())
+			f.leftOut(r)
 		}
 	default:
 		r.done = !fault.Of(r.err).Kind.Retryable()

@@ -1,7 +1,6 @@
 package launcher
 
 import (
-	"fmt"
 	"slices"
 
 	"github.com/agenticverz/vaultexec/internal/fault"
@@ -83,10 +82,11 @@ func byPath(reads []*read) map[vault.Path]*read {
 }
 
 // leftOut says that a secret which there is not is forgiven.
-func (r *read) leftOut() string {
-	why := "it is optional and left out"
+func (f *fetcher) leftOut(r *read) {
+	absence := fault.Of(r.absence).Error()
 	if r.member {
-		why = "it is left out of the folder"
+		f.log.Warn(absence + "; it is left out of the folder")
+		return
 	}
-	return fmt.Sprintf("%s; %s", fault.Of(r.absence).Error(), why)
+	f.log.Warn(absence + "; it is optional and left out")
 }

@@ -139,7 +139,7 @@ func (l *launch) ask(ctx context.Context, r *Report) {
 	}
 	caps, err := l.Session.Client.Capabilities(ctx, paths)
 	if err != nil {
-		l.Log.Debug("the token may not ask for its capabilities", "cause", fault.Of(err).Error())
+		l.Log.Debug("the token may not ask for its capabilities", "why", fault.Of(err).Error())
 		return
 	}
 	for i := range r.Paths {

@@ -310,11 +310,11 @@ func (l *launch) fetch(ctx context.Context) ([]environ.Fetched, error) {
 // patience is how long a Vault that is away is waited for, from start on.
 func (l *launch) patience(start time.Time) vault.Patience {
 	return vault.Patience{Wait: l.Wait, Start: start, Files: true, Notice: func(f *fault.Error) {
-		text := "waiting for Vault: " + f.Why
 		if f.Passing {
-			text = "waiting for a credential: " + f.Error()
+			l.Log.Warn("waiting for a credential: "+f.Error(), "wait", waitText(l.Wait))
+			return
 		}
-		l.Log.Warn(text, "wait", waitText(l.Wait))
+		l.Log.Warn("waiting for Vault: "+f.Why, "wait", waitText(l.Wait))
 	}}
 }
 

@@ -144,7 +144,7 @@ func (w *watcher) compare(sights []sight) (seen states, news bool, worst error) 
 		case sawBack:
 			news = true
 			w.log.Warn("the secret is still older than what was read before: Vault was probably restored from a snapshot; the older one counts from now on",
-				"path", r.path.String(), "version", s.marker.String(), "before", before.String())
+				"path", r.path.String(), "version", s.marker.String(), "known", before.String())
 		case sawOlder:
 			w.log.Debug("a replica that lags behind has answered", "path", r.path.String(), "version", s.marker.String(),
 				"known", before.String())

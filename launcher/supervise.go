@@ -286,7 +286,7 @@ func (s *supervisor) do(acts []action) {
 		case actSkipHook:
 			s.afterHook(s.startable())
 		case actStop:
-			s.logDecision(stopText[s.machine.next])
+			s.logStop()
 			if s.machine.next == toRestart {
 				s.notify.restarts("restarting: " + s.runs.states.text(s.next.states))
 			}

@@ -117,7 +117,7 @@ func (w *watcher) wasRenewed(ctx context.Context, n renewal) {
 		w.log.Warn("a lease cannot be renewed; the command gets new credentials before it expires: "+fault.Of(n.err).Error(),
 			append([]any{"path", path, "ends", wallClock(l.ends)}, hinted(n.err)...)...)
 	case l.last:
-		w.log.Debug("a lease cannot be renewed any further", "path", path, "ends", wallClock(l.ends), "cause",
+		w.log.Debug("a lease cannot be renewed any further", "path", path, "ends", wallClock(l.ends), "why",
 			fault.Of(n.err).Error())
 	}
 }
@@ -163,7 +163,7 @@ func (w *watcher) replace(ctx context.Context, due []*record, now time.Time) {
 			w.log.Error("the credentials have expired, and there are no new ones yet; the command keeps running with what it has",
 				"path", r.path.String(), "ended", wallClock(l.ends))
 		}
-		w.log.Debug("asking for new credentials", "path", r.path.String(), "ends", wallClock(l.ends), "act by",
+		w.log.Debug("asking for new credentials", "path", r.path.String(), "ends", wallClock(l.ends), "act_by",
 			wallClock(l.actBy(w.haste)))
 		l.ask(now, w.clock)
 		l.next = later(l.next, now.Add(w.pause))

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -19,6 +20,30 @@ import (
 type manager struct {
 	socket string
 	got    *lines
+	said   *messages
+}
+
+// message is one datagram, and the process that the kernel says has sent it. It is by this one that NotifyAccess= goes.
+type message struct {
+	pid  int
+	text string
+}
+
+type messages struct {
+	mu   sync.Mutex
+	list []message
+}
+
+func (m *messages) add(one message) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.list = append(m.list, one)
+}
+
+func (m *messages) all() []message {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.list)
 }
 
 func newManager(t T, socket string) manager {
@@ -27,16 +52,24 @@ func newManager(t T, socket string) manager {
 	if err != nil {
 		t.Fatalf("%v", err)
 	}
-	m := manager{socket, newLines(t)}
+	raw, err := l.SyscallConn()
+	if err == nil {
+		_ = raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PASSCRED, 1) })
+	}
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	m := manager{socket, newLines(t), &messages{}}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		b := make([]byte, 4096)
+		b, control := make([]byte, 4096), make([]byte, unix.CmsgSpace(unix.SizeofUcred))
 		for {
-			n, err := l.Read(b)
+			n, nc, _, _, err := l.ReadMsgUnix(b, control)
 			if err != nil {
 				return
 			}
+			m.said.add(message{senderOf(control[:nc]), string(b[:n])})
 			fmt.Fprintf(m.got.file, "%s\n", b[:n])
 		}
 	}()
@@ -45,6 +78,19 @@ func newManager(t T, socket string) manager {
 		<-done
 	})
 	return m
+}
+
+// senderOf is the process in a message's credentials; 0 for none.
+func senderOf(control []byte) int {
+	parts, err := unix.ParseSocketControlMessage(control)
+	if err != nil || len(parts) == 0 {
+		return 0
+	}
+	cred, err := unix.ParseUnixCredentials(&parts[0])
+	if err != nil {
+		return 0
+	}
+	return int(cred.Pid)
 }
 
 // env is what systemd gives to the main process of a unit with WatchdogSec.

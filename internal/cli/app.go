@@ -128,8 +128,8 @@ func (a *app) meant(opts []option) []option {
 	return list
 }
 
-// warn says what the options show. With --mask there may be two vaultexecs, of which the outer one says it.
-func (a *app) warn(text string, attrs ...any) {
+// warnOnce says what the options show. With --mask there may be two vaultexecs, of which the outer one says it.
+func (a *app) warnOnce(text string, attrs ...any) {
 	if !launcher.IsInner(os.Args) {
 		a.ui.log.Warn(text, attrs...)
 	}

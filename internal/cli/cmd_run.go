@@ -31,7 +31,7 @@ func (a *app) launch(g *given, words []string) error {
 	if s.bool("dumpable") {
 		launcher.SetDumpable(true)
 	} else if launcher.KeptDumpable() {
-		a.warn(
+		a.warnOnce(
 			"the kernel refuses PR_SET_DUMPABLE (a seccomp filter?): a process of the same user can read vaultexec's memory while it runs")
 	}
 	dryRun, command := s.bool("dry-run"), a.commandOf(s)

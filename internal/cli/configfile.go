@@ -32,16 +32,17 @@ type config struct {
 
 // begin reads the file of --config, if one is named, and sets up how to talk.
 func (a *app) begin(s *settings) error {
-	warnings, err := s.configure()
+	open, err := s.configure()
 	a.ui.setup(s)
-	for _, w := range warnings {
-		a.warn(w)
+	if open != nil {
+		a.warnOnce(fmt.Sprintf("%s:%d holds what looks like a token, and others may read it (mode %04o): take it out, or chmod 600",
+			open.file, open.line, open.mode))
 	}
 	return err
 }
 
 // configure adds what the file of --config says to the settings.
-func (s *settings) configure() (warnings []string, err error) {
+func (s *settings) configure() (open *openToken, err error) {
 	// A command that needs no Vault has no --config.
 	if !slices.ContainsFunc(s.opts, func(o option) bool { return o.name == "config" }) {
 		return nil, nil
@@ -54,17 +55,17 @@ func (s *settings) configure() (warnings []string, err error) {
 	case file.from == "":
 		return nil, nil
 	}
-	src, warnings, err := readConfig(file.from, file.text, s.owners())
+	src, open, err := readConfig(file.from, file.text, s.owners())
 	if err != nil {
 		return nil, err
 	}
 	c, faults := parseConfig(file.text, src)
 	if len(faults) > 0 {
-		return warnings, fault.Join(faults)
+		return open, fault.Join(faults)
 	}
 	if profile.text == "" {
 		s.file = c.top
-		return warnings, nil
+		return open, nil
 	}
 	chosen, ok := c.profiles[profile.text]
 	if !ok {
@@ -75,7 +76,7 @@ func (s *settings) configure() (warnings []string, err error) {
 		if len(names) == 0 {
 			e.Hint = "there are none; they stand below profiles:"
 		}
-		return warnings, e
+		return open, e
 	}
 	s.file = section{}
 	for name, v := range c.top {
@@ -84,12 +85,12 @@ func (s *settings) configure() (warnings []string, err error) {
 	for name, v := range chosen {
 		s.file[name] = v
 	}
-	return warnings, nil
+	return open, nil
 }
 
 // readConfig reads the file, unless somebody else could have written it: whoever can do so has the token sent to a
 // server of their own.
-func readConfig(from, name string, allow []int) (src []byte, warnings []string, err error) {
+func readConfig(from, name string, allow []int) (src []byte, open *openToken, err error) {
 	what := fmt.Sprintf("cannot read %s %q", from, name)
 	f, err := trust.Open(name, allow)
 	if err != nil {
@@ -114,19 +115,23 @@ func readConfig(from, name string, allow []int) (src []byte, warnings []string, 
 			Hint: "name a YAML file of options; vaultexec help run lists them"}
 	}
 	if info.Mode().IsRegular() {
-		warnings = exposed(name, src, info)
+		open = exposed(name, src, info)
 	}
-	return src, warnings, nil
+	return src, open, nil
 }
 
-// exposed says that a token in a configuration file can be read by others.
-func exposed(name string, src []byte, info os.FileInfo) (warnings []string) {
+// openToken is a token in a configuration file that others can read.
+type openToken struct {
+	file string
+	line int
+	mode os.FileMode
+}
+
+// exposed finds one; nil for none.
+func exposed(name string, src []byte, info os.FileInfo) *openToken {
 	mode := info.Mode().Perm()
 	if line := vault.TokenLine(src); line > 0 && mode&0o077 != 0 {
-		warnings = append(warnings,
-			fmt.Sprintf(
-				"%s:%d holds what looks like a token, and others may read it (mode %04o): take it out, or chmod 600",
-				name, line, mode))
+		return &openToken{name, line, mode}
 	}
-	return warnings
+	return nil
 }

@@ -25,7 +25,7 @@ func (a *app) connection(s *settings, address string) vault.Config {
 		SRVLookup:    srv == "true" || srv == "1",
 		ProxyAddress: vault.NewText(proxy), ProxyFrom: from,
 		Skipped: func(files []string) {
-			a.warn("--ca-path: files that hold no certificate are skipped", "first", files[0], "files", len(files))
+			a.warnOnce("--ca-path: files that hold no certificate are skipped", "first", files[0], "files", len(files))
 		},
 		Timeout: s.duration("timeout"), UserAgent: "vaultexec/" + version(),
 	}
@@ -67,11 +67,13 @@ func (a *app) session(s *settings) *vault.Session {
 		return nil
 	}
 	if to := client.Exposed(); to != "" && !allowHTTP {
-		what := "the token and the secrets cross the network unencrypted to "
 		if client.Unverified() {
-			what = "the server's certificate is not verified (--tls-skip-verify), and the token and the secrets go to whoever answers for "
+			a.warnOnce("the server's certificate is not verified (--tls-skip-verify), and the token and the secrets go to whoever answers for "+
+				client.Where(), "readers", to, "acknowledge", "--allow-http")
+		} else {
+			a.warnOnce("the token and the secrets cross the network unencrypted to "+client.Where(),
+				"readers", to, "acknowledge", "--allow-http")
 		}
-		a.warn(what+client.Where(), "readers", to, "acknowledge", "--allow-http")
 	}
 	return vault.NewSession(client, login)
 }

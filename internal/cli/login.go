@@ -193,7 +193,7 @@ func (a *app) method(s *settings, in inputs, throughAgent bool) vault.Method {
 	if in.token.given() {
 		for _, other := range by {
 			if strings.HasPrefix(other, "--") {
-				a.warn(fmt.Sprintf("%s is not used: %s says how to log in", other, in.token.from),
+				a.warnOnce(fmt.Sprintf("%s is not used: %s says how to log in", other, in.token.from),
 					"hint", "choose with --auth")
 				break
 			}

@@ -147,7 +147,7 @@ func (k *keeper) announce(g *grant) {
 	k.ending = g.token
 	k.log.Warn(
 		"the token will expire and cannot be renewed further; put a new one where it came from: it is read again",
-		"end", g.at.Add(g.life).Format(time.RFC3339))
+		"ends", g.at.Add(g.life).UTC().Format(time.RFC3339))
 }
 
 // tend does what the token needs, and returns how long to wait before the next try if that failed.
@@ -163,7 +163,7 @@ func (k *keeper) tend(ctx context.Context, n need, g *grant) time.Duration {
 		} else if !fault.Is(err, fault.Away, fault.Address, fault.BadToken) {
 			// Not allowed to ask (the default policy is missing): it shows when it ends.
 			s.update(g.token, func(g *grant) { g.asked = true })
-			k.log.Debug("cannot find out when the token expires", "cause", fault.Of(err).Error())
+			k.log.Debug("cannot find out when the token expires", "why", fault.Of(err).Error())
 			err = nil
 		}
 	case needRenewal:
@@ -186,7 +186,7 @@ func (k *keeper) tend(ctx context.Context, n need, g *grant) time.Duration {
 func (k *keeper) outcome(ctx context.Context, err error, g *grant) time.Duration {
 	if err == nil {
 		if k.announced != "" {
-			k.log.Info("the token is in order again", "after", k.announced)
+			k.log.Info("the token is in order again", "trouble", k.announced)
 		}
 		k.fails, k.announced = 0, ""
 		return 0
@@ -224,7 +224,8 @@ func (s *Session) renew(ctx context.Context, g *grant, log *slog.Logger) error {
 	switch {
 	case err == nil && a.Auth != nil:
 		s.update(g.token, func(g *grant) { *g = g.renewed(a, at) })
-		log.Debug("the token is renewed", "seconds", a.Auth.LeaseDuration)
+		log.Debug("the token is renewed", "duration",
+			(time.Duration(a.Auth.LeaseDuration) * time.Second).String())
 		return nil
 	case err == nil:
 		return notVaults("cannot renew the token", "")
@@ -232,7 +233,7 @@ func (s *Session) renew(ctx context.Context, g *grant, log *slog.Logger) error {
 		return err
 	}
 	// Not renewable after all, its longest life reached, or no policy for it (the default one is missing).
-	log.Debug("the token cannot be renewed", "cause", fault.Of(err).Error())
+	log.Debug("the token cannot be renewed", "why", fault.Of(err).Error())
 	s.update(g.token, func(g *grant) { g.renewable = false })
 	return nil
 }

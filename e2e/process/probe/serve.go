@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -16,6 +17,9 @@ import (
 // serve [ADDRESS] is a web server of the kind that a rotation should not be noticed with: at the address, or on all sockets
 // that it was given. It answers with "$GENERATION PID", keeps connections alive, and ends on SIGTERM or SIGINT when it has
 // answered what it accepted. With $STARTS set, it notes "GENERATION PID MODE" in that file first. It ends with $END, or 0.
+//
+// With $SAYS set it tells whoever has given it NOTIFY_SOCKET more than is its to tell: that it is ready and the main process,
+// and, when it is told to stop, that the unit stops.
 //
 // MODE says what is wrong with it: exit (at once, with 3), hang (it never listens), die (in order but with 3, when it has
 // answered once and there is a file $DIE).
@@ -66,6 +70,11 @@ func serve(args []string) int {
 	for _, l := range listeners {
 		serving.Go(func() { _ = server.Serve(l) })
 	}
+	says := func(string) {}
+	if os.Getenv("SAYS") != "" {
+		says = say
+	}
+	says(fmt.Sprintf("READY=1\nMAINPID=%d\nSTATUS=the command of generation %s", os.Getpid(), os.Getenv("GENERATION")))
 	died := make(chan struct{})
 	if mode == "die" {
 		go func() {
@@ -81,6 +90,7 @@ func serve(args []string) int {
 	case <-died:
 		end = 3
 	}
+	says("STOPPING=1")
 	for _, l := range listeners {
 		_ = l.Close()
 	}
@@ -96,6 +106,22 @@ func serve(args []string) int {
 		case <-tick.C:
 		}
 	}
+}
+
+// say is sd_notify(3).
+func say(text string) {
+	name := os.Getenv("NOTIFY_SOCKET")
+	if name == "" {
+		fail(errors.New("no NOTIFY_SOCKET"))
+	}
+	c, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: name, Net: "unixgram"})
+	if err == nil {
+		_, err = c.Write([]byte(text))
+	}
+	if err != nil {
+		fail(err)
+	}
+	_ = c.Close()
 }
 
 // given returns the sockets of LISTEN_FDS.
