@@ -42,6 +42,10 @@ func (r *report) figures() string {
 		"signal-dumb-init", "dumb-init", "signal-the command itself", "none")
 	line("restart", "own",
 		"from a change in Vault to the new process's first answer, not counting interval and settle time")
+	line("handover", "start-first-failed", "requests that fail in ten rotations under load, start-first",
+		"stop-first-failed", "stop-first", "unheld-failed", "without --listen", "envconsul-failed", "envconsul")
+	line("handover", "start-first-wait", "the longest wait of a request meanwhile",
+		"start-first-quiet", "before", "stop-first-wait", "stop-first")
 	line("scale", "cpu-request", "Vault's CPU for one look, audit log on")
 	var absent []string
 	for _, s := range r.Sections {

@@ -26,10 +26,7 @@ const (
 func restart(s *stage) section {
 	sec := section{Name: "restart",
 		Title: "Restart: from the write in Vault to the first answer of the new process, --interval 500ms --settle 500ms"}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	s.must(err)
-	port := l.Addr().(*net.TCPAddr).Port
-	s.must(l.Close())
+	port := s.freePort()
 	r, w, err := os.Pipe()
 	s.must(err)
 	args := append([]string{s.vaultexec, "--watch", "--interval", watchInterval.String(),
