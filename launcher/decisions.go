@@ -127,6 +127,7 @@ func (s *supervisor) logAction(a action) {
 		s.Log.Warn("the command has ended before the new one was ready; the new one takes over",
 			"status", statusText(m.otherStatus))
 	case actLogBack:
+		s.status.rolledBack()
 		s.Log.Error("the new command has ended before the old one was told to stop; the old one serves on",
 			"paths", s.runs.states.text(s.other.runs.states), "status", statusText(m.otherStatus))
 	case actWarnOther:
@@ -137,6 +138,8 @@ func (s *supervisor) logAction(a action) {
 		s.Log.Info("these versions made the command fail before and are not tried again", "paths", seen(),
 			"read", duration(s.took))
 	case actLogRevert:
+		s.status.rolledBack()
+		s.status.does("going back to what worked before: " + s.runs.states.text(s.lastGood().states))
 		s.Log.Error("the command failed with the changed secrets, starting it with the last good ones",
 			"paths", s.runs.states.text(s.lastGood().states),
 			"names", strings.Join(changedNames(s.runs.env, s.lastGood().env), ", "), "status", statusText(m.status),

@@ -16,6 +16,7 @@ const connEnd = time.Second
 // Only the credentials that vaultexec was given are left then, in its copy of the environment.
 func (s *supervisor) forget() {
 	s.Session.Client.Secrets.Forget()
+	s.status.forget()
 	s.Session, s.runs, s.good, s.next = nil, edition{}, edition{}, nil
 	for i, kv := range s.Environ {
 		if name, value, _ := strings.Cut(kv, "="); environ.IsCredential(name) || environ.HasPassword(name, value) {
