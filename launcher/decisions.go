@@ -20,10 +20,23 @@ type edition struct {
 	env    *environ.Env
 	states states
 	got    []environ.Fetched
+	names  []string // that are set, where nothing else of it is left
+}
+
+// forgotten is what is left of an edition when its secrets are let go of.
+func (e edition) forgotten() edition {
+	var names []string
+	for _, v := range e.env.Vars {
+		names = append(names, strings.Clone(v.Name))
+	}
+	return edition{names: names}
 }
 
 // sets reports whether the edition sets a variable of that name.
 func (e edition) sets(name string) bool {
+	if e.env == nil {
+		return slices.Contains(e.names, name)
+	}
 	return slices.ContainsFunc(e.env.Vars, func(v environ.Variable) bool { return v.Name == name })
 }
 

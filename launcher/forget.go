@@ -17,7 +17,7 @@ const connEnd = time.Second
 func (s *supervisor) forget() {
 	s.Session.Client.Secrets.Forget()
 	s.status.forget()
-	s.Session, s.runs, s.good, s.next = nil, edition{}, edition{}, nil
+	s.Session, s.runs, s.good, s.next = nil, s.runs.forgotten(), edition{}, nil
 	for i, kv := range s.Environ {
 		if name, value, _ := strings.Cut(kv, "="); environ.IsCredential(name) || environ.HasPassword(name, value) {
 			s.Environ[i] = ""

@@ -372,7 +372,7 @@ func (s *supervisor) heard(ev watchEvent) {
 		s.happened(evRead{failed: true, moving: r.moving, by: ev.by})
 		return
 	}
-	s.next = &edition{r.env, r.wish.states, r.got}
+	s.next = &edition{env: r.env, states: r.wish.states, got: r.got}
 	s.known = maps.Clone(ev.states) // without what is no longer in its folder
 	s.happened(evRead{same: same, moving: r.moving, id: r.id, pinned: r.pinned, by: ev.by,
 		beside: len(changedBesideFiles(s.runs.env, r.env)) > 0})
