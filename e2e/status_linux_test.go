@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -145,6 +146,24 @@ func (e *endpoint) untilReady(code int, line string) {
 // fails is a command that notes its start, and dies soon when C says so.
 const fails = `printf 'start %s|%s|%s|%s\n' $$ "${A-}" "${B-}" "${C-}" >>"$RECORD"; [ "${C-}" = dies ] && exit 3; exec sleep 100000`
 
+// lockedText is what a program has printed so far.
+type lockedText struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *lockedText) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *lockedText) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
 // life takes a run through a rotation, an outage, versions that make the command fail, and better ones. reads is called with
 // samples that have to be seen by whoever scrapes.
 func life(t *testing.T, address func(w *watched) string, scrape func(w *watched, address string) func(sample string) (float64, bool)) {
@@ -181,14 +200,29 @@ func life(t *testing.T, address func(w *watched) string, scrape func(w *watched,
 	if p := e.path("app"); p.Version != 1 || !p.Watched || p.LastLook.IsZero() || p.Created.IsZero() || p.LastFailure != nil {
 		t.Errorf("%+v", p)
 	}
-	e.wantPS(fmt.Sprintf("pid %d, running since ", pid), ", ready, 0 restarts", "PATH", "token: token")
+	e.wantPS(fmt.Sprintf("pid %d, running since ", pid), ", ready\n", "0 restarts\n", "PATH", "token: token")
+
+	if text := e.ps("--json"); !strings.HasPrefix(text, `{"version":1,"vaultexec":"`) || strings.Count(text, "\n") != 1 {
+		t.Errorf("ps --json prints\n%s", text)
+	}
+	follow := exec.Command(w.bin, "ps", "--follow", to)
+	follow.Env = []string{"GORACE=" + vaulttest.Gorace}
+	var followed lockedText
+	follow.Stdout, follow.Stderr = &followed, &followed
+	if err := vaulttest.StartTied(follow); err != nil {
+		t.Fatal(err)
+	}
+	followEnded := make(chan error, 1)
+	go func() { followEnded <- follow.Wait() }()
+	t.Cleanup(func() { _ = follow.Process.Kill() })
+	w.until("the first block of ps --follow", func() bool { return strings.Contains(followed.String(), ", ready\n") })
 
 	second := vaulttest.Canary("A")
 	w.put("app", "A="+second)
 	w.waitA(second)
 	reads("a rotation", map[string]float64{version: 2, newest: 2, `vaultexec_command_restarts_total{reason="change"}`: 1, "vaultexec_change_pending": 0})
 	e.untilReady(200, "ok")
-	e.wantPS(", ready, 1 restart", "last exit: killed by SIGTERM")
+	e.wantPS(", ready\n", "1 restart, last exit ", ": killed by SIGTERM\n")
 
 	w.proxy.Set(vaulttest.Reset)
 	e.untilReady(503, "the last successful look at "+w.mount+"/app was ")
@@ -215,12 +249,19 @@ func life(t *testing.T, address func(w *watched) string, scrape func(w *watched,
 	reads("a rollback", map[string]float64{version: 2, newest: 3, "vaultexec_rollbacks_total": 1, `vaultexec_command_restarts_total{reason="change"}`: 2,
 		`vaultexec_command_restarts_total{reason="rollback"}`: 1})
 	e.untilReady(200, "ok")
-	e.wantPS("3 restarts, 1 rollback", "last exit: exit code 3", "2 → 3")
+	e.wantPS("3 restarts, 1 rollback, last exit ", ": exit code 3\n", "2 → 3")
 
 	third := vaulttest.Canary("A")
 	w.put("app", "A="+third)
 	w.waitA(third)
 	reads("better ones", map[string]float64{version: 4, newest: 4, "vaultexec_rollbacks_total": 1, `vaultexec_command_restarts_total{reason="change"}`: 3})
+	w.until("a block with the rollback", func() bool { return strings.Contains(followed.String(), "1 rollback, last exit ") })
+	e.clean("ps --follow", followed.String())
+	defer func() { // the run has ended
+		if err := <-followEnded; follow.ProcessState.ExitCode() != 125 || !strings.Contains(followed.String(), "vaultexec: cannot ask "+to+": ") {
+			t.Errorf("%v: %s", err, followed.String())
+		}
+	}()
 	if path, ok := strings.CutPrefix(to, "unix:"); ok {
 		fourth := vaulttest.Canary("A")
 		w.put("app", "A="+fourth)

@@ -96,6 +96,7 @@ func (s *supervisor) waitForSignal(d time.Duration) syscall.Signal {
 			if sig := ends(sig); sig != 0 {
 				return sig
 			}
+		case <-s.status.turns():
 		case <-t.C:
 			over = true
 		}

@@ -164,12 +164,13 @@ func TestSnapshotOfPaths(t *testing.T) {
 // The book keeps the last look and the last failure, and its texts are cleaned.
 func TestLookBook(t *testing.T) {
 	t.Parallel()
-	app, gone := vault.Path{Mount: "kv", Name: "app"}, vault.Path{Mount: "kv", Name: "gone"}
+	app, gone, leased := vault.Path{Mount: "kv", Name: "app"}, vault.Path{Mount: "kv", Name: "gone"}, vault.Path{Mount: "db", Name: "creds/app"}
 	clean := func(text string) string { return strings.ReplaceAll(text, "hunter2", "***") }
 	out := make(chan *view, 1)
 	b := newLookBook(out, clean)
 	w := &watcher{interval: time.Second, refused: map[string]bool{"kv/x: hunter2": true}, records: records{
-		sources: []environ.Source{{Path: app}}, at: map[vault.Path]*record{app: {path: app, newest: vault.Marker{Version: 2}}}}}
+		sources: []environ.Source{{Path: app}, {Path: leased}}, at: map[vault.Path]*record{
+			app: {path: app, newest: vault.Marker{Version: 2}}, leased: {path: leased, lease: &lease{ends: snapAfter(time.Hour)}}}}}
 	b.note(app, nil, snapTime)
 	b.note(gone, nil, snapTime)
 	b.note(app, &fault.Error{Kind: fault.Away, What: "cannot look", Why: "hunter2"}, snapAfter(time.Minute))
@@ -180,7 +181,10 @@ func TestLookBook(t *testing.T) {
 	w.records.at[app].trouble.err = &fault.Error{Kind: fault.Denied, What: "no"}
 	v := <-out
 	g := v.paths[app]
-	if len(v.paths) != 1 || !g.looked.Equal(snapAfter(3*time.Minute)) || g.failing || g.failure.Kind != "other" || !g.watched || g.newest.Version != 2 {
+	if l := v.leases; len(l) != 1 || l[0].path != leased || !l[0].ends.Equal(snapAfter(time.Hour)) || v.paths[leased].watched {
+		t.Errorf("leases: %+v", l)
+	}
+	if len(v.paths) != 2 || !g.looked.Equal(snapAfter(3*time.Minute)) || g.failing || g.failure.Kind != "other" || !g.watched || g.newest.Version != 2 {
 		t.Errorf("%+v", g)
 	}
 	if v.failures["away"] != 1 || v.failures["other"] != 1 || v.refused[0] != "kv/x: ***" || len(b.looks) != 1 {

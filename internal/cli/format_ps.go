@@ -33,14 +33,15 @@ func psText(_ []byte, s *statusserver.Snapshot, now time.Time) string {
 	default:
 		words = append(words, "not ready")
 	}
-	words = append(words, count(c.Restarts, "restart"))
+	line("%s", strings.Join(words, ", "))
+	words = []string{count(c.Restarts, "restart")}
 	if c.Rollbacks > 0 {
 		words = append(words, count(c.Rollbacks, "rollback"))
 	}
-	line("%s", strings.Join(words, ", "))
 	if c.LastExit != nil {
-		line("last exit: %s, %s ago", c.LastExit.Status, since(c.LastExit.At, now))
+		words = append(words, fmt.Sprintf("last exit %s ago: %s", since(c.LastExit.At, now), c.LastExit.Status))
 	}
+	line("%s", strings.Join(words, ", "))
 	if s.Next != nil {
 		line("next command: pid %d, started %s ago", s.Next.PID, since(s.Next.Started, now))
 	}

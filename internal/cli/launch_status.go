@@ -17,9 +17,10 @@ const asStatus = "write it as 127.0.0.1:9100 or unix:/run/app/status.sock"
 
 // statusOptions reads --status and --max-age.
 func (a *app) statusOptions(s *settings, listens []listen.Spec) launcher.Status {
-	o := launcher.Status{Version: version(), Clean: withoutPasswords}
+	var o launcher.Status
 	v := s.one("status")
 	if v.text != "" {
+		o.Version, o.Clean = version(), withoutPasswords
 		spec, err := statusAddress(v.text)
 		if err != nil {
 			s.fail(v, err)
