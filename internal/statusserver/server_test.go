@@ -230,7 +230,16 @@ func TestHalfOpen(t *testing.T) {
 	t.Parallel()
 	s, client, _ := serve(t, Config{Unix: true}, full())
 	address := s.door.Addr().String()
+	begun := time.Now()
 	for i := range 3 * mostConns {
+		if i == mostConns { // all places are taken, and nobody waits
+			if resp, body := ask(t, client, "GET", "http://localhost/livez"); resp.StatusCode != 200 {
+				t.Errorf("%d %s", resp.StatusCode, body)
+			}
+			if took := time.Since(begun); took >= headerTime {
+				t.Errorf("an answer after %v, when the half requests had ended by themselves", took)
+			}
+		}
 		c, err := net.Dial("unix", address)
 		if err != nil {
 			t.Fatal(err)
