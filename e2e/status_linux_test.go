@@ -188,6 +188,13 @@ func life(t *testing.T, address func(w *watched) string, scrape func(w *watched,
 	version, newest := "vaultexec_secret_version{PATH}", "vaultexec_secret_newest_version{PATH}"
 	first := vaulttest.Canary("A")
 	w.put("app", "A="+first)
+	looked := w.srv.Must(t, "POST", "auth/token/lookup", map[string]string{"token": w.token})
+	data, _ := looked["data"].(map[string]any)
+	accessor, _ := data["accessor"].(string)
+	if accessor == "" {
+		t.Fatal("no accessor")
+	}
+	vaulttest.Secret(accessor) // from now on it is looked for, too
 	w.start(append([]string{"--status", to, "--max-age", "3s", "--probation", "1s", "--refresh-signal", "USR1", "--path", "app"}, shell(fails)...)...)
 	w.waitA(first)
 	e.untilReady(200, "ok")
@@ -359,4 +366,39 @@ func TestPrometheusScrapes(t *testing.T) {
 			return v, err == nil
 		}
 	})
+}
+
+// A credential that ends is a lease with its end, and its replacement a restart for that reason.
+func TestStatusOfALease(t *testing.T) {
+	t.Parallel()
+	w := newWatched(t, 2)
+	path := oidcRole(t, w, "3s")
+	to := "unix:" + filepath.Join(w.dir, "s")
+	e := endpointOf(w, to)
+	w.start("--status", to, "--env", "B=/"+path+"#token")
+	w.hideTokens()
+	w.waitStarts(1)
+	e.untilReady(200, "ok")
+	sample := fmt.Sprintf("vaultexec_lease_expiry_timestamp_seconds{path=%q}", path)
+	var first float64
+	w.until("the end of the first", func() (is bool) { first, is = e.value(sample); return is })
+	if s := e.status(); len(s.Leases) != 1 || s.Leases[0].Path != path || s.Leases[0].Ends.IsZero() || len(s.Paths) != 1 || s.Paths[0].Watched {
+		t.Errorf("%+v, paths %+v", s.Leases, s.Paths)
+	}
+	e.wantPS("lease: " + path + ", ends ")
+	w.waitStarts(2)
+	w.until("the end of another", func() bool { next, is := e.value(sample); return is && next > first })
+	w.until("the restart", func() bool { n, is := e.value(`vaultexec_command_restarts_total{reason="lease"}`); return is && n >= 1 })
+	if n, _ := e.value(`vaultexec_command_restarts_total{reason="change"}`); n != 0 {
+		t.Errorf("%v restarts for a change", n)
+	}
+	for _, page := range []string{"/status", "/metrics"} {
+		_, text := e.ask("GET", page)
+		for _, s := range w.starts() {
+			if s.b != "" && strings.Contains(text, s.b) {
+				t.Errorf("%s shows the credential", page)
+			}
+		}
+	}
+	w.stop()
 }

@@ -125,6 +125,7 @@ func (l *launch) supervise(p program, env *environ.Env, got []environ.Fetched) e
 	oneProcessor() // from here on it mostly sleeps
 	reserveThreads()
 	s.do(s.start())
+	s.publish() // while the paths are known, whatever follows
 	if s.needsGuard() {
 		s.guardTimer = time.NewTimer(guardDelay)
 	}
@@ -161,7 +162,6 @@ func (s *supervisor) attend(p program, got []environ.Fetched) (finish func(conte
 		}
 	}
 	session := s.Session
-	s.publish() // while the paths are known
 	s.forget()
 	over := make(chan struct{})
 	done.Go(func() {
