@@ -402,3 +402,27 @@ func TestStatusOfALease(t *testing.T) {
 	}
 	w.stop()
 }
+
+// Another user may not ask, unless the file's mode says so.
+func TestPSOfAnotherUser(t *testing.T) {
+	t.Parallel()
+	w := newWatched(t, 2)
+	w.fresh("app", "A")
+	cred, bin := asNobody(t, w.bin)
+	if cred == nil {
+		needs.Missing(t, "root, to be another user")
+	}
+	for mode, code := range map[string]int{"": 125, ",mode=0666": 0} {
+		path := filepath.Join(filepath.Dir(bin), fmt.Sprint("s", code))
+		w.start("--status", "unix:"+path+mode, "--path", "app")
+		w.until("the socket", func() bool { c, _ := endpointOf(w, "unix:"+path).ask("GET", "/livez"); return c == 200 })
+		cmd := exec.Command(bin, "ps", "unix:"+path)
+		cmd.Env = []string{"GORACE=" + vaulttest.Gorace}
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: cred}
+		out, _ := cmd.CombinedOutput()
+		if got := cmd.ProcessState.ExitCode(); got != code || code != 0 && !strings.Contains(string(out), "cannot ask unix:"+path+": permission denied\nvaultexec: hint: its socket is another user's") {
+			t.Errorf("%q: %d %s", mode, got, out)
+		}
+		w.stop()
+	}
+}

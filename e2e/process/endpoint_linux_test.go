@@ -19,6 +19,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/agenticverz/vaultexec/internal/ptytest"
 	"github.com/agenticverz/vaultexec/internal/statusserver"
 	"github.com/agenticverz/vaultexec/internal/vaulttest"
 )
@@ -344,4 +345,21 @@ func TestStatusStorm(t *testing.T) {
 	}
 	kill(pid)
 	p.wantEnd("signal KILL")
+}
+
+// On a terminal vaultexec ps --follow draws the screen anew each second, until Ctrl-C.
+func TestPSFollowsOnTerminal(t *testing.T) {
+	t.Parallel()
+	at := actual{t}
+	path := filepath.Join(t.TempDir(), "s")
+	p := start(at, supervise(t, "--status", "unix:"+path).cmd("sleep", "100000"))
+	pageOf(t, "unix", path).until("/readyz", 200, "ok")
+	term := ptytest.Open(t, at.Limit(), environ(at), vaulttest.Build(t, "."), "ps", "--follow", "unix:"+path)
+	until(at, "three screens", func() bool { return strings.Count(term.Output(), "\x1b[H\x1b[2Jsleep, pid ") >= 3 })
+	term.Type("\x03")
+	if state := term.Ended(); ending(state) != "signal INT" {
+		t.Errorf("it ended with %s\n%s", ending(state), term.Output())
+	}
+	p.signal(unix.SIGTERM)
+	p.wantEnd("signal TERM")
 }
