@@ -86,10 +86,11 @@ func (s *supervisor) sayShared() {
 
 // warmed: the next command is ready, or nobody will know.
 func (s *supervisor) warmed(err error) {
+	begun := s.warm.begun
 	s.endWarming()
 	if s.other == nil { // the first command of a run
 		if err != nil {
-			s.notReady(err)
+			s.notReady(err, begun)
 			return
 		}
 		s.isReady = true

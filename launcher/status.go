@@ -212,8 +212,9 @@ func (s *supervisor) replaces(text string) {
 	s.notify.restarts(text)
 }
 
-// notReady: it is not known that the command is ready, or it is not in time. --status goes on to wait.
-func (s *supervisor) notReady(err error) {
+// notReady: it is not known that the command is ready, or it is not in time. --status goes on to wait, unless the answer
+// came before the time was over: it would come again.
+func (s *supervisor) notReady(err error, begun time.Time) {
 	text := "the command does not count as ready: "
 	if s.notify.awaitsCommand() {
 		text = "systemd is not told that the command is ready: "
@@ -222,7 +223,7 @@ func (s *supervisor) notReady(err error) {
 		s.Log.Warn(text+err.Error(), hinted(err)...)
 	}
 	s.unready = true
-	if s.status != nil && time.Since(s.forkedAt) >= s.Ready.Timeout {
+	if s.status != nil && time.Since(begun) >= s.Ready.Timeout {
 		s.warm = s.newWarming(s.child, true)
 	}
 }
