@@ -236,6 +236,11 @@ func life(t *testing.T, address func(w *watched) string, scrape func(w *watched,
 	if p := e.path("app"); !p.Failing || p.LastFailure.Kind != "away" || p.LastFailure.Text == "" {
 		t.Errorf("in the outage: %+v", p)
 	}
+	w.proxy.Set(vaulttest.Errors(500, "cannot serve "+w.token)) // it quotes what it was sent
+	w.until("Vault's own words", func() bool {
+		p := e.path("app")
+		return p.LastFailure != nil && strings.Contains(p.LastFailure.Text, "cannot serve ***")
+	})
 	if v, ok := e.value(`vaultexec_look_failures_total{kind="away"}`); !ok || v < 1 {
 		t.Errorf("%v failures", v)
 	}
