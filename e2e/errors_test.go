@@ -56,6 +56,21 @@ vaultexec --listen web=:8000 --listen WEB=:8001 --listen :8000 --path app -- tru
 vaultexec --listen 192.0.2.1:8000 --listen name.invalid:8000 --listen '[fe80::1%none]:8000' --path app -- true
 vaultexec --listen unix:$PWD/missing/s --listen unix:$PWD/empty --path app -- true
 vaultexec --listen ${VAULT_ADDR#http://} --path app -- true
+vaultexec --status 9100 --path app -- true
+vaultexec --status web=:9100 --max-age 1m --path app -- true
+vaultexec --max-age soon --watch --path app -- true
+vaultexec --max-age 1m --watch --path app -- true
+vaultexec --status 127.0.0.1:9100 --watch --max-age 30s --path app -- true
+vaultexec --status :9100 --listen :9100 --allow-http --path app -- true
+vaultexec --status 127.0.0.1:9100 --replace --path app -- true
+vaultexec --status ${VAULT_ADDR#http://} --path app -- true
+vaultexec --status unix:$PWD/missing/s --path app -- true
+vaultexec ps
+vaultexec ps nowhere
+vaultexec ps a b
+vaultexec ps 127.0.0.1:1
+vaultexec ps unix:$PWD/missing/s
+vaultexec ps ${VAULT_ADDR#http://}
 vaultexec --ready soon --restart-order start-first --replace --path app -- true
 vaultexec --ready http:healthz --ready-timeout 0 --path app -- true
 vaultexec --ready 'http:/a b' --ready-address 9000 --path app -- true

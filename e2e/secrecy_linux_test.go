@@ -161,10 +161,12 @@ func TestMemoryIsCleared(t *testing.T) {
 					return n
 				}
 			}
-			count := run("--supervise")
-			left := -1
-			if !wait.For(limit, func() bool { left = count(); return left == 0 }) {
-				t.Errorf("%d copies of secrets are left in memory", left)
+			for _, options := range [][]string{{"--supervise"}, {"--status", "unix:" + filepath.Join(r.dir, "status")}} {
+				count := run(options...)
+				left := -1
+				if !wait.For(limit, func() bool { left = count(); return left == 0 }) {
+					t.Errorf("%v: %d copies of secrets are left in memory", options, left)
+				}
 			}
 			if n := run("--watch", "--interval", "1h")(); n == 0 {
 				t.Error("control: the scan sees nothing where the values are kept")

@@ -29,6 +29,7 @@ func (s *supervisor) start() []action {
 		s.notify.live()
 		err := s.fork()
 		if err == nil {
+			s.started()
 			s.notify.started()
 			s.tellStatus()
 			s.warmFirst()
@@ -95,6 +96,7 @@ func (s *supervisor) waitForSignal(d time.Duration) syscall.Signal {
 			if sig := ends(sig); sig != 0 {
 				return sig
 			}
+		case <-s.status.turns():
 		case <-t.C:
 			over = true
 		}
@@ -135,6 +137,7 @@ func (s *supervisor) fork() error {
 		return err
 	}
 	s.pid, s.left, s.stopped, s.selfStopped, s.says, s.forkedAt = pid, 0, false, false, false, time.Now()
+	s.isReady, s.unready = false, false
 	s.tellGuard()
 	s.stopAt = time.Time{}
 	// SIGTTIN or SIGTTOU stops a command that asks for the terminal before it has it. It goes on at once
@@ -227,6 +230,7 @@ func (s *supervisor) childEnded(status unix.WaitStatus) {
 		s.left = s.pid
 	}
 	s.logEnd(status)
+	s.status.exited(status)
 	s.commandEnded(status)
 	s.pid = 0
 	if s.other == nil {

@@ -20,10 +20,23 @@ type edition struct {
 	env    *environ.Env
 	states states
 	got    []environ.Fetched
+	names  []string // that are set, where nothing else of it is left
+}
+
+// forgotten is what is left of an edition when its secrets are let go of.
+func (e edition) forgotten() edition {
+	var names []string
+	for _, v := range e.env.Vars {
+		names = append(names, strings.Clone(v.Name))
+	}
+	return edition{names: names}
 }
 
 // sets reports whether the edition sets a variable of that name.
 func (e edition) sets(name string) bool {
+	if e.env == nil {
+		return slices.Contains(e.names, name)
+	}
 	return slices.ContainsFunc(e.env.Vars, func(v environ.Variable) bool { return v.Name == name })
 }
 
@@ -131,6 +144,7 @@ func (s *supervisor) logAction(a action) {
 		s.Log.Warn("the command has ended before the new one was ready; the new one takes over",
 			"status", statusText(m.otherStatus))
 	case actLogBack:
+		s.status.rolledBack()
 		s.Log.Error("the new command has ended before the old one was told to stop; the old one serves on",
 			"paths", s.runs.states.text(s.other.runs.states), "status", statusText(m.otherStatus))
 	case actWarnOther:
@@ -141,6 +155,8 @@ func (s *supervisor) logAction(a action) {
 		s.Log.Info("these versions made the command fail before and are not tried again", "paths", seen(),
 			"read", duration(s.took))
 	case actLogRevert:
+		s.status.rolledBack()
+		s.status.does("going back to what worked before: " + s.runs.states.text(s.lastGood().states))
 		s.Log.Error("the command failed with the changed secrets, starting it with the last good ones",
 			"paths", s.runs.states.text(s.lastGood().states),
 			"names", strings.Join(changedNames(s.runs.env, s.lastGood().env), ", "), "status", statusText(m.status),

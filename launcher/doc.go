@@ -28,6 +28,9 @@
 // new one is ready by what warming.go finds out, commandnotify.go hears what commands say, sockets.go has the sockets
 // that both share or have each.
 //
+// With --status a server (internal/statusserver) answers what others ask, from a snapshot that the main goroutine publishes
+// after each event (status.go; snapshot.go makes it, looks.go has what the watcher adds).
+//
 // On a terminal a second process of ours may live in the command's group for a while, to see its keys (witness.go).
 // Another ends the command's group when vaultexec was killed and could not (guard.go). The log names what outlives a
 // command (survivors.go); PID 1 ends it at the end (pid1.go). Orphans are reaped before there is a command, too

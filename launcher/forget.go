@@ -16,7 +16,8 @@ const connEnd = time.Second
 // Only the credentials that vaultexec was given are left then, in its copy of the environment.
 func (s *supervisor) forget() {
 	s.Session.Client.Secrets.Forget()
-	s.Session, s.runs, s.good, s.next = nil, edition{}, edition{}, nil
+	s.status.forget()
+	s.Session, s.runs, s.good, s.next = nil, s.runs.forgotten(), edition{}, nil
 	for i, kv := range s.Environ {
 		if name, value, _ := strings.Cut(kv, "="); environ.IsCredential(name) || environ.HasPassword(name, value) {
 			s.Environ[i] = ""

@@ -23,5 +23,5 @@ func TestNoStructShows(t *testing.T) {
 		return true
 	}, Options{}, PathReport{}, Report{}, edition{}, fetcher{}, files{}, letGo{}, made{}, launch{}, denials{},
 		child{}, content{}, lease{}, outputs{}, prepared{}, read{}, readResult{}, record{}, records{}, relay{}, renewal{}, sight{}, stream{},
-		supervisor{}, watchEvent{}, watcher{}, wish{})
+		status{}, supervisor{}, watchEvent{}, watcher{}, wish{})
 }

@@ -19,10 +19,7 @@ func (s *supervisor) received(sig syscall.Signal) {
 		sig = unix.SIGTERM
 	}
 	if sig == s.Watching.Refresh && s.watch != nil {
-		select {
-		case s.watch.look <- struct{}{}:
-		default: // it is about to look anyway
-		}
+		s.refresh()
 		return
 	}
 	if s.pid == 0 || s.machine.isStopping() {

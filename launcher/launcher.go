@@ -36,12 +36,13 @@ type Options struct {
 	Supervision Supervision
 	Masking     Masking
 	Listen      []listen.Spec // sockets that the command gets
-	PassNotify  bool          // the command of a supervised run gets systemd's NOTIFY_SOCKET
-	Ready       Ready         // when a command counts as ready
-	StartFirst  bool          // a restart starts the new command before it stops the old one
-	Watching    Watching      // the zero value looks at nothing
-	AllowDisk   bool          // files with a path may be on a disk
-	AllowOwner  []int         // users whose folders such files may be in (internal/trust)
+	Status      Status
+	PassNotify  bool     // the command of a supervised run gets systemd's NOTIFY_SOCKET
+	Ready       Ready    // when a command counts as ready
+	StartFirst  bool     // a restart starts the new command before it stops the old one
+	Watching    Watching // the zero value looks at nothing
+	AllowDisk   bool     // files with a path may be on a disk
+	AllowOwner  []int    // users whose folders such files may be in (internal/trust)
 
 	Log      *slog.Logger
 	Messages *Messages         // where Log writes to
@@ -67,6 +68,7 @@ type launch struct {
 	out     *outputs  // nil without --mask
 	notify  *notifier // nil where nobody is to be told
 	held    *sockets  // nil without --listen
+	status  *status   // nil without --status
 	made    made      // by the reads of the start
 }
 
@@ -118,6 +120,10 @@ func (l *launch) run() (err error) {
 		return err
 	}
 	defer l.held.close()
+	if err := l.openStatus(); err != nil {
+		return err
+	}
+	defer l.status.close()
 	if l.staysBehind(nil) {
 		collectLate()
 		l.takeNotify()
@@ -248,6 +254,7 @@ func watched[T any](l *launch, f func(context.Context) (T, error)) (T, error) {
 			reapOrphans()
 		case <-l.notify.tick():
 			l.notify.live()
+		case <-l.status.turns():
 		case sig := <-l.signals.ch:
 			switch {
 			case sig == unix.SIGPIPE:

@@ -121,6 +121,7 @@ func (w *watcher) compare(sights []sight) (seen states, news bool, worst error) 
 	now := time.Now()
 	for _, s := range sights {
 		r := s.record
+		w.book.note(r.path, s.err, now)
 		if s.err != nil {
 			if general(s.err) || worst == nil {
 				worst = s.err

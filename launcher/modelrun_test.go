@@ -135,7 +135,7 @@ func (r *run) heard(ev watchEvent) {
 		r.do(r.machine.on(evRead{failed: true, moving: got.moving, by: ev.by}, time.Now()))
 		return
 	}
-	r.next = &edition{got.env, got.wish.states, got.got}
+	r.next = &edition{env: got.env, states: got.wish.states, got: got.got}
 	r.do(r.machine.on(evRead{same: same, moving: got.moving, id: got.id, pinned: got.pinned, by: ev.by}, time.Now()))
 }
 

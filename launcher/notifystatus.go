@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/agenticverz/vaultexec/internal/statusserver"
 )
 
 // statusLine is what systemctl status shows of a run: which versions the command has, and since when.
@@ -17,7 +19,7 @@ func statusLine(has states, since time.Time) string {
 		list = append(list, text)
 	}
 	slices.Sort(list)
-	text := "running since " + since.Format(time.DateTime)
+	text := statusserver.RunningSince(since)
 	if len(list) > 0 {
 		text += " with " + strings.Join(list, ", ")
 	}

@@ -48,6 +48,9 @@ func (m *machine) insteadOfSignal() bool {
 // followed reports whether another child follows the one that runs or ran last.
 func (m *machine) followed() bool { return m.next == toRestart || m.next == toRevert }
 
+// goesBack reports whether the next child gets what worked before.
+func (m *machine) goesBack() bool { return m.next == toRevert }
+
 // tries reports whether the next child is on probation at first.
 func (m *machine) tries() bool { return m.next == toRestart && m.rollback && m.probation > 0 }
 

@@ -108,6 +108,11 @@ func (w *watcher) takeIn(reads []*read, at time.Time) (incomplete, moving bool) 
 		}
 		r := w.records.of(rd.path)
 		marker, known := w.judge(rd)
+		if known {
+			w.book.note(r.path, nil, at)
+		} else if rd.err != nil {
+			w.book.note(r.path, rd.err, at)
+		}
 		if !known {
 			if general(rd.err) {
 				incomplete = true

@@ -47,7 +47,7 @@ func (s *supervisor) asOther(f func()) {
 func (s *supervisor) startBeside() []action {
 	s.logDecision("secrets changed, starting the command anew beside the one that runs")
 	s.endWarming() // of a first command that is not ready yet
-	s.notify.restarts("a new command is being started beside the one that runs: " + s.runs.states.text(s.next.states))
+	s.replaces("a new command is being started beside the one that runs: " + s.runs.states.text(s.next.states))
 	next := &child{runs: *s.next}
 	var err error
 	if next.sockets, err = s.held.add(); err == nil {
@@ -84,12 +84,14 @@ func (s *supervisor) sayShared() {
 
 // warmed: the next command is ready, or nobody will know.
 func (s *supervisor) warmed(err error) {
+	begun := s.warm.begun
 	s.endWarming()
 	if s.other == nil { // the first command of a run
 		if err != nil {
-			s.Log.Warn("systemd is not told that the command is ready: "+err.Error(), hinted(err)...)
+			s.notReady(err, begun)
 			return
 		}
+		s.isReady = true
 		s.notify.commandReady()
 		return
 	}
@@ -97,6 +99,7 @@ func (s *supervisor) warmed(err error) {
 		s.happened(evUnready{err})
 		return
 	}
+	s.other.isReady = true
 	s.notify.commandReady()
 	s.happened(evReady{})
 }
@@ -107,9 +110,9 @@ func (s *supervisor) endWarming() {
 	s.asks.kill()
 }
 
-// warmFirst waits for the command that serves where systemd does, and nobody else is waited for.
+// warmFirst waits for the command that serves where systemd or --status does, and nobody else is waited for.
 func (s *supervisor) warmFirst() {
-	if s.warm == nil && s.pid != 0 && s.notify.awaitsCommand() {
+	if s.warm == nil && s.pid != 0 && (s.notify.awaitsCommand() || s.status != nil && !s.isReady) {
 		s.warm = s.newWarming(s.child, true)
 	}
 }
@@ -180,6 +183,7 @@ func (s *supervisor) switchOver() {
 	old := s.child
 	s.child, s.other = s.other, s.child
 	s.served = true
+	s.handedOver(old)
 	s.held.steer(s.sockets)
 	s.emptySince = time.Time{}
 	s.warmFirst() // one that takes the place of another before it is ready
@@ -262,6 +266,7 @@ func (s *supervisor) otherReaped(status unix.WaitStatus) {
 	default:
 		s.asOther(func() {
 			s.logEnd(status)
+			s.status.exited(status)
 			s.left, s.pid = s.pid, 0
 		})
 		s.endWarming()
@@ -321,6 +326,7 @@ func (s *supervisor) logUnready() {
 		s.Log.Warn("the new command cannot be started now; the old one runs on", append(attrs, hinted(m.cause)...)...)
 		return
 	}
+	s.status.rolledBack()
 	s.Log.Error("the new command is not ready; the old one runs on, and these versions are not tried again",
 		append(attrs, hinted(m.cause)...)...)
 }

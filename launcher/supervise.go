@@ -39,6 +39,8 @@ type child struct {
 	stopped  bool      // by a signal
 	served   bool      // that was seen
 	says     bool      // READY=1
+	unready  bool      // that it is not was said
+	isReady  bool      // by --ready; started, where that was not given
 }
 
 // group is the process group of the child, as long as anything of it may be left; 0 after that.
@@ -123,11 +125,13 @@ func (l *launch) supervise(p program, env *environ.Env, got []environ.Fetched) e
 	oneProcessor() // from here on it mostly sleeps
 	reserveThreads()
 	s.do(s.start())
+	s.publish() // while the paths are known, whatever follows
 	if s.needsGuard() {
 		s.guardTimer = time.NewTimer(guardDelay)
 	}
 	finish := s.attend(p, got)
 	releaseProgram()
+	s.publish()
 	s.loop()
 	s.endWarming()
 	s.said.close()
@@ -227,6 +231,13 @@ func (s *supervisor) loop() {
 			s.heard(ev)
 		case <-s.notify.tick():
 			s.notify.live()
+		case <-s.status.turns():
+			continue
+		case <-s.status.refreshes():
+			s.refresh()
+		case <-s.status.tokens():
+		case v := <-s.status.looks():
+			s.status.seen = v
 		case <-s.guardDue():
 			s.guard.begin(s.Supervision.StopTimeout, s.child.group(), s.other.group())
 		case <-s.hook.over():
@@ -234,6 +245,7 @@ func (s *supervisor) loop() {
 		case <-s.timer.C:
 			s.happened(evTimer{})
 		}
+		s.publish()
 	}
 	if poll != nil {
 		poll.Stop()
@@ -288,7 +300,7 @@ func (s *supervisor) do(acts []action) {
 		case actStop:
 			s.logStop()
 			if s.machine.next == toRestart {
-				s.notify.restarts("restarting: " + s.runs.states.text(s.next.states))
+				s.replaces("restarting: " + s.runs.states.text(s.next.states))
 			}
 			s.keys.end()
 			s.takeKeys()
@@ -360,7 +372,7 @@ func (s *supervisor) heard(ev watchEvent) {
 		s.happened(evRead{failed: true, moving: r.moving, by: ev.by})
 		return
 	}
-	s.next = &edition{r.env, r.wish.states, r.got}
+	s.next = &edition{env: r.env, states: r.wish.states, got: r.got}
 	s.known = maps.Clone(ev.states) // without what is no longer in its folder
 	s.happened(evRead{same: same, moving: r.moving, id: r.id, pinned: r.pinned, by: ev.by,
 		beside: len(changedBesideFiles(s.runs.env, r.env)) > 0})

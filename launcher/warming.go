@@ -41,6 +41,7 @@ type warmup struct {
 // be closed at any time.
 type warming struct {
 	warmup
+	begun   time.Time
 	group   int // of processes
 	targets []*target
 	out     chan error
@@ -76,7 +77,8 @@ const (
 func newWarming(u warmup) *warming {
 	ctx, stop := context.WithCancel(context.Background())
 	w := &warming{warmup: u, group: u.pid, out: make(chan error, 1), stop: stop, done: make(chan struct{}),
-		kick: make(chan struct{}, 1), deadline: time.Now().Add(u.want.Timeout)}
+		kick: make(chan struct{}, 1), begun: time.Now()}
+	w.deadline = w.begun.Add(u.want.Timeout)
 	w.is.told = u.told
 	if g, err := unix.Getpgid(u.pid); err == nil {
 		w.group = g

@@ -44,6 +44,7 @@ type watcher struct {
 	look    chan struct{} // look at once
 	renewed chan renewal
 
+	book    *lookBook // nil without --status
 	digest  vault.Digester
 	records records
 	noMeta  denials // of metadata
@@ -116,7 +117,7 @@ func newWatcher(l *launch, p program, got []environ.Fetched) *watcher {
 		clock: l.Session.Client.Clock,
 		out:   make(chan watchEvent, 4), inbox: inbox{full: make(chan struct{}, 1)},
 		look: make(chan struct{}, 1), renewed: make(chan renewal),
-		digest:  vault.NewDigester(key),
+		book: l.book(), digest: vault.NewDigester(key),
 		refused: map[string]bool{},
 		records: records{sources: l.Sources, rules: l.Rules, inherit: l.Environ, at: map[vault.Path]*record{},
 			check: func(env *environ.Env) error { return environ.CheckSize(env, p.argv, stackLimit()) }},
@@ -131,6 +132,7 @@ func newWatcher(l *launch, p program, got []environ.Fetched) *watcher {
 		c.marker = w.marker(c)
 		r.newest = c.marker
 		r.take(c, now, w.haste)
+		w.book.note(r.path, nil, now)
 		if g.Secret != nil {
 			w.hold(g.Secret.Lease)
 		}
@@ -223,6 +225,7 @@ func (w *watcher) run(ctx context.Context) {
 	for {
 		jumped, login := w.clock.Jumped(), w.session.Changed()
 		w.noteTokens()
+		w.book.show(w)
 		if wake := w.wake(); wake.IsZero() {
 			timer.Stop()
 		} else {

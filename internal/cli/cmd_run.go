@@ -107,6 +107,7 @@ func (a *app) launchOptions(s *settings) launcher.Options {
 	o.Rules.Files, o.AllowDisk, o.AllowOwner = files(s), s.bool("allow-disk"), s.owners()
 	o.Rules.Require, o.Rules.Names = required(s), names(s)
 	o.Listen = listeners(s)
+	o.Status = a.statusOptions(s, o.Listen)
 	o.Ready, o.StartFirst = readiness(s, o.Listen, a.environ), startFirst(s)
 	o.Mode, o.Supervision, o.Masking = mode(s), supervision(s), masking(s)
 	o.Rules.Parts = o.Masking.On
@@ -118,12 +119,12 @@ func (a *app) launchOptions(s *settings) launcher.Options {
 
 func mode(s *settings) launcher.Mode {
 	stay := s.bool("supervise") || s.bool("init") || s.bool("watch") || needsParent(s) || len(s.all("ok-exit")) > 0 ||
-		s.isSet("ready")
+		s.isSet("ready") || s.isSet("status")
 	listens := launcher.ListenStays && len(s.all("listen")) > 0
 	switch {
 	case s.bool("replace") && stay:
 		s.bad(s.one("replace"),
-			"--supervise, --init, --watch, --mask, --ok-exit, --ready or --file NAME=PATH asks for the opposite",
+			"--supervise, --init, --watch, --mask, --ok-exit, --ready, --status or --file NAME=PATH asks for the opposite",
 			"give one of them")
 	case s.bool("replace") && listens:
 		s.bad(s.one("replace"), "with --listen vaultexec stays as the command's parent on this system", "leave it out")

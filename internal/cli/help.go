@@ -23,7 +23,7 @@ Usage:
   vaultexec [OPTIONS] -- COMMAND [ARG...]        the launcher (also: vaultexec run ...)
   vaultexec check [OPTIONS]                      log in, look at every path: names and versions
 %s  vaultexec help TOPIC                           a command, exit-codes, files, listening, login,
-                                                 ready, references, watching
+                                                 ready, references, status-endpoint, watching
 
 Everything after the first -- belongs to the command, byte for byte.
 An option may also be given as the variable in brackets, or in the file of
@@ -32,13 +32,14 @@ An option may also be given as the variable in brackets, or in the file of
 
 // topics are the pages of `vaultexec help TOPIC`.
 var topics = map[string]func() string{
-	"exit-codes": func() string { return exitCodes },
-	"files":      func() string { return filesHelp },
-	"listening":  func() string { return listeningHelp },
-	"login":      func() string { return loginHelp },
-	"ready":      func() string { return readyHelp },
-	"references": references,
-	"watching":   func() string { return watchingHelp },
+	"exit-codes":      func() string { return exitCodes },
+	"files":           func() string { return filesHelp },
+	"listening":       func() string { return listeningHelp },
+	"login":           func() string { return loginHelp },
+	"ready":           func() string { return readyHelp },
+	"references":      references,
+	"status-endpoint": func() string { return statusHelp },
+	"watching":        func() string { return watchingHelp },
 }
 
 const exitCodes = `Exit codes of vaultexec itself; a command that was started gives its own.

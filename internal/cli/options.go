@@ -91,7 +91,7 @@ var options = []option{
 	{name: "client-key", arg: "FILE", env: vaultVar("CLIENT_KEY"), group: groupConnection, usage: "PEM file with its private key"},
 	{name: "tls-server-name", arg: "NAME", env: vaultVar("TLS_SERVER_NAME"), group: groupConnection, usage: "name to expect in the server's certificate"},
 	{name: "tls-skip-verify", env: vaultVar("SKIP_VERIFY"), group: groupConnection, usage: "do not verify the server's certificate: anybody in between can read the secrets"},
-	{name: "allow-http", env: ownVar("ALLOW_HTTP"), group: groupConnection, usage: "do not warn that the token crosses the network unencrypted, or to a server that is not verified"},
+	{name: "allow-http", env: ownVar("ALLOW_HTTP"), group: groupConnection, usage: "do not warn that the token crosses the network unencrypted, or to a server that is not verified, nor that --status can be read from other machines"},
 
 	{name: "auth", arg: "METHOD", env: ownVar("AUTH"), group: groupLogin, usage: "token, approle, kubernetes, jwt, cert, userpass, ldap or agent; without it, what is given decides (see help login)"},
 	{name: "auth-mount", arg: "NAME", env: ownVar("AUTH_MOUNT"), group: groupLogin, usage: "where the auth method is mounted, when that is not its own name"},
@@ -118,6 +118,8 @@ var options = []option{
 	{name: "ready", arg: "auto|notify|http:PATH|tcp|after:DURATION|exec:PROGRAM", env: ownVar("READY"), def: "auto", group: groupProcess, usage: "when a command counts as ready, for --restart-order start-first; if given, systemd hears READY=1 only when the first command is ready (see help ready; stays as parent)"},
 	{name: "ready-timeout", arg: "DURATION", env: ownVar("READY_TIMEOUT"), def: "60s", group: groupProcess, usage: "how long a command may take to be ready"},
 	{name: "ready-address", arg: "ADDRESS", env: ownVar("READY_ADDRESS"), group: groupProcess, usage: "with --ready http:PATH or tcp: connect to HOST:PORT or unix:/PATH, which only the new command has, and not to the sockets of --listen"},
+	{name: "status", arg: "ADDRESS", env: ownVar("STATUS"), group: groupProcess, usage: "answer /livez, /readyz, /status and /metrics there: HOST:PORT or unix:/PATH[,mode=0600] (see help status-endpoint; stays as parent)"},
+	{name: "max-age", arg: "DURATION", env: ownVar("MAX_AGE"), group: groupProcess, usage: "with --status and --watch: /readyz answers 503 when the last successful look at a path is longer ago"},
 	{name: "stop-signal", arg: "SIGNAL", env: ownVar("STOP_SIGNAL"), def: "SIGTERM", group: groupProcess, usage: "what stops the command; a received SIGTERM is passed on as this"},
 	{name: "stop-timeout", arg: "DURATION", env: ownVar("STOP_TIMEOUT"), def: "10s", group: groupProcess, usage: "how long a stop may take before SIGKILL; for a received SIGTERM only when this is given"},
 	{name: "ok-exit", arg: "CODE[=CODE]", list: true, env: ownVar("OK_EXIT"), group: groupProcess, usage: "this exit code of the command, or 128 + signal, counts as 0, or as the second code (stays as parent)"},

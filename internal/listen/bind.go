@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"syscall"
 	"time"
@@ -190,6 +191,21 @@ func (s *Socket) Listen() error {
 	}
 	s.mark = mark
 	return nil
+}
+
+// Listener accepts the socket's connections in this process. Closing it leaves the socket as it is.
+func (s *Socket) Listener() (net.Listener, error) {
+	fd, err := unix.FcntlInt(uintptr(s.fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, bindFault(s.Spec, err)
+	}
+	f := os.NewFile(uintptr(fd), s.String())
+	defer f.Close()
+	l, err := net.FileListener(f) // with a descriptor of its own
+	if err != nil {
+		return nil, bindFault(s.Spec, err)
+	}
+	return l, nil
 }
 
 // Close closes the socket here. The file of a unix socket is removed, unless somebody else has put another in its place.

@@ -244,3 +244,50 @@ func TestOverlap(t *testing.T) {
 		}
 	}
 }
+
+// Who accepts in this process has a descriptor of its own, which no other program inherits.
+func TestListener(t *testing.T) {
+	t.Parallel()
+	for _, spec := range []Spec{{Host: "127.0.0.1", Port: free(t)}, {Path: filepath.Join(t.TempDir(), "s")}} {
+		s := bound(t, spec)[0]
+		l, err := s.Listener()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Listen(); err != nil {
+			t.Fatal(err)
+		}
+		c, err := net.Dial(l.Addr().Network(), l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		in, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		raw, err := in.(syscall.Conn).SyscallConn()
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = raw.Control(func(fd uintptr) {
+			if flags, err := unix.FcntlInt(fd, unix.F_GETFD, 0); err != nil || flags != unix.FD_CLOEXEC {
+				t.Errorf("%s: flags %d, %v", spec, flags, err)
+			}
+		})
+		c.Close()
+		in.Close()
+		l.Close()
+		if spec.Path != "" {
+			if _, err := os.Lstat(spec.Path); err != nil {
+				t.Error("the file went with the listener")
+			}
+		}
+		if _, err := unix.FcntlInt(uintptr(s.FD()), unix.F_GETFD, 0); err != nil {
+			t.Errorf("%s: the socket went with the listener", spec)
+		}
+		s.Close()
+		if _, err := os.Lstat(spec.Path); spec.Path != "" && err == nil {
+			t.Error("the file is left behind")
+		}
+	}
+}

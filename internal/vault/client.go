@@ -96,8 +96,9 @@ type Client struct {
 
 	mounts mountCache
 
-	running atomic.Bool  // a command runs
-	longest atomic.Int64 // of the secrets that were read before, in bytes of their answers
+	running atomic.Bool     // a command runs
+	answers [6]atomic.Int64 // of Vault, by the first digit of the status; 0 for requests without an answer
+	longest atomic.Int64    // of the secrets that were read before, in bytes of their answers
 }
 
 // New makes a client. Every VAULT_ and BAO_ variable must have been unset before: vault/api reads them again by itself,

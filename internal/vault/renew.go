@@ -189,12 +189,14 @@ func (k *keeper) outcome(ctx context.Context, err error, g *grant) time.Duration
 			k.log.Info("the token is in order again", "trouble", k.announced)
 		}
 		k.fails, k.announced = 0, ""
+		k.session.noteTending(nil)
 		return 0
 	}
 	if ctx.Err() != nil || k.session.hasEnded() {
 		return 0
 	}
 	f := fault.Of(err)
+	k.session.noteTending(f)
 	k.fails++
 	if k.announced == "" && (f.Kind != fault.BadToken || g.known && k.session.Client.Clock.Left(g.at.Add(g.life)) < 0) {
 		k.announced = f.Why
@@ -223,6 +225,7 @@ func (s *Session) renew(ctx context.Context, g *grant, log *slog.Logger) error {
 		path: "auth/token/renew-self", body: func() any { return struct{}{} }, token: &g.token})
 	switch {
 	case err == nil && a.Auth != nil:
+		s.noteRenewal()
 		s.update(g.token, func(g *grant) { *g = g.renewed(a, at) })
 		log.Debug("the token is renewed", "duration",
 			(time.Duration(a.Auth.LeaseDuration) * time.Second).String())

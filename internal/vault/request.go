@@ -105,9 +105,11 @@ func (c *Client) do(ctx context.Context, r request) (*Answer, error) {
 		resp, err = client.RawRequestWithContext(ctx, req) //lint:ignore SA1019 see above
 	}
 	if resp == nil {
+		c.answered(0)
 		return nil, c.broken(r, err, way, begin)
 	}
 	defer resp.Body.Close()
+	c.answered(resp.StatusCode)
 	c.pools.note()
 	body, err := io.ReadAll(resp.Body)
 	if errors.Is(err, errTooLong) {

@@ -32,6 +32,7 @@ type Session struct {
 	reserve  time.Duration // what replacing the leases of a token takes
 	mostUses int           // the most requests that one call of Do made
 	ended    bool          // Revoke was called
+	news     tokenNews     // for --status
 }
 
 // refusals keeps the distance between refused logins.
@@ -125,6 +126,7 @@ func (s *Session) set(g *grant) {
 	s.current = g
 	close(s.changed)
 	s.changed = make(chan struct{})
+	s.news.toldLocked()
 	if g == nil {
 		s.Client.SetToken(Text{})
 		return
@@ -144,6 +146,7 @@ func (s *Session) update(token Text, change func(*grant)) {
 	s.current = &g
 	close(s.changed)
 	s.changed = make(chan struct{})
+	s.news.toldLocked()
 }
 
 // Prepare asks a person for what the login needs, if anything. It comes before any waiting for Vault is counted: people

@@ -1,0 +1,172 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/agenticverz/vaultexec/internal/fault"
+	"github.com/agenticverz/vaultexec/internal/listen"
+	"github.com/agenticverz/vaultexec/internal/statusserver"
+)
+
+var psCommand = &command{
+	name: "ps", args: "[ADDRESS]", summary: "what a run with --status does",
+	about: `
+ADDRESS is that of the run's --status: unix:/PATH or HOST:PORT. Without it the one of
+VAULTEXEC_STATUS, or of the file of --config, is taken. Vault is not asked.
+`,
+	own: []option{
+		{name: "json", group: groupOwn, usage: "print what /status answers, as it came"},
+		{name: "follow", group: groupOwn, usage: "print anew each second, and on no terminal with each change, until Ctrl-C"},
+	},
+	shared: []string{groupConfig, "--status", "--log-level", "--log-format", "--help"},
+	most:   1,
+	do:     (*app).ps,
+}
+
+const (
+	psTimeout = 5 * time.Second
+	psMost    = 64 << 20 // of an answer
+	psEvery   = time.Second
+)
+
+func (a *app) ps(ctx context.Context, s *settings, words []string) error {
+	v := s.one("status")
+	if len(words) == 1 {
+		v = setting{text: words[0], from: "ADDRESS"}
+	}
+	if v.text == "" {
+		return &fault.Error{Kind: fault.Usage, What: "no address", Hint: "write vaultexec ps ADDRESS, or set VAULTEXEC_STATUS: it is that of the run's --status"}
+	}
+	spec, err := statusAddress(v.text)
+	if err != nil {
+		s.fail(v, err)
+	}
+	if err := fault.Join(s.faults); err != nil {
+		return err
+	}
+	show := psText
+	if s.bool("json") {
+		show = func(body []byte, _ *statusserver.Snapshot, _ time.Time) string { return string(body) }
+	}
+	body, snapshot, err := askStatus(ctx, spec)
+	if err != nil || !s.bool("follow") {
+		if err == nil {
+			a.ui.printf("%s", show(body, snapshot, time.Now()))
+		}
+		return err
+	}
+	return a.follow(ctx, spec, show, body, snapshot)
+}
+
+// follow shows a run until somebody ends this, or the run has ended.
+func (a *app) follow(ctx context.Context, spec listen.Spec, show func([]byte, *statusserver.Snapshot, time.Time) string,
+	body []byte, snapshot *statusserver.Snapshot) error {
+	screen := isTerminal(os.Stdout)
+	again := time.NewTicker(psEvery)
+	defer again.Stop()
+	var shown string
+	for {
+		if now := lasting(snapshot); screen || now != shown {
+			text := show(body, snapshot, time.Now())
+			switch {
+			case screen:
+				text = "\x1b[H\x1b[2J" + text
+			case shown != "":
+				text = "\n" + text
+			}
+			a.ui.printf("%s", text)
+			shown = now
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-again.C:
+		}
+		var err error
+		if body, snapshot, err = askStatus(ctx, spec); ctx.Err() != nil {
+			return nil
+		} else if err != nil {
+			return err
+		}
+	}
+}
+
+// lasting is what a block is printed anew for: not each look.
+func lasting(s *statusserver.Snapshot) string {
+	rest := *s
+	rest.Paths = append([]statusserver.Path{}, s.Paths...)
+	for i := range rest.Paths {
+		p := &rest.Paths[i]
+		p.LastLook = statusserver.Time{}
+		if p.LastFailure != nil {
+			p.LastFailure = &statusserver.Failure{Kind: p.LastFailure.Kind}
+		}
+	}
+	return string(rest.JSON())
+}
+
+// askStatus asks a run for /status.
+func askStatus(ctx context.Context, spec listen.Spec) ([]byte, *statusserver.Snapshot, error) {
+	ctx, cancel := context.WithTimeout(ctx, psTimeout)
+	defer cancel()
+	network, address, host := "tcp", net.JoinHostPort(spec.Host, strconv.Itoa(int(spec.Port))), spec.Host
+	if spec.Host == "" || spec.Host == "0.0.0.0" || spec.Host == "::" {
+		host = "localhost"
+	}
+	if spec.Path != "" {
+		network, address, host = "unix", spec.Path, "localhost"
+	}
+	transport := &http.Transport{DisableKeepAlives: true, DisableCompression: true, MaxResponseHeaderBytes: 64 << 10,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, network, address)
+		}}
+	fail := func(why, hint string, err error) error {
+		return &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot ask %s", spec), Why: why, Hint: hint, Err: err}
+	}
+	stranger := func() error {
+		return fail("what answers there is not a vaultexec with --status", "check the address: it is that of the run's --status", nil)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(host, "80")+"/status", nil)
+	if err != nil {
+		return nil, nil, fail("its host is not one", "write it as 127.0.0.1:9100 or unix:/run/app/status.sock", err)
+	}
+	client := http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	resp, err := client.Do(req)
+	const start = "start the run with --status, or correct the address"
+	switch {
+	case errors.Is(err, unix.ECONNREFUSED), errors.Is(err, unix.ENOENT):
+		return nil, nil, fail("nobody listens there", start, err)
+	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
+		return nil, nil, fail("permission denied", "its socket is another user's: ask as that user, or give the run's --status a ,mode=0660", err)
+	case errors.Is(err, context.DeadlineExceeded):
+		return nil, nil, fail("no answer came within "+psTimeout.String(), start, err)
+	case err != nil && (errors.As(err, new(*net.DNSError)) || errors.As(err, new(unix.Errno))):
+		return nil, nil, fail("nobody can be reached there", start, err)
+	case err != nil:
+		return nil, nil, stranger()
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, psMost))
+	snapshot := &statusserver.Snapshot{}
+	if err != nil || resp.StatusCode != http.StatusOK || json.Unmarshal(body, snapshot) != nil || snapshot.Program == "" ||
+		!bytes.HasPrefix(body, []byte("{")) {
+		return nil, nil, stranger()
+	}
+	if snapshot.Form != statusserver.Form {
+		return nil, nil, fail(fmt.Sprintf("it answers in version %d of the form, and this vaultexec knows %d", snapshot.Form,
+			statusserver.Form), "use the vaultexec of the run, or --json", nil)
+	}
+	return body, snapshot, nil
+}

@@ -1,0 +1,208 @@
+package statusserver
+
+import (
+	"cmp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// What /metrics answers: OpenMetrics 1.0.0 where somebody asks for it, and else the text format 0.0.4, with the same names.
+// Labels have fixed sets of values, but for the paths.
+
+// Kinds are the kinds of a failed look.
+var Kinds = []string{"away", "address", "refused", "denied", "token", "other"}
+
+// KindOf is the kind that a failure is counted as.
+func KindOf(name string) string {
+	if slices.Contains(Kinds, name) {
+		return name
+	}
+	return "other"
+}
+
+// Reasons are those of a restart.
+var Reasons = []string{"change", "lease", "rollback"}
+
+// Statuses are those of an answer of Vault; none for a request that got no answer.
+var Statuses = []string{"2xx", "3xx", "4xx", "5xx", "none"}
+
+// Buckets are the bounds of vaultexec_handover_seconds.
+var Buckets = []float64{0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60}
+
+// Counts only grow.
+type Counts struct {
+	LookFailures map[string]int // by kind
+	Restarts     map[string]int // by reason
+	Requests     map[string]int // by status
+	Handovers    Histogram
+}
+
+// Histogram counts durations.
+type Histogram struct {
+	Below []int // for each of Buckets, those up to it; nil while there are none
+	Count int
+	Sum   float64 // seconds
+}
+
+// Add is the histogram with one more duration. The old one stays as it is.
+func (h Histogram) Add(d time.Duration) Histogram {
+	below := make([]int, len(Buckets))
+	copy(below, h.Below)
+	for i, most := range Buckets {
+		if d.Seconds() <= most {
+			below[i]++
+		}
+	}
+	return Histogram{Below: below, Count: h.Count + 1, Sum: h.Sum + d.Seconds()}
+}
+
+// metrics writes one of the two formats.
+type metrics struct {
+	strings.Builder
+	open bool // OpenMetrics
+}
+
+// Metrics is what /metrics answers at a time. open asks for OpenMetrics.
+func (s *Snapshot) Metrics(now time.Time, open bool) []byte {
+	m := &metrics{open: open}
+	if open { // there the family has the name without _info
+		m.head("vaultexec", "info", "", "The version of vaultexec.")
+	} else {
+		m.head("vaultexec_info", "gauge", "", "The version of vaultexec.")
+	}
+	m.sample("vaultexec_info", label("version", s.Program), 1)
+
+	m.paths(s, "vaultexec_secret_version", "", "Version of the secret that the command has.",
+		func(p Path) (float64, bool) { return float64(p.Version), p.Version > 0 })
+	m.paths(s, "vaultexec_secret_newest_version", "", "Version that Vault has, as far as the last look knows.",
+		func(p Path) (float64, bool) { return float64(p.Newest), p.Newest > 0 })
+	m.paths(s, "vaultexec_secret_age_seconds", "seconds", "Time since the version was made that the command has.",
+		func(p Path) (float64, bool) { return max(now.Sub(p.Created.Time).Seconds(), 0), !p.Created.IsZero() })
+	m.paths(s, "vaultexec_last_look_timestamp_seconds", "seconds", "When the secret was looked at and Vault answered.",
+		func(p Path) (float64, bool) { return unix(p.LastLook), p.Watched && !p.LastLook.IsZero() })
+
+	m.counts("vaultexec_look_failures", "Looks at a secret that failed, and reads of one.", "kind", Kinds,
+		s.Counts.LookFailures)
+	m.counts("vaultexec_command_restarts", "Commands that took the place of another.", "reason", Reasons, s.Counts.Restarts)
+	m.counter("vaultexec_rollbacks", "Times that new versions were given up because a command failed with them.",
+		s.Command.Rollbacks)
+	m.gauge("vaultexec_command_ready", "", "1 when the command is ready.", truth(s.NotReady == ""))
+	m.gauge("vaultexec_change_pending", "", "1 while a change is under way.", truth(s.Change != nil))
+
+	if s.Token != nil && !s.Token.Ends.IsZero() {
+		m.gauge("vaultexec_token_expiry_timestamp_seconds", "seconds", "When the token ends unless it is renewed.",
+			unix(s.Token.Ends))
+	}
+	m.leases(s.Leases)
+	m.histogram("vaultexec_handover_seconds", "From the start of a new command until it served, with start-first.",
+		s.Counts.Handovers)
+	m.counts("vaultexec_requests", "Requests to Vault.", "status", Statuses, s.Counts.Requests)
+	if open {
+		m.WriteString("# EOF\n")
+	}
+	return []byte(m.String())
+}
+
+func (m *metrics) head(name, kind, unit, help string) {
+	m.WriteString("# HELP " + name + " " + help + "\n# TYPE " + name + " " + kind + "\n")
+	if m.open && unit != "" {
+		m.WriteString("# UNIT " + name + " " + unit + "\n")
+	}
+}
+
+func (m *metrics) sample(name, labels string, value float64) {
+	m.WriteString(name + labels + " " + strconv.FormatFloat(value, 'f', -1, 64) + "\n")
+}
+
+func (m *metrics) gauge(name, unit, help string, value float64) {
+	m.head(name, "gauge", unit, help)
+	m.sample(name, "", value)
+}
+
+// counterHead begins a counter, whose name in OpenMetrics is that of its sample without _total.
+func (m *metrics) counterHead(name, help string) {
+	if !m.open {
+		name += "_total"
+	}
+	m.head(name, "counter", "", help)
+}
+
+func (m *metrics) counter(name, help string, n int) {
+	m.counterHead(name, help)
+	m.sample(name+"_total", "", float64(n))
+}
+
+// counts writes a counter with every value of its label, also those that nothing was counted for.
+func (m *metrics) counts(name, help, key string, values []string, counts map[string]int) {
+	m.counterHead(name, help)
+	for _, v := range values {
+		m.sample(name+"_total", label(key, v), float64(counts[v]))
+	}
+}
+
+// paths writes a gauge of those paths that have it.
+func (m *metrics) paths(s *Snapshot, name, unit, help string, of func(Path) (float64, bool)) {
+	begun := false
+	for _, p := range s.Paths {
+		v, has := of(p)
+		if !has {
+			continue
+		}
+		if !begun {
+			m.head(name, "gauge", unit, help)
+			begun = true
+		}
+		m.sample(name, label("path", p.Path), v)
+	}
+}
+
+// leases writes the first end for each path.
+func (m *metrics) leases(list []Lease) {
+	ends := slices.Clone(list)
+	slices.SortStableFunc(ends, func(a, b Lease) int {
+		return cmp.Or(cmp.Compare(a.Path, b.Path), a.Ends.Compare(b.Ends.Time))
+	})
+	ends = slices.CompactFunc(ends, func(a, b Lease) bool { return a.Path == b.Path })
+	for i, l := range ends {
+		if i == 0 {
+			m.head("vaultexec_lease_expiry_timestamp_seconds", "gauge", "seconds", "When the lease ends unless it is renewed.")
+		}
+		m.sample("vaultexec_lease_expiry_timestamp_seconds", label("path", l.Path), unix(l.Ends))
+	}
+}
+
+func (m *metrics) histogram(name, help string, h Histogram) {
+	m.head(name, "histogram", "seconds", help)
+	for i, most := range Buckets {
+		n := 0
+		if i < len(h.Below) {
+			n = h.Below[i]
+		}
+		bound := strconv.FormatFloat(most, 'f', -1, 64)
+		if m.open && !strings.Contains(bound, ".") { // OpenMetrics writes it as a float
+			bound += ".0"
+		}
+		m.sample(name+"_bucket", label("le", bound), float64(n))
+	}
+	m.sample(name+"_bucket", label("le", "+Inf"), float64(h.Count))
+	m.sample(name+"_sum", "", h.Sum)
+	m.sample(name+"_count", "", float64(h.Count))
+}
+
+// escapes are those of both formats in the value of a label.
+var escapes = strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`)
+
+func label(name, value string) string {
+	return "{" + name + `="` + escapes.Replace(strings.ToValidUTF8(value, "�")) + `"}`
+}
+
+func unix(t Time) float64 { return float64(t.UnixMilli()) / 1000 }
+
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}

@@ -1,0 +1,257 @@
+package statusserver
+
+import (
+	"context"
+	"fmt"
+	"io"
+	stdlog "log"
+	"net"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Bounds for whoever asks. All of this stays in small buffers beside a command that has better use for the memory.
+const (
+	headerTime  = 5 * time.Second // for the headers of a request, and for its body, which nobody reads
+	writeTime   = 10 * time.Second
+	idleTime    = 90 * time.Second // Prometheus asks each minute by default, over a connection that it keeps
+	headerBytes = 8 << 10
+	turnTime    = time.Second
+)
+
+// Config is what a Server needs to know.
+type Config struct {
+	Unix   bool          // it listens on a unix socket: its file says who may ask
+	Host   string        // as --status names it, for TCP; a request may name it, too
+	MaxAge time.Duration // of the last look, for /readyz; 0 for any
+}
+
+// Server answers. Turns and Refreshes are for the main loop of a run, which receives from both.
+type Server struct {
+	config    Config
+	http      *http.Server
+	door      *door
+	done      chan struct{}
+	latest    atomic.Pointer[Snapshot]
+	turns     chan struct{}
+	refreshes chan struct{}
+	pages     [3]page
+}
+
+// page is an answer that was made. A hundred who ask in one second get the same one.
+type page struct {
+	mu     sync.Mutex
+	of     *Snapshot
+	second int64
+	body   []byte
+}
+
+// New makes a server that answers on a listener from now on.
+func New(l net.Listener, config Config, first *Snapshot) *Server {
+	s := &Server{config: config, door: newDoor(l), done: make(chan struct{}), turns: make(chan struct{}), refreshes: make(chan struct{})}
+	s.latest.Store(first)
+	mux := http.NewServeMux()
+	for path, f := range map[string]http.HandlerFunc{"/livez": s.livez, "/readyz": s.readyz, "/status": s.status, "/metrics": s.metrics} {
+		mux.HandleFunc(path, only(f, http.MethodGet, http.MethodHead))
+	}
+	mux.HandleFunc("/refresh", only(s.refresh, http.MethodPost))
+	s.http = &http.Server{
+		Handler: s.door.occupied(s.known(mux)), ReadHeaderTimeout: headerTime, ReadTimeout: headerTime, WriteTimeout: writeTime,
+		IdleTimeout: idleTime, MaxHeaderBytes: headerBytes, ConnContext: s.door.context,
+		ErrorLog:     stdlog.New(io.Discard, "", 0),
+		TLSNextProto: map[string]func(*http.Server, *tlsConn, http.Handler){}, // no HTTP/2, and no memory for it
+	}
+	go func() {
+		defer close(s.done)
+		_ = s.http.Serve(s.door)
+	}()
+	return s
+}
+
+// Publish has what is asked from now on be answered from a snapshot.
+func (s *Server) Publish(snapshot *Snapshot) { s.latest.Store(snapshot) }
+
+// Turns delivers when somebody wants to know whether the loop turns: receiving is the answer.
+func (s *Server) Turns() <-chan struct{} { return s.turns }
+
+// Refreshes delivers when the secrets are to be looked at.
+func (s *Server) Refreshes() <-chan struct{} { return s.refreshes }
+
+// Close ends the server and all connections. Nobody is waited for.
+func (s *Server) Close() {
+	_ = s.http.Close()
+	<-s.done
+}
+
+// only refuses other methods.
+func only(f http.HandlerFunc, methods ...string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		for _, m := range methods {
+			if r.Method == m {
+				f(w, r)
+				return
+			}
+		}
+		w.Header().Set("Allow", strings.Join(methods, ", "))
+		say(w, http.StatusMethodNotAllowed, "only "+strings.Join(methods, " and ")+" here")
+	}
+}
+
+// known answers only to those who have asked for this machine by its address, by a name for the machine itself, or by the
+// name that --status has. A page in a browser whose own name was pointed at this address (DNS rebinding) has asked for
+// another. HTTP/1.0 knows no Host.
+func (s *Server) known(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("Cache-Control", "no-store")
+		h.Set("X-Content-Type-Options", "nosniff")
+		if !s.config.Unix && !s.names(r.Host) {
+			say(w, http.StatusForbidden, "ask for this by an IP address, as localhost, or by the host that --status names")
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+func (s *Server) names(host string) bool {
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	host = strings.ToLower(strings.TrimSuffix(strings.Trim(host, "[]"), "."))
+	_, err := netip.ParseAddr(host)
+	return host == "" || err == nil || host == "localhost" || strings.HasSuffix(host, ".localhost") ||
+		s.config.Host != "" && host == strings.ToLower(strings.TrimSuffix(s.config.Host, "."))
+}
+
+func say(w http.ResponseWriter, status int, line string) {
+	send(w, status, "text/plain; charset=utf-8", []byte(line+"\n"))
+}
+
+func send(w http.ResponseWriter, status int, kind string, body []byte) {
+	w.Header().Set("Content-Type", kind)
+	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	w.WriteHeader(status)
+	_, _ = w.Write(body) // of HEAD the server drops it
+}
+
+// turn asks the main loop for one, and reports whether it came in time.
+func turn(ctx context.Context, c chan<- struct{}) bool {
+	late := time.NewTimer(turnTime)
+	defer late.Stop()
+	select {
+	case c <- struct{}{}:
+		return true
+	case <-late.C:
+	case <-ctx.Done():
+	}
+	return false
+}
+
+func (s *Server) livez(w http.ResponseWriter, r *http.Request) {
+	if !turn(r.Context(), s.turns) {
+		say(w, http.StatusServiceUnavailable, "the main loop does not answer")
+		return
+	}
+	say(w, http.StatusOK, "ok")
+}
+
+func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
+	if why := s.latest.Load().unready(time.Now(), s.config.MaxAge); why != "" {
+		say(w, http.StatusServiceUnavailable, why)
+		return
+	}
+	say(w, http.StatusOK, "ok")
+}
+
+// unready says why the command counts as not ready at a time; "" when it is.
+func (s *Snapshot) unready(now time.Time, maxAge time.Duration) string {
+	if s.NotReady != "" || maxAge == 0 {
+		return s.NotReady
+	}
+	p, ok := s.OldestLook()
+	if !ok {
+		return ""
+	}
+	if age := now.Round(0).Sub(p.LastLook.Time); age > maxAge {
+		return fmt.Sprintf("the last successful look at %s was %s ago, and --max-age is %s", p.Path, age.Round(time.Second), maxAge)
+	}
+	return ""
+}
+
+func (s *Server) status(w http.ResponseWriter, _ *http.Request) {
+	send(w, http.StatusOK, "application/json", s.page(0, 0, func(of *Snapshot) []byte { return of.JSON() }))
+}
+
+// The content types of /metrics.
+const (
+	textType = "text/plain; version=0.0.4; charset=utf-8"
+	openType = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+)
+
+func (s *Server) metrics(w http.ResponseWriter, r *http.Request) {
+	now := time.Now()
+	open, kind, which := wantsOpen(r.Header.Values("Accept")), textType, 1
+	if open {
+		kind, which = openType, 2
+	}
+	w.Header().Set("Vary", "Accept")
+	send(w, http.StatusOK, kind, s.page(which, now.Unix(), func(of *Snapshot) []byte { return of.Metrics(now, open) }))
+}
+
+// page makes an answer, or takes the one that was made of the same snapshot in the same second.
+func (s *Server) page(which int, second int64, make func(*Snapshot) []byte) []byte {
+	p := &s.pages[which]
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if of := s.latest.Load(); p.of != of || p.second != second {
+		p.of, p.second, p.body = of, second, make(of)
+	}
+	return p.body
+}
+
+// wantsOpen reports whether OpenMetrics is asked for, at least as much as the other format.
+func wantsOpen(accept []string) bool {
+	best := func(name string) (most float64) {
+		for item := range strings.SplitSeq(strings.Join(accept, ","), ",") {
+			kind, params, _ := strings.Cut(item, ";")
+			if !strings.EqualFold(strings.TrimSpace(kind), name) {
+				continue
+			}
+			q, fits := 1.0, true
+			for param := range strings.SplitSeq(params, ";") {
+				key, value, _ := strings.Cut(strings.TrimSpace(param), "=")
+				switch {
+				case strings.EqualFold(key, "q"):
+					q, _ = strconv.ParseFloat(value, 64)
+				case strings.EqualFold(key, "version"):
+					v := strings.Trim(value, `"`)
+					fits = v == "1.0.0" || v == "0.0.1" || v == "0.0.4"
+				}
+			}
+			if fits {
+				most = max(most, q)
+			}
+		}
+		return most
+	}
+	open := best("application/openmetrics-text")
+	return open > 0 && open >= best("text/plain")
+}
+
+func (s *Server) refresh(w http.ResponseWriter, r *http.Request) {
+	switch {
+	case !s.config.Unix:
+		say(w, http.StatusForbidden, "only over a unix socket, whose file says who may ask: --status unix:/PATH")
+	case !s.latest.Load().Watches:
+		say(w, http.StatusConflict, "nothing is looked at")
+	case !turn(r.Context(), s.refreshes):
+		say(w, http.StatusServiceUnavailable, "the main loop does not answer")
+	default:
+		say(w, http.StatusAccepted, "looking")
+	}
+}

@@ -1,0 +1,177 @@
+// Package statusserver answers what --status is asked: whether vaultexec lives, whether its command is ready, what it does
+// and what it has counted. It knows a Snapshot, which somebody publishes, and nothing of how a run works.
+//
+//	/livez     whether the main loop turns
+//	/readyz    whether the command is ready, and its secrets were looked at lately
+//	/status    the snapshot, as JSON
+//	/metrics   the same for Prometheus
+//	/refresh   POST, over a unix socket: look at once
+//
+// There is no secret in a Snapshot: names, versions, times and texts that the log has, too.
+package statusserver
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// Form is the version of what /status answers. It changes when something is taken away, or gets another meaning.
+const Form = 1
+
+// Snapshot is what a run does at one moment. Whoever has published it changes it no more.
+type Snapshot struct {
+	Form    int      `json:"version"`
+	Program string   `json:"vaultexec"` // its version
+	PID     int      `json:"pid"`
+	Phase   Phase    `json:"phase"`
+	Command Command  `json:"command"`
+	Next    *Next    `json:"next"` // the new command of a handover that is not ready yet
+	Change  *Change  `json:"change"`
+	Refused []string `json:"refused"` // why what is new in Vault is not used
+	Paths   []Path   `json:"paths"`
+	Token   *Token   `json:"token"`
+	Leases  []Lease  `json:"leases"`
+	Files   []File   `json:"files"`
+
+	NotReady string `json:"-"` // why the command is not ready; "" when it is
+	Watches  bool   `json:"-"` // somebody looks at the paths
+	Counts   Counts `json:"-"` // for /metrics
+}
+
+// Phase is where a run stands.
+type Phase string
+
+// The phases.
+const (
+	Starting   Phase = "starting"   // there is no command yet
+	Running    Phase = "running"    // a command runs
+	Restarting Phase = "restarting" // one command is ending, and another follows
+	Ending     Phase = "ending"     // nothing follows the command
+)
+
+// Command is the one that serves.
+type Command struct {
+	Name      string `json:"name"`
+	PID       int    `json:"pid"` // 0 while there is none
+	Started   Time   `json:"started"`
+	Ready     bool   `json:"ready"`
+	Restarts  int    `json:"restarts"`
+	Rollbacks int    `json:"rollbacks"`
+	LastExit  *Exit  `json:"last_exit"`
+}
+
+// Exit is the end of a command.
+type Exit struct {
+	At     Time   `json:"time"`
+	Status string `json:"status"` // "exit status 1", "killed by SIGTERM"
+}
+
+// Next is a command that does not serve yet.
+type Next struct {
+	PID     int  `json:"pid"`
+	Started Time `json:"started"`
+}
+
+// Change is what is under way.
+type Change struct {
+	State string `json:"state"` // one of States
+	Text  string `json:"text"`  // what changes, or what is done
+	Since Time   `json:"since"`
+	Until Time   `json:"until"` // when it goes on at the latest; none while something else is waited for
+}
+
+// States are those of a change.
+var States = []string{"settling", "waiting", "reading", "hook", "stopping", "starting", "handover", "postponed"}
+
+// Path is a secret.
+type Path struct {
+	Path        string   `json:"path"`
+	Version     int      `json:"version"`        // that the command has; 0 where there are none
+	Newest      int      `json:"newest_version"` // that Vault has, as far as the last look knows
+	State       string   `json:"state"`          // of the newest: "", "absent", "deleted" or "destroyed"
+	Created     Time     `json:"created_time"`   // of what the command has
+	Watched     bool     `json:"watched"`
+	LastLook    Time     `json:"last_look"` // that Vault has answered
+	LastFailure *Failure `json:"last_failure"`
+	Failing     bool     `json:"failing"` // the last failure is not over
+}
+
+// Failure is what has gone wrong at last.
+type Failure struct {
+	At   Time   `json:"time"`
+	Kind string `json:"kind"` // one of Kinds
+	Text string `json:"text"`
+}
+
+// Token is what vaultexec asks Vault with.
+type Token struct {
+	Method      string   `json:"method"`
+	Ends        Time     `json:"ends"` // unless it is renewed; none for one that does not end
+	Renewals    int      `json:"renewals"`
+	LastFailure *Failure `json:"last_failure"`
+	Failing     bool     `json:"failing"`
+}
+
+// Lease is what ends by itself.
+type Lease struct {
+	Path string `json:"path"`
+	Ends Time   `json:"ends"` // unless it is renewed
+}
+
+// File is one that vaultexec has written for the command.
+type File struct {
+	Name string `json:"name"`
+	Path string `json:"path"`
+}
+
+// Time is a time of the wall clock, in UTC and cut to milliseconds. The zero time is null.
+type Time struct{ time.Time }
+
+// At makes one.
+func At(t time.Time) Time {
+	if t.IsZero() {
+		return Time{}
+	}
+	return Time{t.Round(0).UTC().Truncate(time.Millisecond)}
+}
+
+// MarshalJSON implements json.Marshaler.
+func (t Time) MarshalJSON() ([]byte, error) {
+	if t.IsZero() {
+		return []byte("null"), nil
+	}
+	return json.Marshal(t.Format(time.RFC3339Nano))
+}
+
+// JSON is what /status answers.
+func (s *Snapshot) JSON() []byte {
+	full := *s // a list without an item is no null
+	full.Form = Form
+	full.Refused, full.Paths = orEmpty(s.Refused), orEmpty(s.Paths)
+	full.Leases, full.Files = orEmpty(s.Leases), orEmpty(s.Files)
+	b, err := json.Marshal(full)
+	if err != nil { // cannot be: there are only texts, numbers and times in it
+		return []byte("{}\n")
+	}
+	return append(b, '\n')
+}
+
+func orEmpty[T any](list []T) []T {
+	if list == nil {
+		return []T{}
+	}
+	return list
+}
+
+// OldestLook is the watched path that was looked at the longest time ago; ok is false where there is none.
+func (s *Snapshot) OldestLook() (oldest Path, ok bool) {
+	for _, p := range s.Paths {
+		if p.Watched && (!ok || p.LastLook.Before(oldest.LastLook.Time)) {
+			oldest, ok = p, true
+		}
+	}
+	return oldest, ok
+}
+
+// RunningSince are the words for a command that runs, in systemd's status line and in vaultexec ps.
+func RunningSince(t time.Time) string { return "running since " + t.Local().Format(time.DateTime) }

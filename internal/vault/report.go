@@ -1,0 +1,83 @@
+package vault
+
+import (
+	"time"
+
+	"github.com/agenticverz/vaultexec/internal/fault"
+)
+
+// What can be told of a session to anybody (--status): nothing here is secret.
+
+// TokenReport is what can be told of the token in use.
+type TokenReport struct {
+	Method   Method
+	Ends     time.Time // unless it is renewed; zero when it does not end, or nobody knows
+	Renewals int       // that succeeded, of all tokens of the session
+	Failure  *fault.Error
+	FailedAt time.Time // of Failure; zero for none
+	Failing  bool      // nothing has worked since
+}
+
+// tokenNews are the parts of a report that the session does not need itself.
+type tokenNews struct {
+	tell     func()
+	renewals int
+	failure  *fault.Error
+	failedAt time.Time
+	failing  bool
+}
+
+// OnNews has tell called whenever Report has something new to say. It must not block, nor ask the session. It is set before
+// the first login.
+func (s *Session) OnNews(tell func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.news.tell = tell
+}
+
+// toldLocked is called with s.mu held.
+func (n *tokenNews) toldLocked() {
+	if n.tell != nil {
+		n.tell()
+	}
+}
+
+// Report is what can be told of the token now; ok is false where there is none.
+func (s *Session) Report() (r TokenReport, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := s.news
+	r = TokenReport{Method: s.conf.Method, Renewals: n.renewals, Failure: n.failure, FailedAt: n.failedAt, Failing: n.failing}
+	if s.current != nil {
+		r.Ends = s.current.ends()
+	}
+	return r, s.current != nil
+}
+
+// noteTending takes in whether a token got what it needed. nil is success.
+func (s *Session) noteTending(f *fault.Error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.news.failing = f != nil; f != nil {
+		s.news.failure, s.news.failedAt = f, time.Now()
+	}
+	s.news.toldLocked()
+}
+
+func (s *Session) noteRenewal() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.news.renewals++
+}
+
+// answered counts requests by what became of them.
+func (c *Client) answered(status int) { c.answers[min(max(status/100, 0), len(c.answers)-1)].Add(1) }
+
+// Requests are how many requests got an answer with each status: "2xx" to "5xx", and "none" for those without.
+func (c *Client) Requests() map[string]int {
+	counts := map[string]int{}
+	for i, name := range [...]string{"none", "2xx", "2xx", "3xx", "4xx", "5xx"} { // nobody sees a 1xx
+		counts[name] += int(c.answers[i].Load())
+	}
+	return counts
+}
