@@ -16,6 +16,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/agenticverz/vaultexec/internal/needs"
 	"github.com/agenticverz/vaultexec/internal/statusserver"
@@ -269,11 +270,18 @@ func life(t *testing.T, address func(w *watched) string, scrape func(w *watched,
 	reads("better ones", map[string]float64{version: 4, newest: 4, "vaultexec_rollbacks_total": 1, `vaultexec_command_restarts_total{reason="change"}`: 3})
 	w.until("a block with the rollback", func() bool { return strings.Contains(followed.String(), "1 rollback, last exit ") })
 	e.clean("ps --follow", followed.String())
-	defer func() { // the run has ended
-		if err := <-followEnded; follow.ProcessState.ExitCode() != 125 || !strings.Contains(followed.String(), "vaultexec: cannot ask "+to+": ") {
-			t.Errorf("%v: %s", err, followed.String())
+	stop := func() { // and who follows the run sees that it has ended
+		t.Helper()
+		w.stop()
+		select {
+		case err := <-followEnded:
+			if follow.ProcessState.ExitCode() != 125 || !strings.Contains(followed.String(), "vaultexec: cannot ask "+to+": ") {
+				t.Errorf("%v: %s", err, followed.String())
+			}
+		case <-time.After(limit):
+			t.Error("ps --follow does not end")
 		}
-	}()
+	}
 	if path, ok := strings.CutPrefix(to, "unix:"); ok {
 		fourth := vaulttest.Canary("A")
 		w.put("app", "A="+fourth)
@@ -281,7 +289,7 @@ func life(t *testing.T, address func(w *watched) string, scrape func(w *watched,
 			t.Errorf("%d %s", code, text)
 		}
 		w.waitA(fourth)
-		w.stop()
+		stop()
 		if _, err := os.Lstat(path); err == nil {
 			t.Error("the socket is left behind")
 		}
@@ -290,7 +298,7 @@ func life(t *testing.T, address func(w *watched) string, scrape func(w *watched,
 	if code, text := e.ask("POST", "/refresh"); code != 403 {
 		t.Errorf("%d %s", code, text)
 	}
-	w.stop()
+	stop()
 }
 
 // A watched run says at each step what it does, over either kind of address.

@@ -27,8 +27,15 @@ func (s *supervisor) forget() {
 
 // collectLate puts off the garbage collection of a start. What it frees keeps its bytes, and a stack that grows into
 // such a place before clearFreed has been there would keep them for good: nothing clears the unused part of a stack. A
-// start makes far less garbage than these 64 MiB, and one that waits for Vault is collected every two minutes.
-func collectLate() { debug.SetGCPercent(1600) }
+// start makes far less garbage than these 64 MiB, and one that waits for Vault is collected every two minutes. Where
+// --status answers meanwhile, its garbage is bounded, too: 8 MiB are still more than a start makes.
+func (l *launch) collectLate() {
+	percent := 1600
+	if l.status != nil {
+		percent = 200
+	}
+	debug.SetGCPercent(percent)
+}
 
 // collectOften keeps small what mostly sleeps: the heap is collected at 1 MiB and not at 4.
 func collectOften() { debug.SetGCPercent(25) }

@@ -125,7 +125,7 @@ func (l *launch) run() (err error) {
 	}
 	defer l.status.close()
 	if l.staysBehind(nil) {
-		collectLate()
+		l.collectLate()
 		l.takeNotify()
 		l.notify.wait()
 	}

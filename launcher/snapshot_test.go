@@ -205,3 +205,27 @@ func TestLookBook(t *testing.T) {
 	none.note(app, nil, snapTime)
 	none.show(w)
 }
+
+// Without --status nothing is kept, and nothing is allocated.
+func TestNoStatusCostsNothing(t *testing.T) {
+	s := &supervisor{launch: &launch{}, machine: newMachine(policy{}), child: &child{}}
+	var b *lookBook
+	w := &watcher{}
+	path := vault.Path{Mount: "kv", Name: "app"}
+	if n := testing.AllocsPerRun(100, func() {
+		s.publish()
+		s.started()
+		s.handedOver(s.child)
+		s.status.does("x")
+		s.status.exited(0)
+		s.status.rolledBack()
+		s.status.forget()
+		b.note(path, nil, snapTime)
+		b.show(w)
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+	if s.status.turns() != nil || s.status.refreshes() != nil || s.status.looks() != nil || s.status.tokens() != nil || s.book() != nil {
+		t.Error("something is waited for")
+	}
+}

@@ -191,3 +191,16 @@ func TestMetricsAreLinted(t *testing.T) {
 		t.Errorf("promtool accepts everything: %s", out)
 	}
 }
+
+// Whatever a path is called, the parser finds it as it is.
+func FuzzLabel(f *testing.F) {
+	for _, s := range []string{"kv/app", `a"b\c`, "a\nb", "\r\t\x00", "ключ", "\xff", `\n`, "}", "{x=\"y\"} 1", " ", "#"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, path string) {
+		s := &Snapshot{Program: "v1", Paths: []Path{{Path: path, Version: 7}}}
+		if v := value(t, families(t, s.Metrics(noon, false))["vaultexec_secret_version"], strings.ToValidUTF8(path, "�")); v != 7 {
+			t.Errorf("%v", v)
+		}
+	})
+}
