@@ -220,8 +220,14 @@ func TestStatusWaitsForReady(t *testing.T) {
 func TestStatusOfHandovers(t *testing.T) {
 	t.Parallel()
 	at := actual{t}
-	path := filepath.Join(t.TempDir(), "s")
-	w := newWatched(t, startFirst("--ready", "after:2s", "--status", "unix:"+path)...)
+	dir := t.TempDir()
+	path, ready, is := filepath.Join(dir, "s"), filepath.Join(dir, "ready"), filepath.Join(dir, "is")
+	if err := os.WriteFile(ready, []byte("#!/bin/sh\ntest -e "+is+"\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	may := func() { file(t, dir, "is", "") }
+	may()
+	w := newWatched(t, startFirst("--ready", "exec:"+ready, "--status", "unix:"+path)...)
 	p := start(at, w.launcher.cmd("sleep", "100000"), func(c *exec.Cmd) { c.Env = append(c.Env, w.env...) })
 	g := pageOf(t, "unix", path)
 	g.until("/readyz", 200, "ok")
@@ -242,12 +248,16 @@ func TestStatusOfHandovers(t *testing.T) {
 	})
 	for i := 1; i <= 2; i++ {
 		before := g.snapshot().Command.PID
+		if err := os.Remove(is); err != nil {
+			t.Fatal(err)
+		}
 		w.change(t, i+1)
 		w.refresh(t, p.pid)
 		until(at, "a new command beside the old one", func() bool { return g.snapshot().Next != nil })
 		if s := g.snapshot(); s.Next != nil && (s.Command.PID != before || s.Change == nil || s.Change.State != "handover" || s.Next.PID == before) {
 			t.Errorf("%+v, next %+v, change %+v", s.Command, s.Next, s.Change)
 		}
+		may()
 		g.until("/metrics", 200, fmt.Sprintf("vaultexec_handover_seconds_count %d\n", i))
 		g.until("/metrics", 200, fmt.Sprintf("vaultexec_command_restarts_total{reason=\"change\"} %d\n", i))
 		g.until("/metrics", 200, fmt.Sprintf("vaultexec_secret_version{path=\"%s/app-prod\"} %d\n", w.mount, i+1))

@@ -4,6 +4,7 @@ package gatetest
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -188,13 +189,17 @@ func (c *Command) Said() string {
 	return string(b)
 }
 
-// FreePort is a port that nobody had a moment ago.
+// FreePort is a port of the loopback that nobody has. It is below the range from which the kernel takes the ports of
+// outgoing connections: another test's could sit on it when it is to be bound.
 func FreePort(t *testing.T) uint16 {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 1000 {
+		port := 10000 + rand.IntN(8000)
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err == nil && l.Close() == nil {
+			return uint16(port)
+		}
 	}
-	defer l.Close()
-	return uint16(l.Addr().(*net.TCPAddr).Port)
+	t.Fatal("no free port")
+	return 0
 }
