@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"math"
 	"os"
+	"runtime/debug"
 	"slices"
 	"syscall"
 	"time"
@@ -25,9 +26,9 @@ type guard struct {
 // guardName is argv[0] of the guard, and what ps shows. The stop timeout follows.
 const guardName = "vaultexec: guarding the command"
 
-// guardDelay is how long a command runs before it gets a guard. Most commands that end sooner are small ones of
-// scripts.
-const guardDelay = 200 * time.Millisecond
+// settleDelay is how long a run goes on before its command gets a guard, and before memory is given back. Most commands
+// that end sooner are small ones of scripts, and are not to wait for that.
+const settleDelay = 200 * time.Millisecond
 
 // IsGuard reports whether vaultexec was started by itself as the guard.
 func IsGuard(args []string) bool { return len(args) == 2 && args[0] == guardName }
@@ -85,12 +86,15 @@ func ownProcess(argv []string, stdin uintptr, sys *syscall.SysProcAttr) (int, er
 	return syscall.ForkExec(selfExe, argv, &syscall.ProcAttr{Env: []string{"GOMAXPROCS=1"}, Files: files, Sys: sys})
 }
 
-// guardDue delivers when the command wants a guard.
-func (s *supervisor) guardDue() <-chan time.Time {
-	if s.guard.pid != 0 || s.guardTimer == nil {
-		return nil
+// settleDown makes a run ready for a long time: a guard for the command, and little memory.
+func (s *supervisor) settleDown() {
+	if s.guarded {
+		s.guard.begin(s.Supervision.StopTimeout, s.child.group(), s.other.group())
 	}
-	return s.guardTimer.C
+	if s.watch != nil {
+		debug.FreeOSMemory()
+	}
+	releaseProgram()
 }
 
 // needsGuard is asked once, before the first command.

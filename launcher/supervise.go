@@ -6,7 +6,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -88,8 +87,9 @@ type supervisor struct {
 	chld  chan os.Signal
 	timer *time.Timer
 
-	guard      guard
-	guardTimer *time.Timer // nil where no guard is needed
+	guard   guard
+	guarded bool        // the command gets a guard
+	settled *time.Timer // once: settleDown
 }
 
 const (
@@ -126,11 +126,8 @@ func (l *launch) supervise(p program, env *environ.Env, got []environ.Fetched) e
 	reserveThreads()
 	s.do(s.start())
 	s.publish() // while the paths are known, whatever follows
-	if s.needsGuard() {
-		s.guardTimer = time.NewTimer(guardDelay)
-	}
+	s.guarded, s.settled = s.needsGuard(), time.NewTimer(settleDelay)
 	finish := s.attend(p, got)
-	releaseProgram()
 	s.publish()
 	s.loop()
 	s.endWarming()
@@ -154,7 +151,6 @@ func (s *supervisor) attend(p program, got []environ.Fetched) (finish func(conte
 		done.Go(func() { s.watch.run(ctx) })
 		done.Go(func() { s.Session.Keep(ctx, s.Log) })
 		collectOften()
-		debug.FreeOSMemory()
 		return func(last context.Context) {
 			cancel()
 			done.Wait()
@@ -238,8 +234,8 @@ func (s *supervisor) loop() {
 		case <-s.status.tokens():
 		case v := <-s.status.looks():
 			s.status.seen = v
-		case <-s.guardDue():
-			s.guard.begin(s.Supervision.StopTimeout, s.child.group(), s.other.group())
+		case <-s.settled.C:
+			s.settleDown()
 		case <-s.hook.over():
 			s.hook.tooLong()
 		case <-s.timer.C:

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 
 	"github.com/agenticverz/vaultexec/internal/fault"
@@ -59,12 +60,15 @@ func (f *tlsFiles) checkNamedRoots() error {
 		}
 		return nil
 	}
-	if path := os.Getenv("SSL_CERT_FILE"); path != "" {
+	if path := os.Getenv("SSL_CERT_FILE"); path != "" && !ofSystem(path, linuxFiles) {
 		if err := check("SSL_CERT_FILE", path); err != nil {
 			return err
 		}
 	}
 	for _, dir := range filepath.SplitList(os.Getenv("SSL_CERT_DIR")) {
+		if ofSystem(dir, linuxFolders) {
+			continue
+		}
 		if err := f.closed("SSL_CERT_DIR", dir, dir); err != nil {
 			return err
 		}
@@ -169,7 +173,21 @@ func walkCA(dir string, depth int, f func(path string) error) error {
 	return nil
 }
 
-// systemFiles are where Go finds the CAs of the system, in its order (crypto/x509, root_linux.go). Go reads them once.
+// Where Go finds the CAs of a Linux system, in its order (crypto/x509, root_linux.go).
+var (
+	linuxFiles = []string{
+		"/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem",
+		"/etc/pki/tls/cacert.pem", "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem", "/etc/ssl/cert.pem",
+	}
+	linuxFolders = []string{"/etc/ssl/certs", "/etc/pki/tls/certs"}
+)
+
+// ofSystem reports whether a variable only names what Go goes by without it, and nobody looks at there either.
+func ofSystem(path string, list []string) bool {
+	return runtime.GOOS == "linux" && slices.Contains(list, filepath.Clean(path))
+}
+
+// systemFiles are where Go finds the CAs of the system. Go reads them once.
 func systemFiles() []string {
 	if f := os.Getenv("SSL_CERT_FILE"); f != "" {
 		return []string{f}
@@ -177,10 +195,7 @@ func systemFiles() []string {
 	if runtime.GOOS != "linux" {
 		return nil
 	}
-	return []string{
-		"/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem",
-		"/etc/pki/tls/cacert.pem", "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem", "/etc/ssl/cert.pem",
-	}
+	return linuxFiles
 }
 
 func systemFolders() []string {
@@ -190,7 +205,7 @@ func systemFolders() []string {
 	if runtime.GOOS != "linux" {
 		return nil
 	}
-	return []string{"/etc/ssl/certs", "/etc/pki/tls/certs"}
+	return linuxFolders
 }
 
 // systemRoots reads the CAs of the system as they are now: the first file that is there, and the folders. It is nil
