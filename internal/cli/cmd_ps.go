@@ -140,7 +140,7 @@ func askStatus(ctx context.Context, spec listen.Spec) ([]byte, *statusserver.Sna
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(host, "80")+"/status", nil)
 	if err != nil {
-		return nil, nil, fail("its host is not one", "write it as 127.0.0.1:9100 or unix:/run/app/status.sock", err)
+		return nil, nil, fail("its host is not one", "write it as 127.0.0.1:9641 or unix:/run/app/status.sock", err)
 	}
 	client := http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	resp, err := client.Do(req)

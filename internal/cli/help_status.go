@@ -3,7 +3,7 @@ package cli
 const statusHelp = `How --status works: vaultexec answers over HTTP what it and its command do.
 
   --status unix:/run/app/status.sock   or with ,mode=0660; 0600 otherwise
-  --status 127.0.0.1:9100              HOST:PORT; :9100 is every address
+  --status 127.0.0.1:9641              HOST:PORT; :9641 is every address
 
   /livez     200 while vaultexec's main loop turns; never depends on Vault
   /readyz    200 when the command is ready (--ready), or was started where no

@@ -13,7 +13,7 @@ import (
 // ownerOnly is the mode of the socket of --status: whoever may connect may have the secrets looked at.
 const ownerOnly = 0o600
 
-const asStatus = "write it as 127.0.0.1:9100 or unix:/run/app/status.sock"
+const asStatus = "write it as 127.0.0.1:9641 or unix:/run/app/status.sock"
 
 // statusOptions reads --status and --max-age.
 func (a *app) statusOptions(s *settings, listens []listen.Spec) launcher.Status {
