@@ -111,7 +111,7 @@ func (s *Server) known(next http.Handler) http.Handler {
 		h.Set("Cache-Control", "no-store")
 		h.Set("X-Content-Type-Options", "nosniff")
 		if !s.config.Unix && !s.names(r.Host) {
-			say(w, http.StatusForbidden, "ask for this by an IP address, as localhost, or by the host that --status names")
+			say(w, http.StatusForbidden, "the Host header must be an IP address, localhost, or the host of --status")
 			return
 		}
 		next.ServeHTTP(w, r)
@@ -154,7 +154,7 @@ func turn(ctx context.Context, c chan<- struct{}) bool {
 
 func (s *Server) livez(w http.ResponseWriter, r *http.Request) {
 	if !turn(r.Context(), s.turns) {
-		say(w, http.StatusServiceUnavailable, "the main loop does not answer")
+		say(w, http.StatusServiceUnavailable, "the main loop does not respond")
 		return
 	}
 	say(w, http.StatusOK, "ok")
@@ -246,11 +246,11 @@ func wantsOpen(accept []string) bool {
 func (s *Server) refresh(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case !s.config.Unix:
-		say(w, http.StatusForbidden, "only over a unix socket, whose file says who may ask: --status unix:/PATH")
+		say(w, http.StatusForbidden, "only over a unix socket, where the mode of the file says who may: --status unix:/PATH")
 	case !s.latest.Load().Watches:
-		say(w, http.StatusConflict, "nothing is looked at")
+		say(w, http.StatusConflict, "vaultexec is not watching any secret")
 	case !turn(r.Context(), s.refreshes):
-		say(w, http.StatusServiceUnavailable, "the main loop does not answer")
+		say(w, http.StatusServiceUnavailable, "the main loop does not respond")
 	default:
 		say(w, http.StatusAccepted, "looking")
 	}
