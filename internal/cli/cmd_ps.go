@@ -99,9 +99,23 @@ func (a *app) follow(ctx context.Context, spec listen.Spec, show func([]byte, *s
 		if body, snapshot, err = askStatus(ctx, spec); ctx.Err() != nil {
 			return nil
 		} else if err != nil {
-			return err
+			return ofFollowed(err)
 		}
 	}
+}
+
+// ofFollowed is a failure to ask a run that has answered before.
+func ofFollowed(err error) error {
+	f := *fault.Of(err)
+	if unserved(err) {
+		f.Why, f.Hint = "the run has ended", ""
+	}
+	return &f
+}
+
+// unserved reports whether nothing is listening at an address.
+func unserved(err error) bool {
+	return errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, unix.ENOENT)
 }
 
 // lasting is what a block is printed again for. A look alone is not.
@@ -147,7 +161,7 @@ func askStatus(ctx context.Context, spec listen.Spec) ([]byte, *statusserver.Sna
 	resp, err := client.Do(req)
 	const start = "start the run with --status, or correct the address"
 	switch {
-	case errors.Is(err, unix.ECONNREFUSED), errors.Is(err, unix.ENOENT):
+	case unserved(err):
 		return nil, nil, fail("nothing is listening there", start, err)
 	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
 		return nil, nil, fail("permission denied", "the socket belongs to another user: run this as that user, or start the run with --status unix:/PATH,mode=0660", err)

@@ -109,6 +109,27 @@ func TestPSOfOthers(t *testing.T) {
 	}
 }
 
+// A run that ends is no wrong address.
+func TestPSFollowsToTheEnd(t *testing.T) {
+	t.Parallel()
+	srv := httptest.NewServer(http.NotFoundHandler())
+	spec, err := statusAddress(strings.TrimPrefix(srv.URL, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv.Close()
+	var out strings.Builder
+	a := &app{ui: newUI(&out, &out)}
+	body, s := []byte("{}"), &statusserver.Snapshot{Command: statusserver.Command{Name: "app"}}
+	err = a.follow(context.Background(), spec, psText, body, s)
+	if f := fault.Of(err); err == nil || f.Why != "the run has ended" || f.Hint != "" || f.Kind != fault.Usage {
+		t.Errorf("%v", err)
+	}
+	if !strings.HasPrefix(out.String(), "app") {
+		t.Errorf("%q", out.String())
+	}
+}
+
 // On no terminal a block is printed when something has changed, and a look is no change.
 func TestPSLasting(t *testing.T) {
 	t.Parallel()
