@@ -57,12 +57,12 @@ vaultexec --listen 192.0.2.1:8000 --listen name.invalid:8000 --listen '[fe80::1%
 vaultexec --listen unix:$PWD/missing/s --listen unix:$PWD/empty --path app -- true
 vaultexec --listen ${VAULT_ADDR#http://} --path app -- true
 vaultexec --status 9100 --path app -- true
-vaultexec --status web=:9100 --max-age 1m --path app -- true
+vaultexec --status web=:9641 --max-age 1m --path app -- true
 vaultexec --max-age soon --watch --path app -- true
 vaultexec --max-age 1m --watch --path app -- true
-vaultexec --status 127.0.0.1:9100 --watch --max-age 30s --path app -- true
-vaultexec --status :9100 --listen :9100 --allow-http --path app -- true
-vaultexec --status 127.0.0.1:9100 --replace --path app -- true
+vaultexec --status 127.0.0.1:9641 --watch --max-age 30s --path app -- true
+vaultexec --status :9641 --listen :9641 --allow-http --path app -- true
+vaultexec --status 127.0.0.1:9641 --replace --path app -- true
 vaultexec --status ${VAULT_ADDR#http://} --path app -- true
 vaultexec --status unix:$PWD/missing/s --path app -- true
 vaultexec ps

@@ -208,7 +208,7 @@ func life(t *testing.T, address func(w *watched) string, scrape func(w *watched,
 	if p := e.path("app"); p.Version != 1 || !p.Watched || p.LastLook.IsZero() || p.Created.IsZero() || p.LastFailure != nil {
 		t.Errorf("%+v", p)
 	}
-	e.wantPS(fmt.Sprintf("pid %d, running since ", pid), ", ready\n", "0 restarts\n", "PATH", "token: token")
+	e.wantPS(fmt.Sprintf("pid %d, running since ", pid), ", ready\n", "0 restarts\n", "PATH", "login: token")
 
 	if text := e.ps("--json"); !strings.HasPrefix(text, `{"version":1,"vaultexec":"`) || strings.Count(text, "\n") != 1 {
 		t.Errorf("ps --json prints\n%s", text)
@@ -398,7 +398,7 @@ func TestStatusOfALease(t *testing.T) {
 	if s := e.status(); len(s.Leases) != 1 || s.Leases[0].Path != path || s.Leases[0].Ends.IsZero() || len(s.Paths) != 1 || s.Paths[0].Watched {
 		t.Errorf("%+v, paths %+v", s.Leases, s.Paths)
 	}
-	e.wantPS("lease: " + path + ", ends ")
+	e.wantPS("lease: " + path + ", expires ")
 	w.waitStarts(2)
 	w.until("the end of another", func() bool { next, is := e.value(sample); return is && next > first })
 	w.until("the restart", func() bool { n, is := e.value(`vaultexec_command_restarts_total{reason="lease"}`); return is && n >= 1 })

@@ -6,16 +6,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// This is the part of the state machine for --restart-order start-first: the next command is started beside the one that
-// serves, and takes over when it is ready. While there are two, one of them serves. Its life is the machine's state, as
-// ever; the other one's is the companion's. Changes wait until there is one again: there are never three.
+// This is the part of the state machine for --restart-order start-first: the next command starts beside the one that serves,
+// and takes over when it is ready. While there are two, one of them serves. Its life is the machine's state, as always; the
+// life of the other one is the companion. Changes wait until there is one again: there are never three.
 //
 //	alone ──▶ preparing ──ready──▶ draining ──▶ leaving ──▶ sweeping ──▶ alone
 //	             └─ not ready, or TERM ─────────▲             ▲
 //	             └─ has ended ────────────────────────────────┘
 //
-// In preparing the other one is the new command, from draining on the old one. A new command that ends, or is not ready in
-// time, costs nothing: the old one has served all the while.
+// In preparing the other one is the new command, from draining on the old one. A new command that exits, or is not ready in
+// time, does no harm: the old one has served all the while.
 
 // companion is where the command stands that does not serve.
 type companion uint8
@@ -39,10 +39,10 @@ const drainLimit = 10 * time.Second
 type (
 	evBesideFailed struct { // the next command could not be started
 		err     error
-		passing bool // for what may pass
+		passing bool // the cause may pass
 	}
 	evReady       struct{}            // it is ready
-	evUnready     struct{ err error } // it will not be, or nobody can know
+	evUnready     struct{ err error } // it will not be, or that cannot be known
 	evDrained     struct{}            // nothing waits for the old command any more
 	evOtherExited struct{ status unix.WaitStatus }
 	evOtherGone   struct{} // no live process of its group is left

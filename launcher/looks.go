@@ -10,10 +10,10 @@ import (
 	"github.com/agenticverz/vaultexec/internal/vault"
 )
 
-// What the watcher tells the main goroutine for --status: not only news, but every look. Without --status there is no book,
-// and nothing is kept.
+// What the watcher tells the main goroutine for --status: every look, not only those with news. Without --status there is no
+// book, and nothing is kept.
 
-// view is what the watcher knows. It is never changed once it was sent.
+// view is what the watcher knows. It is never changed after it was sent.
 type view struct {
 	paths    map[vault.Path]glance
 	order    []vault.Path
@@ -22,7 +22,7 @@ type view struct {
 	failures map[string]int // by kind
 }
 
-// glance is what looks have found out about a path.
+// glance is what looks have found out about one path.
 type glance struct {
 	newest  vault.Marker
 	watched bool
@@ -37,8 +37,7 @@ type leaseEnd struct {
 	ends time.Time
 }
 
-// lookBook keeps when looks were taken, and what came of them. It belongs to the watcher's goroutine. All methods of a nil
-// one do nothing.
+// lookBook records looks and their results. It belongs to the watcher's goroutine. All methods of a nil one do nothing.
 type lookBook struct {
 	out      chan *view // holds the newest
 	clean    func(string) string
@@ -50,7 +49,7 @@ func newLookBook(out chan *view, clean func(string) string) *lookBook {
 	return &lookBook{out: out, clean: clean, looks: map[vault.Path]glance{}, failures: map[string]int{}}
 }
 
-// note takes in how a look at a path, or a read of it, has ended.
+// note records the result of a look at a path, or of a read of it.
 func (b *lookBook) note(p vault.Path, err error, now time.Time) {
 	if b == nil {
 		return
@@ -65,12 +64,12 @@ func (b *lookBook) note(p vault.Path, err error, now time.Time) {
 	b.looks[p] = g
 }
 
-// failureOf is a failure as --status tells it.
+// failureOf is a failure as --status shows it.
 func failureOf(f *fault.Error, at time.Time, clean func(string) string) *statusserver.Failure {
 	return &statusserver.Failure{At: statusserver.At(at), Kind: statusserver.KindOf(f.Kind.String()), Text: clean(f.Error())}
 }
 
-// show sends what is known. An older view that was not taken is replaced.
+// show sends a view. It replaces an older one that was not taken yet.
 func (b *lookBook) show(w *watcher) {
 	if b == nil {
 		return

@@ -174,7 +174,7 @@ type machine struct {
 	otherTold   bool            // a signal that may end both was passed on
 	gaveUp      bool            // the next command of this handover was not taken
 
-	passing      bool  // it could not be started, for what may pass
+	passing      bool  // it could not be started, for a cause that may pass
 	besideFailed bool  // so was one for the change under way: if nothing may postpone it further, the old one is stopped first
 	cause        error // why; nil when it ended
 	held         bool  // the command that served is gone, and the other one is waited for

@@ -45,9 +45,9 @@ func (s *supervisor) asOther(f func()) {
 
 // startBeside starts the next command beside the one that serves.
 func (s *supervisor) startBeside() []action {
-	s.logDecision("secrets changed, starting the command anew beside the one that runs")
+	s.logDecision("secrets changed, starting the new command beside the old one")
 	s.endWarming() // of a first command that is not ready yet
-	s.replaces("a new command is being started beside the one that runs: " + s.runs.states.text(s.next.states))
+	s.replaces("starting the new command beside the old one: " + s.runs.states.text(s.next.states))
 	next := &child{runs: *s.next}
 	var err error
 	if next.sockets, err = s.held.add(); err == nil {

@@ -8,7 +8,7 @@ import (
 	"github.com/agenticverz/vaultexec/internal/vault"
 )
 
-// The snapshot that --status answers from is a pure function of what is here.
+// The snapshot that --status answers from is a pure function of these facts.
 
 // facts are what a snapshot is made of.
 type facts struct {
@@ -19,7 +19,7 @@ type facts struct {
 	serving      brief
 	other        brief // in a handover
 	readyTimeout time.Duration
-	doing        string // what is done to the command, in words
+	doing        string // what is being done to the command, in words
 	seen         string // which secrets have changed
 	paths        []statusserver.Path
 	leases       []leaseEnd
@@ -53,7 +53,7 @@ type tally struct {
 	lastExit  *statusserver.Exit
 }
 
-// restart is why a command took the place of another.
+// restart is why a command replaced another.
 type restart uint8
 
 const (
@@ -64,7 +64,7 @@ const (
 
 var restartReasons = [...]string{byChange: "change", byLease: "lease", byRollback: "rollback"}
 
-// restartOf tells a change from new credentials in the place of those that end.
+// restartOf tells a change from a mere replacement of credentials that expire.
 func restartOf(from, to edition) restart {
 	leased := map[vault.Path]bool{}
 	for _, g := range to.got {
@@ -109,7 +109,7 @@ func snapshot(f facts) *statusserver.Snapshot {
 	return s
 }
 
-// standing says where a run stands, and why its command does not count as ready; "" when it does.
+// standing is the phase of a run, and why its command does not count as ready; "" when it does.
 func standing(m *machine, serving brief) (phase statusserver.Phase, why string) {
 	switch {
 	case m.state == starting && !m.followed():
@@ -157,12 +157,12 @@ func changeOf(f facts) *statusserver.Change {
 	return c
 }
 
-// hasSeen reports whether a snapshot says which secrets have changed.
+// hasSeen reports whether there is a change whose secrets a snapshot names.
 func (m *machine) hasSeen() bool {
 	return m.state == settling || m.state == waiting || m.state == reading || m.state == hooking || m.pending
 }
 
-// pathsOf lists the secrets that a command has, and then what else was seen: a secret that is new in its folder.
+// pathsOf lists the secrets that a command has, and then those that were seen since: secrets that are new in a folder.
 func pathsOf(got []environ.Fetched, v *view) []statusserver.Path {
 	var list []statusserver.Path
 	done := map[vault.Path]bool{}
@@ -203,7 +203,7 @@ func pathsOf(got []environ.Fetched, v *view) []statusserver.Path {
 	return list
 }
 
-// stateOf is the state of a secret beside its version.
+// stateOf is the state of a secret's newest version.
 func stateOf(m vault.Marker) string {
 	switch {
 	case m.Absent:

@@ -15,15 +15,15 @@ import (
 )
 
 // --status: a server in a goroutine of its own answers from a snapshot that the main goroutine publishes whenever something
-// has happened (snapshot.go). It is bound before Vault is asked, and answers from then on. The watcher's part comes as a
-// view (looks.go). Without --status nothing of this exists.
+// has happened (snapshot.go). It binds its address before vaultexec asks Vault, and answers from then on. The watcher's part
+// comes as a view (looks.go). Without --status none of this exists.
 
 // Status is what --status asks for.
 type Status struct {
 	Address *listen.Spec // nil for no server
 	MaxAge  time.Duration
 	Version string              // of vaultexec
-	Clean   func(string) string // takes passwords in addresses out of a text; what else is secret is gone already
+	Clean   func(string) string // removes passwords in addresses from a text; other secrets are gone already
 }
 
 // status is the server and what the main goroutine keeps for it. All methods of a nil one do nothing.
@@ -31,14 +31,14 @@ type status struct {
 	options Status
 	server  *statusserver.Server
 	socket  *listen.Socket
-	news    chan struct{} // something about the token
+	news    chan struct{} // there is news about the token
 	views   chan *view
 	tally   tally
 	doing   string
 
 	seen     *view        // the watcher's newest
-	of       *environ.Env // that paths were made of, with seen
-	with     *view        // the same
+	of       *environ.Env // paths were made from this and with
+	with     *view        // a former seen
 	paths    []statusserver.Path
 	requests map[string]int
 }
@@ -96,7 +96,7 @@ func (st *status) close() {
 	st.socket.Close()
 }
 
-// turns delivers when somebody wants to know whether the main loop turns.
+// turns delivers when /livez asks whether the main loop responds.
 func (st *status) turns() <-chan struct{} {
 	if st == nil {
 		return nil
@@ -104,7 +104,7 @@ func (st *status) turns() <-chan struct{} {
 	return st.server.Turns()
 }
 
-// refreshes delivers when the secrets are to be looked at.
+// refreshes delivers when /refresh asks for a look at the secrets.
 func (st *status) refreshes() <-chan struct{} {
 	if st == nil {
 		return nil
@@ -112,7 +112,7 @@ func (st *status) refreshes() <-chan struct{} {
 	return st.server.Refreshes()
 }
 
-// looks delivers what the watcher knows.
+// looks delivers views of the watcher.
 func (st *status) looks() <-chan *view {
 	if st == nil {
 		return nil
@@ -120,7 +120,7 @@ func (st *status) looks() <-chan *view {
 	return st.views
 }
 
-// tokens delivers when something is new about the token.
+// tokens delivers when there is news about the token.
 func (st *status) tokens() <-chan struct{} {
 	if st == nil {
 		return nil
@@ -128,7 +128,7 @@ func (st *status) tokens() <-chan struct{} {
 	return st.news
 }
 
-// book is what the watcher keeps for this.
+// book is what the watcher keeps for --status.
 func (l *launch) book() *lookBook {
 	if l.status == nil {
 		return nil
@@ -141,21 +141,21 @@ func (l *launch) cleaned(text string) string {
 	return l.Status.Clean(l.Session.Client.Secrets.Clean(text, nil))
 }
 
-// forget lets go of the secrets that the paths were made of. They stay what they are.
+// forget lets go of the secrets that the paths were made from. The paths stay as they are.
 func (st *status) forget() {
 	if st != nil {
 		st.of = nil
 	}
 }
 
-// does notes in words what is done to the command.
+// does notes in words what is being done to the command.
 func (st *status) does(text string) {
 	if st != nil {
 		st.doing = text
 	}
 }
 
-// restarted counts a command that took the place of another.
+// restarted counts a command that replaced another.
 func (st *status) restarted(why restart) {
 	if st != nil {
 		st.tally.restarts[why]++
@@ -206,17 +206,17 @@ func (s *supervisor) handedOver(old *child) {
 	s.status.does("the old command is being stopped")
 }
 
-// replaces says what is done to the command, in the words of systemd's status line.
+// replaces says what is being done to the command, in --status and in systemd's status line.
 func (s *supervisor) replaces(text string) {
 	s.status.does(text)
 	s.notify.restarts(text)
 }
 
-// notReady: it is not known that the command is ready, or it is not in time. --status goes on to wait, unless the answer
-// came before the time was over: it would come again.
+// notReady: the command is not ready in time, or that cannot be known. --status keeps waiting, unless the answer came before
+// the time was over: it would only come again.
 func (s *supervisor) notReady(err error, begun time.Time) {
 	switch {
-	case s.unready: // it was said
+	case s.unready: // that is in the log
 	case s.notify.awaitsCommand():
 		s.Log.Warn("systemd is not told that the command is ready: "+err.Error(), hinted(err)...)
 	default:
@@ -228,13 +228,13 @@ func (s *supervisor) notReady(err error, begun time.Time) {
 	}
 }
 
-// publish has the server answer with how things stand now.
+// publish makes the server answer with the present state.
 func (s *supervisor) publish() {
 	st := s.status
 	if st == nil {
 		return
 	}
-	// Once nothing looks at Vault any more there is no edition. The paths stay what they were (forget.go).
+	// Once nothing looks at Vault any more, there is no edition. The paths stay as they were (forget.go).
 	if s.runs.env != nil && (st.of != s.runs.env || st.with != st.seen) {
 		st.of, st.with, st.paths = s.runs.env, st.seen, pathsOf(s.runs.got, st.seen)
 	}
@@ -255,7 +255,7 @@ func (s *supervisor) publish() {
 	st.server.Publish(snapshot(f))
 }
 
-// statusToken is what can be told of the token; nil where there is none.
+// statusToken is what may be shown of the token; nil where there is none.
 func (s *supervisor) statusToken() *statusserver.Token {
 	r, ok := s.Session.Report()
 	if !ok {
@@ -268,7 +268,7 @@ func (s *supervisor) statusToken() *statusserver.Token {
 	return t
 }
 
-// refresh has the secrets looked at, once: the signal for that, and POST /refresh.
+// refresh makes the watcher look at the secrets once: for --refresh-signal and POST /refresh.
 func (s *supervisor) refresh() {
 	if s.watch == nil {
 		return

@@ -21,14 +21,15 @@ import (
 )
 
 var psCommand = &command{
-	name: "ps", args: "[ADDRESS]", summary: "what a run with --status does",
+	name: "ps", args: "[ADDRESS]", summary: "what a vaultexec with --status is doing",
 	about: `
-ADDRESS is that of the run's --status: unix:/PATH or HOST:PORT. Without it the one of
-VAULTEXEC_STATUS, or of the file of --config, is taken. Vault is not asked.
+ADDRESS is what --status was given there: unix:/PATH or HOST:PORT. By default it is
+that of VAULTEXEC_STATUS, or of the file of --config. Vault is not asked: its own
+state is shown by vaultexec status.
 `,
 	own: []option{
-		{name: "json", group: groupOwn, usage: "print what /status answers, as it came"},
-		{name: "follow", group: groupOwn, usage: "print anew each second, and on no terminal with each change, until Ctrl-C"},
+		{name: "json", group: groupOwn, usage: "print the answer of /status as it is"},
+		{name: "follow", group: groupOwn, usage: "refresh every second until Ctrl-C; if standard output is not a terminal, print again at each change"},
 	},
 	shared: []string{groupConfig, "--status", "--log-level", "--log-format", "--help"},
 	most:   1,
@@ -47,7 +48,7 @@ func (a *app) ps(ctx context.Context, s *settings, words []string) error {
 		v = setting{text: words[0], from: "ADDRESS"}
 	}
 	if v.text == "" {
-		return &fault.Error{Kind: fault.Usage, What: "no address", Hint: "write vaultexec ps ADDRESS, or set VAULTEXEC_STATUS: it is that of the run's --status"}
+		return &fault.Error{Kind: fault.Usage, What: "no address", Hint: "write vaultexec ps ADDRESS with the address of the run's --status, or set VAULTEXEC_STATUS"}
 	}
 	spec, err := statusAddress(v.text)
 	if err != nil {
@@ -70,7 +71,7 @@ func (a *app) ps(ctx context.Context, s *settings, words []string) error {
 	return a.follow(ctx, spec, show, body, snapshot)
 }
 
-// follow shows a run until somebody ends this, or the run has ended.
+// follow shows a run until it ends, or until Ctrl-C.
 func (a *app) follow(ctx context.Context, spec listen.Spec, show func([]byte, *statusserver.Snapshot, time.Time) string,
 	body []byte, snapshot *statusserver.Snapshot) error {
 	screen := isTerminal(os.Stdout)
@@ -98,12 +99,26 @@ func (a *app) follow(ctx context.Context, spec listen.Spec, show func([]byte, *s
 		if body, snapshot, err = askStatus(ctx, spec); ctx.Err() != nil {
 			return nil
 		} else if err != nil {
-			return err
+			return ofFollowed(err)
 		}
 	}
 }
 
-// lasting is what a block is printed anew for: not each look.
+// ofFollowed is a failure to ask a run that has answered before.
+func ofFollowed(err error) error {
+	f := *fault.Of(err)
+	if unserved(err) {
+		f.Why, f.Hint = "the run has ended", ""
+	}
+	return &f
+}
+
+// unserved reports whether nothing is listening at an address.
+func unserved(err error) bool {
+	return errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, unix.ENOENT)
+}
+
+// lasting is what a block is printed again for. A look alone is not.
 func lasting(s *statusserver.Snapshot) string {
 	rest := *s
 	rest.Paths = append([]statusserver.Path{}, s.Paths...)
@@ -136,24 +151,24 @@ func askStatus(ctx context.Context, spec listen.Spec) ([]byte, *statusserver.Sna
 		return &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot ask %s", spec), Why: why, Hint: hint, Err: err}
 	}
 	stranger := func() error {
-		return fail("what answers there is not a vaultexec with --status", "check the address: it is that of the run's --status", nil)
+		return fail("what answers there is not a vaultexec with --status", "check the address: it must be that of the run's --status", nil)
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(host, "80")+"/status", nil)
 	if err != nil {
-		return nil, nil, fail("its host is not one", "write it as 127.0.0.1:9100 or unix:/run/app/status.sock", err)
+		return nil, nil, fail("its host is not valid", "write it as 127.0.0.1:9641 or unix:/run/app/status.sock", err)
 	}
 	client := http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	resp, err := client.Do(req)
 	const start = "start the run with --status, or correct the address"
 	switch {
-	case errors.Is(err, unix.ECONNREFUSED), errors.Is(err, unix.ENOENT):
-		return nil, nil, fail("nobody listens there", start, err)
+	case unserved(err):
+		return nil, nil, fail("nothing is listening there", start, err)
 	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
-		return nil, nil, fail("permission denied", "its socket is another user's: ask as that user, or give the run's --status a ,mode=0660", err)
+		return nil, nil, fail("permission denied", "the socket belongs to another user: run this as that user, or start the run with --status unix:/PATH,mode=0660", err)
 	case errors.Is(err, context.DeadlineExceeded):
 		return nil, nil, fail("no answer came within "+psTimeout.String(), start, err)
 	case err != nil && (errors.As(err, new(*net.DNSError)) || errors.As(err, new(unix.Errno))):
-		return nil, nil, fail("nobody can be reached there", start, err)
+		return nil, nil, fail("the host cannot be reached", start, err)
 	case err != nil:
 		return nil, nil, stranger()
 	}
@@ -165,8 +180,8 @@ func askStatus(ctx context.Context, spec listen.Spec) ([]byte, *statusserver.Sna
 		return nil, nil, stranger()
 	}
 	if snapshot.Form != statusserver.Form {
-		return nil, nil, fail(fmt.Sprintf("it answers in version %d of the form, and this vaultexec knows %d", snapshot.Form,
-			statusserver.Form), "use the vaultexec of the run, or --json", nil)
+		return nil, nil, fail(fmt.Sprintf("its answer has format %d, and this vaultexec knows format %d", snapshot.Form,
+			statusserver.Form), "use the same vaultexec as the run", nil)
 	}
 	return body, snapshot, nil
 }

@@ -51,9 +51,9 @@ func psText(_ []byte, s *statusserver.Snapshot, now time.Time) string {
 	}
 	psPaths(line, s.Paths, now)
 	if t := s.Token; t != nil {
-		text := "token: " + t.Method
+		text := "login: " + t.Method
 		if !t.Ends.IsZero() {
-			text += ", ends " + until(t.Ends, now)
+			text += ", token expires " + until(t.Ends, now)
 		}
 		text += ", " + count(t.Renewals, "renewal")
 		if t.Failing && t.LastFailure != nil {
@@ -62,22 +62,22 @@ func psText(_ []byte, s *statusserver.Snapshot, now time.Time) string {
 		line("%s", text)
 	}
 	for _, l := range s.Leases {
-		line("lease: %s, ends %s", l.Path, until(l.Ends, now))
+		line("lease: %s, expires %s", l.Path, until(l.Ends, now))
 	}
 	return b.String()
 }
 
-// psChange is what is under way.
+// psChange is what is under way, its deadline first: the text may be cut.
 func psChange(line func(string, ...any), c *statusserver.Change, now time.Time) {
 	if c == nil {
 		return
 	}
 	text := c.State
+	if left := c.Until.Sub(now); left > 0 { // without a deadline it is negative
+		text += ", at most " + shortly(left) + " more"
+	}
 	if c.Text != "" {
 		text += ": " + c.Text
-	}
-	if !c.Until.IsZero() {
-		text += ", until " + until(c.Until, now)
 	}
 	line("under way: %s", text)
 }
@@ -131,7 +131,7 @@ func count(n int, what string) string {
 	return strconv.Itoa(n) + " " + what + "s"
 }
 
-// since is how long ago a time was, in short.
+// since is how long ago a time was, in one unit.
 func since(t statusserver.Time, now time.Time) string {
 	if t.IsZero() {
 		return "-"
@@ -139,7 +139,7 @@ func since(t statusserver.Time, now time.Time) string {
 	return shortly(now.Sub(t.Time))
 }
 
-// until says when a time is.
+// until says how far away a time is.
 func until(t statusserver.Time, now time.Time) string {
 	if d := t.Sub(now); d > 0 {
 		return "in " + shortly(d)

@@ -10,10 +10,10 @@ import (
 	"github.com/agenticverz/vaultexec/launcher"
 )
 
-// ownerOnly is the mode of the socket of --status: whoever may connect may have the secrets looked at.
+// ownerOnly is the mode of the socket of --status: whoever may connect may also POST /refresh.
 const ownerOnly = 0o600
 
-const asStatus = "write it as 127.0.0.1:9100 or unix:/run/app/status.sock"
+const asStatus = "write it as 127.0.0.1:9641 or unix:/run/app/status.sock"
 
 // statusOptions reads --status and --max-age.
 func (a *app) statusOptions(s *settings, listens []listen.Spec) launcher.Status {
@@ -28,7 +28,7 @@ func (a *app) statusOptions(s *settings, listens []listen.Spec) launcher.Status 
 		for _, other := range listens {
 			if err == nil && listen.Clash(listen.Spec{Host: spec.Host, Port: spec.Port, Path: spec.Path},
 				listen.Spec{Host: other.Host, Port: other.Port, Path: other.Path}) != "" {
-				s.bad(v, "--listen has that address", "the command's sockets are not for this: choose another address")
+				s.bad(v, "--listen has that address", "choose another address: the command's own socket cannot serve both")
 			}
 		}
 		if o.Address = &spec; err == nil && !isLocal(spec) && !s.bool("allow-http") {
@@ -44,11 +44,11 @@ func (a *app) statusOptions(s *settings, listens []listen.Spec) launcher.Status 
 	switch {
 	case s.option("max-age").mismatch(m.text) != "":
 	case v.text == "":
-		s.bad(m, "only /readyz of --status goes by it", "give --status ADDRESS, too")
+		s.bad(m, "only /readyz of --status uses it", "give --status ADDRESS, too")
 	case !s.bool("watch"):
-		s.bad(m, "without --watch nothing is looked at", "give --watch, too")
+		s.bad(m, "without --watch vaultexec does not look at the secrets", "give --watch, too")
 	case o.MaxAge <= s.duration("interval"):
-		s.bad(m, "it is not longer than --interval, and every look would come too late", "write three times the interval, or more")
+		s.bad(m, "it must be longer than --interval, or every look comes too late", "give three times the interval, or more")
 	}
 	return o
 }

@@ -48,20 +48,20 @@ func TestPSText(t *testing.T) {
 PATH      VERSION   AGE LAST LOOK  TROUBLE
 kv/app          7    3h       12s
 
-token: approle, ends in 41m, 9 renewals
-lease: database/creds/app, ends in 90s
+login: approle, token expires in 41m, 9 renewals
+lease: database/creds/app, expires in 90s
 `},
 		{"trouble", trouble, `app\x1b[2J, pid 5, SINCE, not ready
 3 restarts, 2 rollbacks, last exit 60s ago: exit code 3
 next command: pid 6, started 2s ago
-under way: waiting: kv/app 3 → 4, kv/app 3 → 4, kv/app 3 → 4, kv/app 3 → 4, kv/…
+under way: waiting, at most 5s more: kv/app 3 → 4, kv/app 3 → 4, kv/app 3 → 4, …
 not used: cannot use kv/x: null
 
 PATH                                  VERSION   AGE LAST LOOK  TROUBLE
 kv/long/long/long/long/long/long/…     3 → 14    3d       10m  away
 kv/gone                                     -     -         -  deleted
 
-token: token, 0 renewals, cannot renew the token
+login: token, 0 renewals, cannot renew the token
 `},
 		{"between two", &statusserver.Snapshot{Phase: statusserver.Restarting, Command: statusserver.Command{Name: "app"}}, "app, restarting\n0 restarts\n"},
 		{"ending", &statusserver.Snapshot{Phase: statusserver.Ending, Command: statusserver.Command{Name: "app", PID: 1, Started: since}}, "app, pid 1, SINCE, ending\n0 restarts\n"},
@@ -86,7 +86,7 @@ func TestPSOfOthers(t *testing.T) {
 		"null":            {200, "null", "not a vaultexec"},
 		"an error":        {500, string((&statusserver.Snapshot{Program: "v1"}).JSON()), "not a vaultexec"},
 		"a redirect":      {302, "", "not a vaultexec"},
-		"a later form":    {200, `{"version":2,"vaultexec":"v9"}`, "version 2 of the form, and this vaultexec knows 1"},
+		"a later format":  {200, `{"version":2,"vaultexec":"v9"}`, "format 2, and this vaultexec knows format 1"},
 		"this one":        {200, string((&statusserver.Snapshot{Program: "v1"}).JSON()), ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -106,6 +106,27 @@ func TestPSOfOthers(t *testing.T) {
 				t.Errorf("%v, %+v", err, s)
 			}
 		})
+	}
+}
+
+// A run that ends is no wrong address.
+func TestPSFollowsToTheEnd(t *testing.T) {
+	t.Parallel()
+	srv := httptest.NewServer(http.NotFoundHandler())
+	spec, err := statusAddress(strings.TrimPrefix(srv.URL, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv.Close()
+	var out strings.Builder
+	a := &app{ui: newUI(&out, &out)}
+	body, s := []byte("{}"), &statusserver.Snapshot{Command: statusserver.Command{Name: "app"}}
+	err = a.follow(context.Background(), spec, psText, body, s)
+	if f := fault.Of(err); err == nil || f.Why != "the run has ended" || f.Hint != "" || f.Kind != fault.Usage {
+		t.Errorf("%v", err)
+	}
+	if !strings.HasPrefix(out.String(), "app") {
+		t.Errorf("%q", out.String())
 	}
 }
 

@@ -14,29 +14,29 @@ type tlsConn = tls.Conn
 
 const (
 	mostConns = 64
-	// grace is how long a connection may take for its request when others wait.
+	// grace is how long a connection may be idle while others wait.
 	grace = time.Second
 )
 
-// door lets mostConns connections in at a time. A further one waits until one of them leaves, or has asked nothing for
-// longer than grace: that one is closed. So connections that nobody uses, or half a request on each, hold a probe up for
-// a second at most, and do not fill the memory either.
+// door lets mostConns connections in at a time. A further one waits until one of them leaves, or has been idle for longer
+// than grace: that one is closed. So idle connections, or ones with half a request, delay a probe by a second at most, and
+// do not fill the memory either.
 type door struct {
 	net.Listener
 	once sync.Once
 	shut chan struct{}
-	left chan struct{} // somebody has
+	left chan struct{} // a connection has
 
 	mu   sync.Mutex
 	open map[*conn]struct{}
 }
 
-// conn is a connection that came in.
+// conn is a connection that was let in.
 type conn struct {
 	net.Conn
 	door  *door
 	busy  bool      // it is being answered
-	since time.Time // when it came, or was answered last
+	since time.Time // when it came, or got its last answer
 }
 
 func newDoor(l net.Listener) *door {
@@ -67,7 +67,8 @@ func (d *door) Accept() (net.Conn, error) {
 	return in, nil
 }
 
-// hasRoom reports whether one more may come in. It closes the one that has been idle for longest when that was too long.
+// hasRoom reports whether one more may come in. If there is no room, it closes the connection that has been idle for longest,
+// once that is longer than grace.
 func (d *door) hasRoom() bool {
 	d.mu.Lock()
 	var idle *conn

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// What /metrics answers: OpenMetrics 1.0.0 where somebody asks for it, and else the text format 0.0.4, with the same names.
-// Labels have fixed sets of values, but for the paths.
+// What /metrics answers: OpenMetrics 1.0.0 if the client asks for it, and otherwise the text format 0.0.4, with the same names.
+// All labels but path have a fixed set of values.
 
 // Kinds are the kinds of a failed look.
 var Kinds = []string{"away", "address", "refused", "denied", "token", "other"}
@@ -25,13 +25,13 @@ func KindOf(name string) string {
 // Reasons are those of a restart.
 var Reasons = []string{"change", "lease", "rollback"}
 
-// Statuses are those of an answer of Vault; none for a request that got no answer.
+// Statuses are the classes of Vault's answers; none for a request without an answer.
 var Statuses = []string{"2xx", "3xx", "4xx", "5xx", "none"}
 
 // Buckets are the bounds of vaultexec_handover_seconds.
 var Buckets = []float64{0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60}
 
-// Counts only grow.
+// Counts are counters: they only grow.
 type Counts struct {
 	LookFailures map[string]int // by kind
 	Restarts     map[string]int // by reason
@@ -64,39 +64,39 @@ type metrics struct {
 	open bool // OpenMetrics
 }
 
-// Metrics is what /metrics answers at a time. open asks for OpenMetrics.
+// Metrics is what /metrics answers at a point in time. open asks for OpenMetrics.
 func (s *Snapshot) Metrics(now time.Time, open bool) []byte {
 	m := &metrics{open: open}
 	if open { // there the family has the name without _info
-		m.head("vaultexec", "info", "", "The version of vaultexec.")
+		m.head("vaultexec", "info", "", "Version of vaultexec.")
 	} else {
-		m.head("vaultexec_info", "gauge", "", "The version of vaultexec.")
+		m.head("vaultexec_info", "gauge", "", "Version of vaultexec.")
 	}
 	m.sample("vaultexec_info", label("version", s.Program), 1)
 
 	m.paths(s, "vaultexec_secret_version", "", "Version of the secret that the command has.",
 		func(p Path) (float64, bool) { return float64(p.Version), p.Version > 0 })
-	m.paths(s, "vaultexec_secret_newest_version", "", "Version that Vault has, as far as the last look knows.",
+	m.paths(s, "vaultexec_secret_newest_version", "", "Version that Vault had at the last look.",
 		func(p Path) (float64, bool) { return float64(p.Newest), p.Newest > 0 })
-	m.paths(s, "vaultexec_secret_age_seconds", "seconds", "Time since the version was made that the command has.",
+	m.paths(s, "vaultexec_secret_age_seconds", "seconds", "Age of the version that the command has.",
 		func(p Path) (float64, bool) { return max(now.Sub(p.Created.Time).Seconds(), 0), !p.Created.IsZero() })
-	m.paths(s, "vaultexec_last_look_timestamp_seconds", "seconds", "When the secret was looked at and Vault answered.",
+	m.paths(s, "vaultexec_last_look_timestamp_seconds", "seconds", "Time of the last look that Vault answered.",
 		func(p Path) (float64, bool) { return unix(p.LastLook), p.Watched && !p.LastLook.IsZero() })
 
-	m.counts("vaultexec_look_failures", "Looks at a secret that failed, and reads of one.", "kind", Kinds,
+	m.counts("vaultexec_look_failures", "Looks and reads that failed.", "kind", Kinds,
 		s.Counts.LookFailures)
-	m.counts("vaultexec_command_restarts", "Commands that took the place of another.", "reason", Reasons, s.Counts.Restarts)
-	m.counter("vaultexec_rollbacks", "Times that new versions were given up because a command failed with them.",
+	m.counts("vaultexec_command_restarts", "Commands that replaced another.", "reason", Reasons, s.Counts.Restarts)
+	m.counter("vaultexec_rollbacks", "Times that vaultexec gave up new versions, because a command failed with them or was never ready.",
 		s.Command.Rollbacks)
 	m.gauge("vaultexec_command_ready", "", "1 when the command is ready.", truth(s.NotReady == ""))
 	m.gauge("vaultexec_change_pending", "", "1 while a change is under way.", truth(s.Change != nil))
 
 	if s.Token != nil && !s.Token.Ends.IsZero() {
-		m.gauge("vaultexec_token_expiry_timestamp_seconds", "seconds", "When the token ends unless it is renewed.",
+		m.gauge("vaultexec_token_expiry_timestamp_seconds", "seconds", "When the token expires unless it is renewed.",
 			unix(s.Token.Ends))
 	}
 	m.leases(s.Leases)
-	m.histogram("vaultexec_handover_seconds", "From the start of a new command until it served, with start-first.",
+	m.histogram("vaultexec_handover_seconds", "From the start of a new command until it serves, with start-first.",
 		s.Counts.Handovers)
 	m.counts("vaultexec_requests", "Requests to Vault.", "status", Statuses, s.Counts.Requests)
 	if open {
@@ -134,7 +134,7 @@ func (m *metrics) counter(name, help string, n int) {
 	m.sample(name+"_total", "", float64(n))
 }
 
-// counts writes a counter with every value of its label, also those that nothing was counted for.
+// counts writes a counter with every value of its label, also those that are 0.
 func (m *metrics) counts(name, help, key string, values []string, counts map[string]int) {
 	m.counterHead(name, help)
 	for _, v := range values {
@@ -142,7 +142,7 @@ func (m *metrics) counts(name, help, key string, values []string, counts map[str
 	}
 }
 
-// paths writes a gauge of those paths that have it.
+// paths writes a gauge for the paths that have a value for it.
 func (m *metrics) paths(s *Snapshot, name, unit, help string, of func(Path) (float64, bool)) {
 	begun := false
 	for _, p := range s.Paths {
@@ -158,7 +158,7 @@ func (m *metrics) paths(s *Snapshot, name, unit, help string, of func(Path) (flo
 	}
 }
 
-// leases writes the first end for each path.
+// leases writes for each path the lease that expires first.
 func (m *metrics) leases(list []Lease) {
 	ends := slices.Clone(list)
 	slices.SortStableFunc(ends, func(a, b Lease) int {
@@ -167,7 +167,7 @@ func (m *metrics) leases(list []Lease) {
 	ends = slices.CompactFunc(ends, func(a, b Lease) bool { return a.Path == b.Path })
 	for i, l := range ends {
 		if i == 0 {
-			m.head("vaultexec_lease_expiry_timestamp_seconds", "gauge", "seconds", "When the lease ends unless it is renewed.")
+			m.head("vaultexec_lease_expiry_timestamp_seconds", "gauge", "seconds", "When the lease expires unless it is renewed.")
 		}
 		m.sample("vaultexec_lease_expiry_timestamp_seconds", label("path", l.Path), unix(l.Ends))
 	}

@@ -15,9 +15,9 @@ import (
 	"time"
 )
 
-// Bounds for whoever asks. All of this stays in small buffers beside a command that has better use for the memory.
+// Limits for clients. They keep the buffers small: the command has better use for the memory.
 const (
-	headerTime  = 5 * time.Second // for the headers of a request, and for its body, which nobody reads
+	headerTime  = 5 * time.Second // for the headers of a request, and for its body, which is ignored
 	writeTime   = 10 * time.Second
 	idleTime    = 90 * time.Second // Prometheus asks each minute by default, over a connection that it keeps
 	headerBytes = 8 << 10
@@ -26,12 +26,12 @@ const (
 
 // Config is what a Server needs to know.
 type Config struct {
-	Unix   bool          // it listens on a unix socket: its file says who may ask
+	Unix   bool          // it listens on a unix socket: the mode of its file says who may connect
 	Host   string        // as --status names it, for TCP; a request may name it, too
 	MaxAge time.Duration // of the last look, for /readyz; 0 for any
 }
 
-// Server answers. Turns and Refreshes are for the main loop of a run, which receives from both.
+// Server answers requests. The main loop of a run receives from Turns and Refreshes.
 type Server struct {
 	config    Config
 	http      *http.Server
@@ -43,7 +43,7 @@ type Server struct {
 	pages     [3]page
 }
 
-// page is an answer that was made. A hundred who ask in one second get the same one.
+// page is a cached answer: a hundred clients in one second get the same one.
 type page struct {
 	mu     sync.Mutex
 	of     *Snapshot
@@ -51,7 +51,7 @@ type page struct {
 	body   []byte
 }
 
-// New makes a server that answers on a listener from now on.
+// New starts a server on a listener.
 func New(l net.Listener, config Config, first *Snapshot) *Server {
 	s := &Server{config: config, door: newDoor(l), done: make(chan struct{}), turns: make(chan struct{}), refreshes: make(chan struct{})}
 	s.latest.Store(first)
@@ -73,16 +73,16 @@ func New(l net.Listener, config Config, first *Snapshot) *Server {
 	return s
 }
 
-// Publish has what is asked from now on be answered from a snapshot.
+// Publish replaces the snapshot that answers are made from.
 func (s *Server) Publish(snapshot *Snapshot) { s.latest.Store(snapshot) }
 
-// Turns delivers when somebody wants to know whether the loop turns: receiving is the answer.
+// Turns delivers when /livez asks whether the main loop responds. Receiving is the answer.
 func (s *Server) Turns() <-chan struct{} { return s.turns }
 
-// Refreshes delivers when the secrets are to be looked at.
+// Refreshes delivers when /refresh asks for a look at the secrets.
 func (s *Server) Refreshes() <-chan struct{} { return s.refreshes }
 
-// Close ends the server and all connections. Nobody is waited for.
+// Close ends the server and all connections, without waiting for any.
 func (s *Server) Close() {
 	_ = s.http.Close()
 	<-s.done
@@ -102,16 +102,15 @@ func only(f http.HandlerFunc, methods ...string) http.HandlerFunc {
 	}
 }
 
-// known answers only to those who have asked for this machine by its address, by a name for the machine itself, or by the
-// name that --status has. A page in a browser whose own name was pointed at this address (DNS rebinding) has asked for
-// another. HTTP/1.0 knows no Host.
+// known lets a TCP request through only if its Host is an IP address, a name for the machine itself, or the host of --status.
+// A web page whose own name points at this address (DNS rebinding) has another Host. HTTP/1.0 has no Host.
 func (s *Server) known(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
 		h.Set("Cache-Control", "no-store")
 		h.Set("X-Content-Type-Options", "nosniff")
 		if !s.config.Unix && !s.names(r.Host) {
-			say(w, http.StatusForbidden, "ask for this by an IP address, as localhost, or by the host that --status names")
+			say(w, http.StatusForbidden, "the Host header must be an IP address, localhost, or the host of --status")
 			return
 		}
 		next.ServeHTTP(w, r)
@@ -139,7 +138,7 @@ func send(w http.ResponseWriter, status int, kind string, body []byte) {
 	_, _ = w.Write(body) // of HEAD the server drops it
 }
 
-// turn asks the main loop for one, and reports whether it came in time.
+// turn waits for the main loop to receive, and reports whether it did in time.
 func turn(ctx context.Context, c chan<- struct{}) bool {
 	late := time.NewTimer(turnTime)
 	defer late.Stop()
@@ -154,7 +153,7 @@ func turn(ctx context.Context, c chan<- struct{}) bool {
 
 func (s *Server) livez(w http.ResponseWriter, r *http.Request) {
 	if !turn(r.Context(), s.turns) {
-		say(w, http.StatusServiceUnavailable, "the main loop does not answer")
+		say(w, http.StatusServiceUnavailable, "the main loop does not respond")
 		return
 	}
 	say(w, http.StatusOK, "ok")
@@ -168,7 +167,7 @@ func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
 	say(w, http.StatusOK, "ok")
 }
 
-// unready says why the command counts as not ready at a time; "" when it is.
+// unready says why the command does not count as ready now; "" when it does.
 func (s *Snapshot) unready(now time.Time, maxAge time.Duration) string {
 	if s.NotReady != "" || maxAge == 0 {
 		return s.NotReady
@@ -203,7 +202,7 @@ func (s *Server) metrics(w http.ResponseWriter, r *http.Request) {
 	send(w, http.StatusOK, kind, s.page(which, now.Unix(), func(of *Snapshot) []byte { return of.Metrics(now, open) }))
 }
 
-// page makes an answer, or takes the one that was made of the same snapshot in the same second.
+// page makes an answer, or takes the cached one of the same snapshot and second.
 func (s *Server) page(which int, second int64, make func(*Snapshot) []byte) []byte {
 	p := &s.pages[which]
 	p.mu.Lock()
@@ -214,7 +213,7 @@ func (s *Server) page(which int, second int64, make func(*Snapshot) []byte) []by
 	return p.body
 }
 
-// wantsOpen reports whether OpenMetrics is asked for, at least as much as the other format.
+// wantsOpen reports whether Accept ranks OpenMetrics at least as high as the text format.
 func wantsOpen(accept []string) bool {
 	best := func(name string) (most float64) {
 		for item := range strings.SplitSeq(strings.Join(accept, ","), ",") {
@@ -246,11 +245,11 @@ func wantsOpen(accept []string) bool {
 func (s *Server) refresh(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case !s.config.Unix:
-		say(w, http.StatusForbidden, "only over a unix socket, whose file says who may ask: --status unix:/PATH")
+		say(w, http.StatusForbidden, "only over a unix socket, where the mode of the file says who may: --status unix:/PATH")
 	case !s.latest.Load().Watches:
-		say(w, http.StatusConflict, "nothing is looked at")
+		say(w, http.StatusConflict, "vaultexec is not watching any secret")
 	case !turn(r.Context(), s.refreshes):
-		say(w, http.StatusServiceUnavailable, "the main loop does not answer")
+		say(w, http.StatusServiceUnavailable, "the main loop does not respond")
 	default:
 		say(w, http.StatusAccepted, "looking")
 	}

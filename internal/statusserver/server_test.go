@@ -94,7 +94,7 @@ func TestAnswers(t *testing.T) {
 		{"delete", "DELETE", "/status", true, ready, 405, "only GET and HEAD here\n"},
 		{"options", "OPTIONS", "/metrics", true, ready, 405, "only GET and HEAD here\n"},
 		{"refresh", "POST", "/refresh", true, ready, 202, "looking\n"},
-		{"refresh of nothing", "POST", "/refresh", true, idle, 409, "nothing is looked at\n"},
+		{"refresh of nothing", "POST", "/refresh", true, idle, 409, "vaultexec is not watching any secret\n"},
 		{"refresh over TCP", "POST", "/refresh", false, ready, 403, "only over a unix socket"},
 		{"get refresh", "GET", "/refresh", true, ready, 405, "only POST here\n"},
 	} {

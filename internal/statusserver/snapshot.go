@@ -1,13 +1,13 @@
-// Package statusserver answers what --status is asked: whether vaultexec lives, whether its command is ready, what it does
-// and what it has counted. It knows a Snapshot, which somebody publishes, and nothing of how a run works.
+// Package statusserver is the HTTP server of --status: whether vaultexec is alive, whether its command is ready, what it is
+// doing and what it has counted. It answers from a Snapshot that the launcher publishes, and knows nothing of how a run works.
 //
-//	/livez     whether the main loop turns
-//	/readyz    whether the command is ready, and its secrets were looked at lately
+//	/livez     whether the main loop responds
+//	/readyz    whether the command is ready, and its secrets were looked at recently
 //	/status    the snapshot, as JSON
 //	/metrics   the same for Prometheus
-//	/refresh   POST, over a unix socket: look at once
+//	/refresh   POST, over a unix socket: look at the secrets now
 //
-// There is no secret in a Snapshot: names, versions, times and texts that the log has, too.
+// A Snapshot has no secrets: only names, versions, times and texts that are in the log, too.
 package statusserver
 
 import (
@@ -15,10 +15,10 @@ import (
 	"time"
 )
 
-// Form is the version of what /status answers. It changes when something is taken away, or gets another meaning.
+// Form is the version of the format of /status. It changes when a key is removed, or gets another meaning.
 const Form = 1
 
-// Snapshot is what a run does at one moment. Whoever has published it changes it no more.
+// Snapshot is the state of a run at one moment. It is never changed after it was published.
 type Snapshot struct {
 	Form    int      `json:"version"`
 	Program string   `json:"vaultexec"` // its version
@@ -63,10 +63,10 @@ type Command struct {
 // Exit is the end of a command.
 type Exit struct {
 	At     Time   `json:"time"`
-	Status string `json:"status"` // "exit status 1", "killed by SIGTERM"
+	Status string `json:"status"` // "exit code 1", "killed by SIGTERM"
 }
 
-// Next is a command that does not serve yet.
+// Next is the new command of a handover, which does not serve yet.
 type Next struct {
 	PID     int  `json:"pid"`
 	Started Time `json:"started"`
@@ -77,7 +77,7 @@ type Change struct {
 	State string `json:"state"` // one of States
 	Text  string `json:"text"`  // what changes, or what is done
 	Since Time   `json:"since"`
-	Until Time   `json:"until"` // when it goes on at the latest; none while something else is waited for
+	Until Time   `json:"until"` // when this step ends at the latest; zero if that is not known
 }
 
 // States are those of a change.
@@ -86,33 +86,33 @@ var States = []string{"settling", "waiting", "reading", "hook", "stopping", "sta
 // Path is a secret.
 type Path struct {
 	Path        string   `json:"path"`
-	Version     int      `json:"version"`        // that the command has; 0 where there are none
-	Newest      int      `json:"newest_version"` // that Vault has, as far as the last look knows
+	Version     int      `json:"version"`        // that the command has; 0 for a secret without versions
+	Newest      int      `json:"newest_version"` // that Vault had at the last look
 	State       string   `json:"state"`          // of the newest: "", "absent", "deleted" or "destroyed"
-	Created     Time     `json:"created_time"`   // of what the command has
+	Created     Time     `json:"created_time"`   // of the version that the command has
 	Watched     bool     `json:"watched"`
-	LastLook    Time     `json:"last_look"` // that Vault has answered
+	LastLook    Time     `json:"last_look"` // that Vault answered
 	LastFailure *Failure `json:"last_failure"`
 	Failing     bool     `json:"failing"` // the last failure is not over
 }
 
-// Failure is what has gone wrong at last.
+// Failure is the last thing that went wrong.
 type Failure struct {
 	At   Time   `json:"time"`
 	Kind string `json:"kind"` // one of Kinds
 	Text string `json:"text"`
 }
 
-// Token is what vaultexec asks Vault with.
+// Token is the token that vaultexec uses.
 type Token struct {
 	Method      string   `json:"method"`
-	Ends        Time     `json:"ends"` // unless it is renewed; none for one that does not end
+	Ends        Time     `json:"ends"` // unless it is renewed; zero for one that never expires
 	Renewals    int      `json:"renewals"`
 	LastFailure *Failure `json:"last_failure"`
 	Failing     bool     `json:"failing"`
 }
 
-// Lease is what ends by itself.
+// Lease is a secret that expires by itself.
 type Lease struct {
 	Path string `json:"path"`
 	Ends Time   `json:"ends"` // unless it is renewed
@@ -145,12 +145,12 @@ func (t Time) MarshalJSON() ([]byte, error) {
 
 // JSON is what /status answers.
 func (s *Snapshot) JSON() []byte {
-	full := *s // a list without an item is no null
+	full := *s // an empty list is [], not null
 	full.Form = Form
 	full.Refused, full.Paths = orEmpty(s.Refused), orEmpty(s.Paths)
 	full.Leases, full.Files = orEmpty(s.Leases), orEmpty(s.Files)
 	b, err := json.Marshal(full)
-	if err != nil { // cannot be: there are only texts, numbers and times in it
+	if err != nil { // cannot happen: it has only texts, numbers and times
 		return []byte("{}\n")
 	}
 	return append(b, '\n')
@@ -163,7 +163,7 @@ func orEmpty[T any](list []T) []T {
 	return list
 }
 
-// OldestLook is the watched path that was looked at the longest time ago; ok is false where there is none.
+// OldestLook is the watched path whose last look is the longest ago; ok is false if there is none.
 func (s *Snapshot) OldestLook() (oldest Path, ok bool) {
 	for _, p := range s.Paths {
 		if p.Watched && (!ok || p.LastLook.Before(oldest.LastLook.Time)) {

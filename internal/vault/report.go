@@ -6,19 +6,19 @@ import (
 	"github.com/agenticverz/vaultexec/internal/fault"
 )
 
-// What can be told of a session to anybody (--status): nothing here is secret.
+// What anybody may know of a session (--status): nothing here is secret.
 
-// TokenReport is what can be told of the token in use.
+// TokenReport is what anybody may know of the token in use.
 type TokenReport struct {
 	Method   Method
-	Ends     time.Time // unless it is renewed; zero when it does not end, or nobody knows
-	Renewals int       // that succeeded, of all tokens of the session
+	Ends     time.Time // unless it is renewed; zero if it never expires, or if that is not known
+	Renewals int       // successful ones, of all tokens of the session
 	Failure  *fault.Error
 	FailedAt time.Time // of Failure; zero for none
 	Failing  bool      // nothing has worked since
 }
 
-// tokenNews are the parts of a report that the session does not need itself.
+// tokenNews is the part of a report that the session itself does not need.
 type tokenNews struct {
 	tell     func()
 	renewals int
@@ -27,8 +27,8 @@ type tokenNews struct {
 	failing  bool
 }
 
-// OnNews has tell called whenever Report has something new to say. It must not block, nor ask the session. It is set before
-// the first login.
+// OnNews sets a function that is called whenever Report has something new. It must neither block nor call the session. Call
+// OnNews before the first login.
 func (s *Session) OnNews(tell func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -42,7 +42,7 @@ func (n *tokenNews) toldLocked() {
 	}
 }
 
-// Report is what can be told of the token now; ok is false where there is none.
+// Report is what anybody may know of the token now; ok is false if there is none.
 func (s *Session) Report() (r TokenReport, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -54,7 +54,7 @@ func (s *Session) Report() (r TokenReport, ok bool) {
 	return r, s.current != nil
 }
 
-// noteTending takes in whether a token got what it needed. nil is success.
+// noteTending records whether a renewal or login worked. nil is success.
 func (s *Session) noteTending(f *fault.Error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -70,13 +70,13 @@ func (s *Session) noteRenewal() {
 	s.news.renewals++
 }
 
-// answered counts requests by what became of them.
+// answered counts requests by the status of their answer; 0 is no answer.
 func (c *Client) answered(status int) { c.answers[min(max(status/100, 0), len(c.answers)-1)].Add(1) }
 
-// Requests are how many requests got an answer with each status: "2xx" to "5xx", and "none" for those without.
+// Requests counts requests by the class of their answer: "2xx" to "5xx", and "none" for those without.
 func (c *Client) Requests() map[string]int {
 	counts := map[string]int{}
-	for i, name := range [...]string{"none", "2xx", "2xx", "3xx", "4xx", "5xx"} { // nobody sees a 1xx
+	for i, name := range [...]string{"none", "2xx", "2xx", "3xx", "4xx", "5xx"} { // a 1xx never gets here
 		counts[name] += int(c.answers[i].Load())
 	}
 	return counts
