@@ -167,6 +167,10 @@ func TestMaxAge(t *testing.T) {
 			t.Errorf("%v: %q", c.most, why)
 		}
 	}
+	s.Paths = append(s.Paths, Path{Path: "kv/new", Watched: true, Failing: true}) // in a folder, and never answered for
+	if why := s.unready(noon, 91*time.Second); why != "" {
+		t.Errorf("%q", why)
+	}
 	s.Paths = s.Paths[2:] // nobody looks at these
 	if why := s.unready(noon, time.Second); why != "" {
 		t.Errorf("%q", why)
