@@ -3,6 +3,7 @@ package statusserver
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"net"
 	"net/http"
 	"sync"
@@ -16,11 +17,16 @@ const (
 	mostConns = 64
 	// grace is how long a connection may take for its request when others wait.
 	grace = time.Second
+	// busyGrace is how long an answer may take then. The slowest is that of /livez in a loop that hangs. What takes longer
+	// is not taken by who has asked, or is a body that was announced and does not come.
+	busyGrace = turnTime + grace
+	// acceptPause follows a failure to accept. Most are those of one connection, or of a shortage that passes (accept(2)).
+	acceptPause = 100 * time.Millisecond
 )
 
 // door lets mostConns connections in at a time. A further one waits until one of them leaves, or has asked nothing for
-// longer than grace: that one is closed. So connections that nobody uses, or half a request on each, hold a probe up for
-// a second at most, and do not fill the memory either.
+// longer than grace, or is being answered for longer than busyGrace: that one is closed. So so many connections that nobody
+// uses, or half a request on each, hold a probe up for a second, and do not fill the memory either.
 type door struct {
 	net.Listener
 	once sync.Once
@@ -36,7 +42,7 @@ type conn struct {
 	net.Conn
 	door  *door
 	busy  bool      // it is being answered
-	since time.Time // when it came, or was answered last
+	since time.Time // when it came, when its answer was begun, or when that was ended
 }
 
 func newDoor(l net.Listener) *door {
@@ -56,7 +62,7 @@ func (d *door) Accept() (net.Conn, error) {
 		}
 		wait.Stop()
 	}
-	c, err := d.Listener.Accept()
+	c, err := d.accept()
 	if err != nil {
 		return nil, err
 	}
@@ -67,12 +73,32 @@ func (d *door) Accept() (net.Conn, error) {
 	return in, nil
 }
 
-// hasRoom reports whether one more may come in. It closes the one that has been idle for longest when that was too long.
+// accept waits for a connection. A failure is no end: http.Server would close the listener for most of them, and nobody
+// would answer any more.
+func (d *door) accept() (net.Conn, error) {
+	for {
+		c, err := d.Listener.Accept()
+		if err == nil || errors.Is(err, net.ErrClosed) {
+			return c, err
+		}
+		select {
+		case <-time.After(acceptPause):
+		case <-d.shut:
+			return nil, net.ErrClosed
+		}
+	}
+}
+
+// hasRoom reports whether one more may come in. It closes the one that has been as it is for longest when that was too long.
 func (d *door) hasRoom() bool {
 	d.mu.Lock()
 	var idle *conn
 	for c := range d.open {
-		if !c.busy && time.Since(c.since) >= grace && (idle == nil || c.since.Before(idle.since)) {
+		most := grace
+		if c.busy {
+			most = busyGrace
+		}
+		if time.Since(c.since) >= most && (idle == nil || c.since.Before(idle.since)) {
 			idle = c
 		}
 	}
