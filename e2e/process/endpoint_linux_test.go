@@ -20,6 +20,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/agenticverz/vaultexec/internal/needs"
 	"github.com/agenticverz/vaultexec/internal/ptytest"
 	"github.com/agenticverz/vaultexec/internal/statusserver"
 	"github.com/agenticverz/vaultexec/internal/vaulttest"
@@ -291,6 +292,38 @@ func TestStatusOfAHandoverGivenUp(t *testing.T) {
 	until(at, "one command alone", func() bool { return g.snapshot().Change == nil })
 	if s := g.snapshot(); s.Command.Restarts != 0 || s.Command.LastExit == nil || s.Command.LastExit.Status != "killed by SIGKILL" {
 		t.Errorf("%+v", s.Command)
+	}
+	p.signal(unix.SIGTERM)
+	p.wantEnd("signal TERM")
+}
+
+// Where descriptors are few, connections that nobody uses leave enough of them: the command is restarted at once.
+func TestStatusLeavesDescriptors(t *testing.T) {
+	t.Parallel()
+	at := actual{t}
+	port := freePort(at)
+	w := newWatched(t, "--status", "127.0.0.1:"+port)
+	p := start(at, w.launcher.cmd("sleep", "100000"), func(c *exec.Cmd) {
+		c.Env = append(c.Env, w.env...)
+		c.Args = append([]string{"prlimit", "--nofile=40", c.Path}, c.Args[1:]...)
+		c.Path = needs.Program(t, "prlimit")
+	})
+	g := pageOf(t, "tcp", "127.0.0.1:"+port)
+	g.until("/readyz", 200, "ok")
+	for range 60 {
+		c, err := net.Dial("tcp", "127.0.0.1:"+port)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+	}
+	w.change(t, 2)
+	w.refresh(t, p.pid)
+	started := func() bool { s := g.snapshot(); return s.Command.Restarts == 1 && s.Command.PID != 0 }
+	until(at, "the next command", started)
+	s := g.snapshot()
+	if took := s.Command.Started.Sub(s.Command.LastExit.At.Time); took > 3*time.Second {
+		t.Errorf("the next command was started %v after the end of the first", took)
 	}
 	p.signal(unix.SIGTERM)
 	p.wantEnd("signal TERM")

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -24,11 +25,24 @@ const (
 	acceptPause = 100 * time.Millisecond
 )
 
-// door lets mostConns connections in at a time. A further one waits until one of them leaves, or has asked nothing for
+// roomFor is how many connections may be open with a limit of descriptors: at most a quarter of them. Commands are started
+// and Vault is asked by the same process.
+func roomFor(limit uint64) int { return int(max(min(mostConns, limit/4), 1)) }
+
+func room() int {
+	var r syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &r); err != nil {
+		return mostConns
+	}
+	return roomFor(uint64(r.Cur)) // signed on FreeBSD
+}
+
+// door lets so many connections in at a time, mostConns if there are descriptors for them. A further one waits until one of them leaves, or has asked nothing for
 // longer than grace, or is being answered for longer than busyGrace: that one is closed. So so many connections that nobody
 // uses, or half a request on each, hold a probe up for a second, and do not fill the memory either.
 type door struct {
 	net.Listener
+	most int
 	once sync.Once
 	shut chan struct{}
 	left chan struct{} // somebody has
@@ -46,7 +60,7 @@ type conn struct {
 }
 
 func newDoor(l net.Listener) *door {
-	return &door{Listener: l, shut: make(chan struct{}), left: make(chan struct{}, 1), open: map[*conn]struct{}{}}
+	return &door{Listener: l, most: room(), shut: make(chan struct{}), left: make(chan struct{}, 1), open: map[*conn]struct{}{}}
 }
 
 // Accept implements net.Listener.
@@ -102,7 +116,7 @@ func (d *door) hasRoom() bool {
 			idle = c
 		}
 	}
-	room := len(d.open) < mostConns
+	room := len(d.open) < d.most
 	d.mu.Unlock()
 	if !room && idle != nil {
 		_ = idle.Close()
