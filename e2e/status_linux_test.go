@@ -416,6 +416,23 @@ func TestStatusOfALease(t *testing.T) {
 	w.stop()
 }
 
+// Without --watch a lease may have vaultexec ask Vault, but nothing is looked at: what is no lease stays as it was read.
+func TestRefreshWithoutWatch(t *testing.T) {
+	t.Parallel()
+	w := newWatched(t, 2)
+	path := oidcRole(t, w, "1h")
+	to := "unix:" + filepath.Join(w.dir, "s")
+	e := endpointOf(w, to)
+	w.launch("--status", to, "--env", "B=/"+path+"#token")
+	w.hideTokens()
+	w.waitStarts(1)
+	w.until("the lease", func() bool { return len(e.status().Leases) == 1 })
+	if code, text := e.ask("POST", "/refresh"); code != 409 {
+		t.Errorf("%d %s", code, text)
+	}
+	w.stop()
+}
+
 // Another user may not ask, unless the file's mode says so.
 func TestPSOfAnotherUser(t *testing.T) {
 	t.Parallel()

@@ -145,6 +145,7 @@ func (s *supervisor) logAction(a action) {
 			"status", statusText(m.otherStatus))
 	case actLogBack:
 		s.status.rolledBack()
+		s.status.does("the new command is given up, the old one serves on")
 		s.Log.Error("the new command has ended before the old one was told to stop; the old one serves on",
 			"paths", s.runs.states.text(s.other.runs.states), "status", statusText(m.otherStatus))
 	case actWarnOther:

@@ -327,6 +327,7 @@ func (s *supervisor) logUnready() {
 		return
 	}
 	s.status.rolledBack()
+	s.status.does("the new command is given up, the old one runs on")
 	s.Log.Error("the new command is not ready; the old one runs on, and these versions are not tried again",
 		append(attrs, hinted(m.cause)...)...)
 }

@@ -240,7 +240,7 @@ func (s *supervisor) publish() {
 	}
 	f := facts{
 		program: st.options.Version, pid: os.Getpid(), name: s.name(), machine: s.machine, serving: s.child.brief(), other: s.other.brief(),
-		readyTimeout: s.Ready.Timeout, doing: st.doing, paths: st.paths, watches: s.watch != nil, files: s.statusFiles(), tally: st.tally,
+		readyTimeout: s.Ready.Timeout, doing: st.doing, paths: st.paths, watches: s.watches(), files: s.statusFiles(), tally: st.tally,
 	}
 	if s.machine.hasSeen() {
 		f.seen = s.runs.states.text(s.known)
@@ -270,7 +270,7 @@ func (s *supervisor) statusToken() *statusserver.Token {
 
 // refresh makes the watcher look at the secrets once: for --refresh-signal and POST /refresh.
 func (s *supervisor) refresh() {
-	if s.watch == nil {
+	if !s.watches() {
 		return
 	}
 	select {
@@ -278,3 +278,7 @@ func (s *supervisor) refresh() {
 	default: // it is about to look anyway
 	}
 }
+
+// watches reports whether somebody asked for looks. Without --watch a lease may have the watcher run: that keeps it alive, and
+// everything else as it was read.
+func (s *supervisor) watches() bool { return s.watch != nil && s.watch.watches() }

@@ -3,6 +3,7 @@ package process
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -19,6 +20,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/agenticverz/vaultexec/internal/needs"
 	"github.com/agenticverz/vaultexec/internal/ptytest"
 	"github.com/agenticverz/vaultexec/internal/statusserver"
 	"github.com/agenticverz/vaultexec/internal/vaulttest"
@@ -265,6 +267,74 @@ func TestStatusOfHandovers(t *testing.T) {
 	}
 	close(stop)
 	probes.Wait()
+	p.signal(unix.SIGTERM)
+	p.wantEnd("signal TERM")
+}
+
+// A new command that is not ready in time is given up, and nobody says that it is being started while it takes its time to end.
+func TestStatusOfAHandoverGivenUp(t *testing.T) {
+	t.Parallel()
+	at := actual{t}
+	dir := t.TempDir()
+	path, check, ok := filepath.Join(dir, "s"), filepath.Join(dir, "check"), filepath.Join(dir, "ok")
+	if err := errors.Join(os.WriteFile(check, []byte("#!/bin/sh\nexec test -e "+ok+"\n"), 0o700), os.WriteFile(ok, nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	w := newWatched(t, startFirst("--ready", "exec:"+check, "--ready-timeout", "2s", "--status", "unix:"+path)...)
+	p := start(at, w.launcher.cmd("/bin/sh", "-c", `[ $GENERATION = 1 ] || trap "" TERM; while :; do sleep 0.1; done`),
+		func(c *exec.Cmd) { c.Env = append(c.Env, w.env...) })
+	g := pageOf(t, "unix", path)
+	g.until("/readyz", 200, "ok")
+	if err := os.Remove(ok); err != nil {
+		t.Fatal(err)
+	}
+	w.change(t, 2)
+	w.refresh(t, p.pid)
+	until(at, "a new command beside the old one", func() bool { return g.snapshot().Next != nil })
+	next := g.snapshot().Next
+	until(at, "the end of its time", func() bool { return g.snapshot().Command.Rollbacks == 1 })
+	if s := g.snapshot(); s.Next != nil || s.Change == nil || s.Change.State != "handover" || !strings.HasPrefix(s.Change.Text, "the new command is given up") || !s.Command.Ready {
+		t.Errorf("%+v, next %+v, change %+v", s.Command, s.Next, s.Change)
+	}
+	if next != nil {
+		kill(next.PID)
+	}
+	until(at, "one command alone", func() bool { return g.snapshot().Change == nil })
+	if s := g.snapshot(); s.Command.Restarts != 0 || s.Command.LastExit == nil || s.Command.LastExit.Status != "killed by SIGKILL" {
+		t.Errorf("%+v", s.Command)
+	}
+	p.signal(unix.SIGTERM)
+	p.wantEnd("signal TERM")
+}
+
+// Where descriptors are few, connections that nobody uses leave enough of them: the command is restarted at once.
+func TestStatusLeavesDescriptors(t *testing.T) {
+	t.Parallel()
+	at := actual{t}
+	port := freePort(at)
+	w := newWatched(t, "--status", "127.0.0.1:"+port)
+	p := start(at, w.launcher.cmd("sleep", "100000"), func(c *exec.Cmd) {
+		c.Env = append(c.Env, w.env...)
+		c.Args = append([]string{"prlimit", "--nofile=40", c.Path}, c.Args[1:]...)
+		c.Path = needs.Program(t, "prlimit")
+	})
+	g := pageOf(t, "tcp", "127.0.0.1:"+port)
+	g.until("/readyz", 200, "ok")
+	for range 60 {
+		c, err := net.Dial("tcp", "127.0.0.1:"+port)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+	}
+	w.change(t, 2)
+	w.refresh(t, p.pid)
+	started := func() bool { s := g.snapshot(); return s.Command.Restarts == 1 && s.Command.PID != 0 }
+	until(at, "the next command", started)
+	s := g.snapshot()
+	if took := s.Command.Started.Sub(s.Command.LastExit.At.Time); took > 3*time.Second {
+		t.Errorf("the next command was started %v after the end of the first", took)
+	}
 	p.signal(unix.SIGTERM)
 	p.wantEnd("signal TERM")
 }

@@ -61,25 +61,30 @@ func (a *app) ps(ctx context.Context, s *settings, words []string) error {
 	if s.bool("json") {
 		show = func(body []byte, _ *statusserver.Snapshot, _ time.Time) string { return string(body) }
 	}
-	body, snapshot, err := askStatus(ctx, spec)
+	p := psAsk{spec, s.bool("json")}
+	body, snapshot, err := p.ask(ctx)
 	if err != nil || !s.bool("follow") {
 		if err == nil {
 			a.ui.printf("%s", show(body, snapshot, time.Now()))
 		}
 		return err
 	}
-	return a.follow(ctx, spec, show, body, snapshot)
+	return a.follow(ctx, p, show, body, snapshot)
 }
 
 // follow shows a run until it ends, or until Ctrl-C.
-func (a *app) follow(ctx context.Context, spec listen.Spec, show func([]byte, *statusserver.Snapshot, time.Time) string,
+func (a *app) follow(ctx context.Context, p psAsk, show func([]byte, *statusserver.Snapshot, time.Time) string,
 	body []byte, snapshot *statusserver.Snapshot) error {
 	screen := isTerminal(os.Stdout)
 	again := time.NewTicker(psEvery)
 	defer again.Stop()
 	var shown string
 	for {
-		if now := lasting(snapshot); screen || now != shown {
+		now := string(body)
+		if snapshot.Form == statusserver.Form {
+			now = lasting(snapshot)
+		}
+		if screen || now != shown {
 			text := show(body, snapshot, time.Now())
 			switch {
 			case screen:
@@ -96,7 +101,7 @@ func (a *app) follow(ctx context.Context, spec listen.Spec, show func([]byte, *s
 		case <-again.C:
 		}
 		var err error
-		if body, snapshot, err = askStatus(ctx, spec); ctx.Err() != nil {
+		if body, snapshot, err = p.ask(ctx); ctx.Err() != nil {
 			return nil
 		} else if err != nil {
 			return ofFollowed(err)
@@ -132,8 +137,15 @@ func lasting(s *statusserver.Snapshot) string {
 	return string(rest.JSON())
 }
 
-// askStatus asks a run for /status.
-func askStatus(ctx context.Context, spec listen.Spec) ([]byte, *statusserver.Snapshot, error) {
+// psAsk is whom ps asks.
+type psAsk struct {
+	spec listen.Spec
+	raw  bool // what it answers is passed on, in whatever version of the form
+}
+
+// ask asks a run for /status.
+func (p psAsk) ask(ctx context.Context) ([]byte, *statusserver.Snapshot, error) {
+	spec := p.spec
 	ctx, cancel := context.WithTimeout(ctx, psTimeout)
 	defer cancel()
 	network, address, host := "tcp", net.JoinHostPort(spec.Host, strconv.Itoa(int(spec.Port))), spec.Host
@@ -175,13 +187,21 @@ func askStatus(ctx context.Context, spec listen.Spec) ([]byte, *statusserver.Sna
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, psMost))
 	snapshot := &statusserver.Snapshot{}
-	if err != nil || resp.StatusCode != http.StatusOK || json.Unmarshal(body, snapshot) != nil || snapshot.Program == "" ||
+	var head struct {
+		Form    int    `json:"version"`
+		Program string `json:"vaultexec"`
+	}
+	if err != nil || resp.StatusCode != http.StatusOK || json.Unmarshal(body, &head) != nil || head.Program == "" ||
 		!bytes.HasPrefix(body, []byte("{")) {
 		return nil, nil, stranger()
 	}
-	if snapshot.Form != statusserver.Form {
-		return nil, nil, fail(fmt.Sprintf("its answer has format %d, and this vaultexec knows format %d", snapshot.Form,
-			statusserver.Form), "use the same vaultexec as the run", nil)
+	other := head.Form != statusserver.Form
+	switch wrong := json.Unmarshal(body, snapshot) != nil; {
+	case other && !p.raw:
+		return nil, nil, fail(fmt.Sprintf("its answer has format %d, and this vaultexec knows format %d", head.Form,
+			statusserver.Form), "use the same vaultexec as the run, or --json", nil)
+	case wrong && !other:
+		return nil, nil, stranger()
 	}
 	return body, snapshot, nil
 }

@@ -87,6 +87,7 @@ func TestPSOfOthers(t *testing.T) {
 		"an error":        {500, string((&statusserver.Snapshot{Program: "v1"}).JSON()), "not a vaultexec"},
 		"a redirect":      {302, "", "not a vaultexec"},
 		"a later format":  {200, `{"version":2,"vaultexec":"v9"}`, "format 2, and this vaultexec knows format 1"},
+		"another shape":   {200, `{"version":1,"vaultexec":"v9","paths":{}}`, "not a vaultexec"},
 		"this one":        {200, string((&statusserver.Snapshot{Program: "v1"}).JSON()), ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -101,11 +102,26 @@ func TestPSOfOthers(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			_, s, err := askStatus(context.Background(), spec)
+			_, s, err := psAsk{spec: spec}.ask(context.Background())
 			if c.why == "" && (err != nil || s.Program != "v1") || c.why != "" && (err == nil || !strings.Contains(fault.Of(err).Why, c.why)) {
 				t.Errorf("%v, %+v", err, s)
 			}
 		})
+	}
+}
+
+// --json passes on what a later vaultexec answers, in whatever form.
+func TestPSOfLaterForm(t *testing.T) {
+	t.Parallel()
+	body := `{"version":2,"vaultexec":"v9","paths":{"kv/app":1}}` + "\n"
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(body)) }))
+	defer srv.Close()
+	spec, err := statusAddress(strings.TrimPrefix(srv.URL, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, _, err := (psAsk{spec, true}).ask(context.Background()); err != nil || string(got) != body {
+		t.Errorf("%q, %v", got, err)
 	}
 }
 
@@ -121,7 +137,7 @@ func TestPSFollowsToTheEnd(t *testing.T) {
 	var out strings.Builder
 	a := &app{ui: newUI(&out, &out)}
 	body, s := []byte("{}"), &statusserver.Snapshot{Command: statusserver.Command{Name: "app"}}
-	err = a.follow(context.Background(), spec, psText, body, s)
+	err = a.follow(context.Background(), psAsk{spec: spec}, psText, body, s)
 	if f := fault.Of(err); err == nil || f.Why != "the run has ended" || f.Hint != "" || f.Kind != fault.Usage {
 		t.Errorf("%v", err)
 	}

@@ -63,8 +63,10 @@ func New(l net.Listener, config Config, first *Snapshot) *Server {
 	s.http = &http.Server{
 		Handler: s.door.occupied(s.known(mux)), ReadHeaderTimeout: headerTime, ReadTimeout: headerTime, WriteTimeout: writeTime,
 		IdleTimeout: idleTime, MaxHeaderBytes: headerBytes, ConnContext: s.door.context,
-		ErrorLog:     stdlog.New(io.Discard, "", 0),
-		TLSNextProto: map[string]func(*http.Server, *tlsConn, http.Handler){}, // no HTTP/2, and no memory for it
+		ErrorLog: stdlog.New(io.Discard, "", 0),
+
+		DisableGeneralOptionsHandler: true,                                                    // it would answer OPTIONS * whatever the Host
+		TLSNextProto:                 map[string]func(*http.Server, *tlsConn, http.Handler){}, // no HTTP/2, and no memory for it
 	}
 	go func() {
 		defer close(s.done)

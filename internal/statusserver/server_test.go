@@ -8,9 +8,12 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -167,6 +170,10 @@ func TestMaxAge(t *testing.T) {
 			t.Errorf("%v: %q", c.most, why)
 		}
 	}
+	s.Paths = append(s.Paths, Path{Path: "kv/new", Watched: true, Failing: true}) // in a folder, and never answered for
+	if why := s.unready(noon, 91*time.Second); why != "" {
+		t.Errorf("%q", why)
+	}
 	s.Paths = s.Paths[2:] // nobody looks at these
 	if why := s.unready(noon, time.Second); why != "" {
 		t.Errorf("%q", why)
@@ -260,6 +267,87 @@ func TestHalfOpen(t *testing.T) {
 			t.Errorf("%d connections", n)
 		}
 		s.door.mu.Unlock()
+	}
+}
+
+// Nor do those that announce a body which does not come, or take no answer.
+func TestUntakenAnswers(t *testing.T) {
+	t.Parallel()
+	for name, request := range map[string]string{
+		"no body":   "GET /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n",
+		"no reader": strings.Repeat("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n", 1000),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s, client, _ := serve(t, Config{Unix: true}, full())
+			for range mostConns {
+				c, err := net.Dial("unix", s.door.Addr().String())
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer c.Close()
+				go func() { _, _ = io.WriteString(c, request) }()
+			}
+			begun := time.Now()
+			if resp, body := ask(t, client, "GET", "http://localhost/livez"); resp.StatusCode != 200 {
+				t.Errorf("%d %s", resp.StatusCode, body)
+			}
+			if took := time.Since(begun); took >= headerTime-time.Second/2 {
+				t.Errorf("an answer after %v, when the others had ended by themselves", took)
+			}
+		})
+	}
+}
+
+// failing fails to accept at first.
+type failing struct {
+	net.Listener
+	with []error
+}
+
+func (f *failing) Accept() (net.Conn, error) {
+	if len(f.with) == 0 {
+		return f.Listener.Accept()
+	}
+	err := f.with[0]
+	f.with = f.with[1:]
+	return nil, err
+}
+
+// A connection that cannot be accepted is not the end of the server.
+func TestFailureToAccept(t *testing.T) {
+	t.Parallel()
+	for _, errno := range []syscall.Errno{syscall.ENOMEM, syscall.ENOBUFS, syscall.EMFILE, syscall.EPERM, syscall.EHOSTUNREACH} {
+		t.Run(errno.Error(), func(t *testing.T) {
+			t.Parallel()
+			l, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := New(&failing{l, []error{&net.OpError{Op: "accept", Err: os.NewSyscallError("accept4", errno)}}}, Config{Unix: true}, full())
+			defer s.Close()
+			client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+				return new(net.Dialer).DialContext(ctx, "unix", l.Addr().String())
+			}}}
+			if resp, _ := ask(t, client, "GET", "http://localhost/readyz"); resp.StatusCode != 200 {
+				t.Error(resp.Status)
+			}
+		})
+	}
+}
+
+// Who asks for nothing in particular has to name this machine, too.
+func TestOptionsOfAll(t *testing.T) {
+	t.Parallel()
+	_, client, _ := serve(t, Config{}, full())
+	req := &http.Request{Method: "OPTIONS", URL: &url.URL{Scheme: "http", Host: "evil.example", Opaque: "*"}}
+	resp, err := client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != 403 {
+		t.Error(resp.Status)
 	}
 }
 

@@ -163,10 +163,11 @@ func orEmpty[T any](list []T) []T {
 	return list
 }
 
-// OldestLook is the watched path whose last look is the longest ago; ok is false if there is none.
+// OldestLook is the watched path whose last look is the longest ago; ok is false if there is none. A path that Vault has
+// never answered for is no secret of the command: it is new in its folder, and refused.
 func (s *Snapshot) OldestLook() (oldest Path, ok bool) {
 	for _, p := range s.Paths {
-		if p.Watched && (!ok || p.LastLook.Before(oldest.LastLook.Time)) {
+		if p.Watched && !p.LastLook.IsZero() && (!ok || p.LastLook.Before(oldest.LastLook.Time)) {
 			oldest, ok = p, true
 		}
 	}
