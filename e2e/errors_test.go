@@ -481,6 +481,9 @@ func TestErrors(t *testing.T) {
 		if vaulttest.Redact(got) != got {
 			t.Fatalf("%s shows a secret", c.line)
 		}
+		if vaulttest.OpenBao(t) { // whose help counts what may stand in the path among the fields
+			got = strings.Replace(got, "it takes: bytes, format, source, urlbytes", "it takes: bytes, format", 1)
+		}
 		b.WriteString(got + "\n")
 		said := strings.Split(strings.TrimSpace(got), "\n")
 		said = said[1 : len(said)-1]

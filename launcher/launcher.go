@@ -318,9 +318,11 @@ func (l *launch) fetch(ctx context.Context) ([]environ.Fetched, error) {
 func (l *launch) patience(start time.Time) vault.Patience {
 	return vault.Patience{Wait: l.Wait, Start: start, Files: true, Notice: func(f *fault.Error) {
 		if f.Passing {
+			l.waitsFor("waiting for a credential: " + f.Error())
 			l.Log.Warn("waiting for a credential: "+f.Error(), "wait", waitText(l.Wait))
 			return
 		}
+		l.waitsFor("waiting for Vault: " + f.Why)
 		l.Log.Warn("waiting for Vault: "+f.Why, "wait", waitText(l.Wait))
 	}}
 }

@@ -19,6 +19,7 @@ type facts struct {
 	serving      brief
 	other        brief // in a handover
 	readyTimeout time.Duration
+	waits        string // what the start waits for
 	doing        string // what is being done to the command, in words
 	seen         string // which secrets have changed
 	paths        []statusserver.Path
@@ -85,10 +86,10 @@ func restartOf(from, to edition) restart {
 
 // snapshot is what --status answers from.
 func snapshot(f facts) *statusserver.Snapshot {
-	phase, why := standing(f.machine, f.serving)
+	phase, why := standing(f)
 	s := &statusserver.Snapshot{
-		Program: f.program, PID: f.pid, Phase: phase, NotReady: why, Watches: f.watches,
-		Command: statusserver.Command{Name: f.name, PID: f.serving.pid, Ready: why == "", Rollbacks: f.tally.rollbacks,
+		Program: f.program, PID: f.pid, Phase: phase, Watches: f.watches,
+		Command: statusserver.Command{Name: f.name, PID: f.serving.pid, Ready: why == "", NotReady: why, Rollbacks: f.tally.rollbacks,
 			LastExit: f.tally.lastExit},
 		Change: changeOf(f), Refused: f.refused, Paths: f.paths, Token: f.token, Files: f.files, Counts: f.counts,
 	}
@@ -110,8 +111,11 @@ func snapshot(f facts) *statusserver.Snapshot {
 }
 
 // standing is the phase of a run, and why its command does not count as ready; "" when it does.
-func standing(m *machine, serving brief) (phase statusserver.Phase, why string) {
+func standing(f facts) (phase statusserver.Phase, why string) {
+	m, serving := f.machine, f.serving
 	switch {
+	case m.state == starting && !m.followed() && f.waits != "":
+		return statusserver.Starting, f.waits
 	case m.state == starting && !m.followed():
 		return statusserver.Starting, "the command has not been started yet"
 	case m.state == ending, m.state == ended:

@@ -63,8 +63,8 @@ func TestSnapshotOfStates(t *testing.T) {
 					t.Errorf("%q is no known state", s.Change.State)
 				}
 			}
-			if s.Phase != c.phase || s.NotReady != c.why || s.Command.Ready != (c.why == "") || change != c.change || !until.Equal(c.until.Truncate(time.Millisecond)) {
-				t.Errorf("%s, %q, %q until %v", s.Phase, s.NotReady, change, until)
+			if s.Phase != c.phase || s.Command.NotReady != c.why || s.Command.Ready != (c.why == "") || change != c.change || !until.Equal(c.until.Truncate(time.Millisecond)) {
+				t.Errorf("%s, %q, %q until %v", s.Phase, s.Command.NotReady, change, until)
 			}
 			if (s.Next != nil) != (c.is.companion == preparing) || s.Next != nil && s.Next.PID != 6 || s.Command.PID != c.pid {
 				t.Errorf("%+v, next %+v", s.Command, s.Next)

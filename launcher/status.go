@@ -71,10 +71,24 @@ func (l *launch) openStatus() error {
 		}
 	})
 	config := statusserver.Config{Unix: socket.Path != "", Host: socket.Host, MaxAge: l.Status.MaxAge}
-	st.server = statusserver.New(accepting, config, snapshot(facts{program: l.Status.Version, pid: os.Getpid(),
-		name: filepath.Base(l.Argv[0]), machine: newMachine(l.policy()), files: l.statusFiles()}))
+	st.server = statusserver.New(accepting, config, l.beforeStart(""))
 	l.status = st
 	return nil
+}
+
+// beforeStart is what --status answers until there is a command. waits is what the start waits for; "" for nothing.
+func (l *launch) beforeStart(waits string) *statusserver.Snapshot {
+	f := facts{program: l.Status.Version, pid: os.Getpid(), name: filepath.Base(l.Argv[0]), machine: newMachine(l.policy()),
+		files: l.statusFiles(), waits: l.cleaned(waits)}
+	f.counts.Requests = l.Session.Client.Requests()
+	return snapshot(f)
+}
+
+// waitsFor has --status say what the start waits for.
+func (l *launch) waitsFor(text string) {
+	if l.status != nil {
+		l.status.server.Publish(l.beforeStart(text))
+	}
 }
 
 // statusFiles are the files that have a path.

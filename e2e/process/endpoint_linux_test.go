@@ -181,7 +181,7 @@ func TestStatusBeforeVault(t *testing.T) {
 		func(c *exec.Cmd) { c.Env = append(c.Env, "VAULT_TOKEN=none") })
 	g := pageOf(t, "unix", path)
 	g.until("/livez", 200, "ok")
-	g.until("/readyz", 503, "the command has not been started yet")
+	g.until("/readyz", 503, "waiting for Vault: connection refused (http://127.0.0.1:1)")
 	if s := g.snapshot(); s.Phase != statusserver.Starting || s.Command.PID != 0 || s.Command.Name != "sleep" {
 		t.Errorf("%+v", s)
 	}

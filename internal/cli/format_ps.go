@@ -34,6 +34,9 @@ func psText(_ []byte, s *statusserver.Snapshot, now time.Time) string {
 		words = append(words, "not ready")
 	}
 	line("%s", strings.Join(words, ", "))
+	if c.NotReady != "" && s.Phase != statusserver.Ending {
+		line("%s", c.NotReady)
+	}
 	words = []string{count(c.Restarts, "restart")}
 	if c.Rollbacks > 0 {
 		words = append(words, count(c.Rollbacks, "rollback"))

@@ -88,7 +88,7 @@ func (s *Snapshot) Metrics(now time.Time, open bool) []byte {
 	m.counts("vaultexec_command_restarts", "Commands that replaced another.", "reason", Reasons, s.Counts.Restarts)
 	m.counter("vaultexec_rollbacks", "Times that vaultexec gave up new versions, because a command failed with them or was never ready.",
 		s.Command.Rollbacks)
-	m.gauge("vaultexec_command_ready", "", "1 when the command is ready.", truth(s.NotReady == ""))
+	m.gauge("vaultexec_command_ready", "", "1 when the command is ready.", truth(s.Command.NotReady == ""))
 	m.gauge("vaultexec_change_pending", "", "1 while a change is under way.", truth(s.Change != nil))
 
 	if s.Token != nil && !s.Token.Ends.IsZero() {

@@ -126,7 +126,7 @@ func TestMetrics(t *testing.T) {
 // What is not known is left out. Counters are there from the beginning, with each value of their label.
 func TestMetricsOfNothing(t *testing.T) {
 	t.Parallel()
-	got := families(t, (&Snapshot{Program: "v1", NotReady: "no command"}).Metrics(noon, false))
+	got := families(t, (&Snapshot{Program: "v1", Command: Command{NotReady: "no command"}}).Metrics(noon, false))
 	var names []string
 	for name := range got {
 		names = append(names, name)

@@ -171,8 +171,8 @@ func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
 
 // unready says why the command does not count as ready now; "" when it does.
 func (s *Snapshot) unready(now time.Time, maxAge time.Duration) string {
-	if s.NotReady != "" || maxAge == 0 {
-		return s.NotReady
+	if s.Command.NotReady != "" || maxAge == 0 {
+		return s.Command.NotReady
 	}
 	p, ok := s.OldestLook()
 	if !ok {

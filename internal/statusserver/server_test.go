@@ -75,7 +75,7 @@ func ask(t *testing.T, c *http.Client, method, url string, header ...string) (*h
 func TestAnswers(t *testing.T) {
 	t.Parallel()
 	ready, busy := full(), full()
-	busy.NotReady = "the command is being restarted"
+	busy.Command.NotReady = "the command is being restarted"
 	idle := full()
 	idle.Watches = false
 	for _, c := range []struct {
@@ -377,7 +377,7 @@ func TestPublish(t *testing.T) {
 	s, client, _ := serve(t, Config{Unix: true}, full())
 	ask(t, client, "GET", "http://localhost/metrics")
 	next := full()
-	next.Command.Rollbacks, next.NotReady = 77, "it is ending"
+	next.Command.Rollbacks, next.Command.NotReady = 77, "it is ending"
 	s.Publish(next)
 	if _, body := ask(t, client, "GET", "http://localhost/metrics"); !strings.Contains(body, "vaultexec_rollbacks_total 77\n") {
 		t.Errorf("%s", body)

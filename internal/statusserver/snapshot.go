@@ -33,9 +33,8 @@ type Snapshot struct {
 	Leases  []Lease  `json:"leases"`
 	Files   []File   `json:"files"`
 
-	NotReady string `json:"-"` // why the command is not ready; "" when it is
-	Watches  bool   `json:"-"` // somebody looks at the paths
-	Counts   Counts `json:"-"` // for /metrics
+	Watches bool   `json:"-"` // somebody looks at the paths
+	Counts  Counts `json:"-"` // for /metrics
 }
 
 // Phase is where a run stands.
@@ -55,6 +54,7 @@ type Command struct {
 	PID       int    `json:"pid"` // 0 while there is none
 	Started   Time   `json:"started"`
 	Ready     bool   `json:"ready"`
+	NotReady  string `json:"not_ready"` // why it is not; "" when it is
 	Restarts  int    `json:"restarts"`
 	Rollbacks int    `json:"rollbacks"`
 	LastExit  *Exit  `json:"last_exit"`
