@@ -450,7 +450,7 @@ func TestPSOfAnotherUser(t *testing.T) {
 		cmd.Env = []string{"GORACE=" + vaulttest.Gorace}
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: cred}
 		out, _ := cmd.CombinedOutput()
-		if got := cmd.ProcessState.ExitCode(); got != code || code != 0 && !strings.Contains(string(out), "cannot ask unix:"+path+": permission denied\nvaultexec: hint: its socket is another user's") {
+		if got := cmd.ProcessState.ExitCode(); got != code || code != 0 && !strings.Contains(string(out), "cannot ask unix:"+path+": permission denied\nvaultexec: hint: the socket belongs to another user") {
 			t.Errorf("%q: %d %s", mode, got, out)
 		}
 		w.stop()

@@ -68,9 +68,12 @@ func TestHandoverLosesNothing(t *testing.T) {
 		})
 		t.Run(server.name+" control", func(t *testing.T) {
 			t.Parallel()
-			if l := rotate(t, server, false, kinds, 1); l.fresh.failed.Load() == 0 {
-				t.Errorf("%v, want some that failed without --listen", l)
+			for range 5 { // a server that starts fast enough may be lucky once
+				if l := rotate(t, server, false, kinds, 1); l.fresh.failed.Load() > 0 {
+					return
+				}
 			}
+			t.Error("no request has failed without --listen")
 		})
 	}
 }

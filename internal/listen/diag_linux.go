@@ -15,7 +15,7 @@ import (
 func handshakes(port uint16) []string {
 	var list []string
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-		some, err := halfOpen(family, port)
+		some, err := connections(family, port, stateOf{synRecv, 0}, func([]byte) bool { return true })
 		if err != nil {
 			return handshakesInProc(port)
 		}
@@ -24,17 +24,60 @@ func handshakes(port uint16) []string {
 	return list
 }
 
+// silent are the connections to a port on which nothing has come yet. Their requests are under way: a client connects
+// first and writes then. Where no such question is allowed there are none.
+func silent(port uint16) (list []string) {
+	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
+		some, err := connections(family, port, stateOf{established, 1 << (diagInfo - 1)}, func(attributes []byte) bool {
+			info := attribute(attributes, diagInfo)
+			return len(info) >= bytesReceived+8 && binary.NativeEndian.Uint64(info[bytesReceived:]) == 0
+		})
+		if err != nil {
+			return nil
+		}
+		list = append(list, some...)
+	}
+	return list
+}
+
+// attribute finds one of the attributes behind a struct inet_diag_msg.
+func attribute(list []byte, kind uint16) []byte {
+	for len(list) >= 4 {
+		size := int(binary.NativeEndian.Uint16(list))
+		if size < 4 || size > len(list) {
+			return nil
+		}
+		if binary.NativeEndian.Uint16(list[2:]) == kind {
+			return list[4:size]
+		}
+		list = list[min((size+3)&^3, len(list)):]
+	}
+	return nil
+}
+
+// stateOf is a state of TCP, and what is to be told of the connections in it.
+type stateOf struct {
+	state uint
+	ext   uint8
+}
+
 // The sizes of linux/netlink.h and linux/inet_diag.h.
 const (
 	nlHeader    = 16 // struct nlmsghdr
 	diagRequest = 56 // struct inet_diag_req_v2
 	diagPorts   = 4  // where idiag_sport is in struct inet_diag_msg, behind four bytes
 	diagID      = 48 // struct inet_diag_sockid
-	synRecv     = 3  // TCP_SYN_RECV of include/net/tcp_states.h
+	diagMessage = 72 // struct inet_diag_msg
+	diagInfo    = 2  // INET_DIAG_INFO: the attribute with a struct tcp_info
+
+	bytesReceived = 128 // where tcpi_bytes_received is in struct tcp_info
+
+	established = 1 // TCP_ESTABLISHED of include/net/tcp_states.h
+	synRecv     = 3 // TCP_SYN_RECV
 )
 
-// halfOpen asks for the connections of one family.
-func halfOpen(family uint8, port uint16) (list []string, err error) {
+// connections asks for the connections of one family that are in a state, and keeps those by whose attributes keep says so.
+func connections(family uint8, port uint16, of stateOf, keep func(attributes []byte) bool) (list []string, err error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
 	if err != nil {
 		return nil, err
@@ -49,8 +92,11 @@ func halfOpen(family uint8, port uint16) (list []string, err error) {
 	host.PutUint32(b, uint32(len(b)))
 	host.PutUint16(b[4:], unix.SOCK_DIAG_BY_FAMILY)
 	host.PutUint16(b[6:], unix.NLM_F_REQUEST|unix.NLM_F_DUMP)
-	b[nlHeader], b[nlHeader+1] = family, unix.IPPROTO_TCP
-	host.PutUint32(b[nlHeader+4:], 1<<synRecv)
+	b[nlHeader], b[nlHeader+1], b[nlHeader+2] = family, unix.IPPROTO_TCP, of.ext
+	host.PutUint32(b[nlHeader+4:], 1<<of.state)
+	if of.state == established { // the kernel leaves out all others, of which there may be many
+		binary.BigEndian.PutUint16(b[nlHeader+8:], port)
+	}
 	if err := unix.Sendto(fd, b, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		return nil, err
 	}
@@ -74,7 +120,7 @@ func halfOpen(family uint8, port uint16) (list []string, err error) {
 				return nil, unix.EPROTO
 			case unix.SOCK_DIAG_BY_FAMILY:
 				if body := m[nlHeader:size]; len(body) >= diagPorts+diagID &&
-					binary.BigEndian.Uint16(body[diagPorts:]) == port {
+					binary.BigEndian.Uint16(body[diagPorts:]) == port && keep(body[min(diagMessage, len(body)):]) {
 					list = append(list, fmt.Sprintf("%x", body[diagPorts:diagPorts+36])) // ports and addresses
 				}
 			}

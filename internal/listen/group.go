@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -25,6 +26,8 @@ type Group struct {
 	current  *Socket   // who gets what is new
 	shared   string    // why there is one socket for all; "" for a group
 	halfOpen []string  // handshakes of the socket that was current before, which were under way when it was left
+	silent   []string  // connections on which nothing had come then
+	left     time.Time // when that was
 }
 
 var (
@@ -116,14 +119,15 @@ func (g *Group) SteerAll(to *Socket) error {
 	}
 	if to != g.current {
 		g.halfOpen = handshakes(to.Port)
+		g.silent, g.left = append(silent(to.Port), g.halfOpen...), time.Now()
 	}
 	g.current = to
 	return nil
 }
 
-// Drained reports whether nothing waits for the command of a socket that is no longer current: neither in its queue nor
-// in a handshake that was under way when it was left. (The kernel finishes a handshake for the socket that it began
-// with.)
+// Drained reports whether nothing waits for the command of a socket that is no longer current: neither in its queue, nor
+// in a handshake that was under way when it was left, nor on a connection on which the request had not come by then. (The
+// kernel finishes a handshake for the socket that it began with.)
 func (g *Group) Drained(s *Socket) bool {
 	if g.shared != "" || s == g.current || !slices.Contains(g.members, s) || queued(s) != 0 {
 		return false
@@ -132,8 +136,20 @@ func (g *Group) Drained(s *Socket) bool {
 		now := handshakes(s.Port)
 		g.halfOpen = slices.DeleteFunc(g.halfOpen, func(h string) bool { return !slices.Contains(now, h) })
 	}
-	return len(g.halfOpen) == 0 && queued(s) == 0 // one may have come in between
+	if len(g.halfOpen) > 0 || queued(s) != 0 { // one may have come in between
+		return false
+	}
+	if len(g.silent) > 0 && time.Since(g.left) < silentTime {
+		now := silent(s.Port)
+		g.silent = slices.DeleteFunc(g.silent, func(c string) bool { return !slices.Contains(now, c) })
+		return len(g.silent) == 0
+	}
+	return true
 }
+
+// silentTime is how long requests are waited for that are under way on connections which the old command has accepted: a
+// server that is told to stop may close those without an answer (uvicorn does). Some clients connect and send nothing.
+const silentTime = time.Second
 
 // Queued is how many connections wait to be accepted; known says whether that can be told.
 func (s *Socket) Queued() (n int, known bool) {

@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -500,5 +501,59 @@ func TestHandshakes(t *testing.T) {
 			t.Errorf("%d, %v", n, err)
 		}
 		v.stop()
+	}
+}
+
+// A connection that the old command has accepted, and whose request is under way, is waited for, but not for ever: some
+// clients connect and send nothing. One that comes later is none of the old command's.
+func TestSilent(t *testing.T) {
+	for _, host := range []string{"127.0.0.1", ""} {
+		port := free(t)
+		g := newGroup(t, Spec{Host: host, Port: port})
+		old := g.Current()
+		dial := func() net.Conn {
+			c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = c.Close() })
+			return c
+		}
+		spoken, quiet := dial(), dial()
+		if _, err := spoken.Write([]byte("x")); err != nil {
+			t.Fatal(err)
+		}
+		wait.Until(t, wait.Interval*1000, "one of two", func() bool { return len(silent(port)) == 1 })
+		for range 2 { // accepted, and not read from
+			fd, _, err := unix.Accept(old.FD())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer unix.Close(fd)
+		}
+		if other := silent(port - 1); len(other) != 0 {
+			t.Errorf("of another port: %v", other)
+		}
+		next, err := g.Add()
+		if err != nil || g.Shared() != "" {
+			t.Fatal(err, g.Shared())
+		}
+		if err := g.SteerAll(next); err != nil {
+			t.Fatal(err)
+		}
+		dial() // reaches the next command
+		g.left = g.left.Add(time.Hour)
+		if g.Drained(old) {
+			t.Error("a request is under way")
+		}
+		g.left = g.left.Add(-time.Hour - silentTime)
+		if !g.Drained(old) {
+			t.Error("one that sends nothing is waited for")
+		}
+		g.left = g.left.Add(time.Hour + silentTime)
+		if _, err := quiet.Write([]byte("x")); err != nil {
+			t.Fatal(err)
+		}
+		wait.Until(t, wait.Interval*1000, "its request", func() bool { return g.Drained(old) })
 	}
 }
