@@ -79,6 +79,8 @@ vaultexec --ready after:2m --path app -- true
 vaultexec --ready http:/healthz --listen unix:/run/x --path app -- true
 vaultexec --ready notify --ready-address :9000 --path app -- true
 vaultexec --ready notify --pass-notify --path app -- true
+vaultexec --ready exec:/no/such --path app -- true
+vaultexec --watch --on-change-hook /no/such --path app -- true
 vaultexec --ready exec:no-such-program --path app -- true
 vaultexec --restart-order both --path app -- true
 vaultexec --watch --interval 1ms --path app -- true

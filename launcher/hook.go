@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/agenticverz/vaultexec/internal/environ"
+	"github.com/agenticverz/vaultexec/internal/fault"
 )
 
 // hookLimit is how long --on-change-hook may take.
@@ -86,10 +87,17 @@ func (s *supervisor) startable() bool {
 	return true
 }
 
-// CheckHook finds out before Vault is asked whether there is such a hook.
-func CheckHook(name string, environ []string) error {
+// CheckHelper finds out before Vault is asked whether there is such a program: a hook, or that of --ready exec:.
+func CheckHelper(name string, environ []string) error {
 	_, err := findProgram([]string{name}, environ)
-	return err
+	if err == nil {
+		return nil
+	}
+	f := *fault.Of(err)
+	if f.Hint == "" {
+		f.Hint = "name a file that can be executed: by its path, or one that is in PATH"
+	}
+	return &f
 }
 
 func (s *supervisor) forkHook() (err error) {

@@ -49,7 +49,7 @@ func readiness(s *settings, listens []listen.Spec, environ []string) launcher.Re
 	case r.By == launcher.ReadyAfter && r.After >= r.Timeout && r.Timeout > 0:
 		s.bad(v, "it is not shorter than --ready-timeout", "give a longer --ready-timeout")
 	case r.By == launcher.ReadyExec:
-		if err := launcher.CheckHook(r.Program, environ); err != nil {
+		if err := launcher.CheckHelper(r.Program, environ); err != nil {
 			s.bad(v, fault.Of(err).Why, fault.Of(err).Hint)
 		}
 	}

@@ -33,7 +33,7 @@ func watching(s *settings, environ []string) launcher.Watching {
 		}
 	}
 	if w.Hook != "" && s.bool("watch") {
-		if err := launcher.CheckHook(w.Hook, environ); err != nil {
+		if err := launcher.CheckHelper(w.Hook, environ); err != nil {
 			s.bad(s.one("on-change-hook"), fault.Of(err).Why, fault.Of(err).Hint)
 		}
 	}
