@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/agenticverz/vaultexec/internal/vaulttest"
-	"github.com/agenticverz/vaultexec/internal/wait"
 )
 
 // overlaps counts the replacements during which the database had both roles: that of the old command and that of the new one,
@@ -88,39 +87,11 @@ func TestPostgresHandover(t *testing.T) {
 	vaulttest.WriteFile(t, ready, `#!/bin/sh
 user=$(sed -n "s/^start $VAULTEXEC_PID|\([^|]*\)|.*/\1/p" `+l.record()+`)
 [ -n "$user" ] && grep -q "^asked .*|$user\$" `+l.record()+"\n", 0o700)
-	samples := l.sampling()
-	begin := time.Now()
-	l.run("--restart-order", "start-first", "--ready", "exec:"+ready, "--ready-timeout", "2s")
-	wait.For(length, func() bool {
-		select {
-		case <-l.done:
-			return true
-		default:
-			return time.Since(begin) > length
-		}
-	})
-	l.end()
-	starts := l.starts()
-	if got := len(starts) - 1; got < want {
-		t.Errorf("%d replacements in %v, want %d at least", got, length, want)
-	}
-	l.wantFailures(0)
-	l.waitNoRole()
-	list := samples()
-	if len(list) < 100 {
-		t.Fatalf("only %d looks at the roles", len(list))
-	}
-	if what := stray(list, starts); what != "" {
-		t.Error(what)
-	}
+	starts, list := l.replaces(length, want, "--restart-order", "start-first", "--ready", "exec:"+ready, "--ready-timeout", "2s")
 	if n := overlaps(list, starts); n < len(starts)-1 {
 		t.Errorf("in %d of %d replacements both roles lived", n, len(starts)-1)
-	}
-	if n := l.reads(); n > len(starts)+1 {
-		t.Errorf("%d credentials were made for %d commands", n, len(starts))
 	}
 	if what := unserved(read(t, l.record()), starts); what != "" {
 		t.Error(what)
 	}
-	t.Logf("%d replacements, %d answers at least", len(starts)-1, 20*l.noted("asked ", "")-20*len(starts))
 }

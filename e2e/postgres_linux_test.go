@@ -311,18 +311,14 @@ func TestStray(t *testing.T) {
 	}
 }
 
-// TestPostgresReplacement: no question is ever refused for a dead password, however often the credentials are replaced,
-// without --watch; and no role outlives its command. With VAULTEXEC_TEST_SOAK=1 it takes ten minutes.
-func TestPostgresReplacement(t *testing.T) {
-	t.Parallel()
-	ttl, most, length, want := 8*time.Second, 24*time.Second, 80*time.Second, 3
-	if soak {
-		ttl, most, length, want = 20*time.Second, 60*time.Second, 10*time.Minute, 9
-	}
-	l := newLeased(t, inMemory, false, ttl, most)
+// replaces runs a command for so long. Its credentials are replaced at least want times, no question fails, there is no role
+// but those of the commands, and none at the end.
+func (l *leased) replaces(length time.Duration, want int, options ...string) ([]started, []sample) {
+	t := l.t
+	t.Helper()
 	samples := l.sampling()
 	begin := time.Now()
-	l.run()
+	l.run(options...)
 	wait.For(length, func() bool {
 		select {
 		case <-l.done:
@@ -336,13 +332,6 @@ func TestPostgresReplacement(t *testing.T) {
 	if got := len(starts) - 1; got < want {
 		t.Errorf("%d replacements in %v, want %d at least", got, length, want)
 	}
-	users := map[string]bool{}
-	for _, s := range starts {
-		users[s.a] = true
-	}
-	if len(users) != len(starts) {
-		t.Errorf("%d starts with %d different credentials", len(starts), len(users))
-	}
 	l.wantFailures(0)
 	l.waitNoRole()
 	list := samples()
@@ -352,14 +341,33 @@ func TestPostgresReplacement(t *testing.T) {
 	if what := stray(list, starts); what != "" {
 		t.Error(what)
 	}
-	if n := l.asked("sys/leases/revoke"); n < len(starts) {
-		t.Errorf("%d leases were revoked, want %d", n, len(starts))
-	}
 	if n := l.reads(); n > len(starts)+1 {
 		t.Errorf("%d credentials were made for %d commands", n, len(starts))
 	}
-	answers := l.noted("asked ", "")
-	t.Logf("%d replacements, %d answers at least", len(starts)-1, 20*answers-20*len(starts))
+	t.Logf("%d replacements, %d answers at least", len(starts)-1, 20*l.noted("asked ", "")-20*len(starts))
+	return starts, list
+}
+
+// TestPostgresReplacement: no question is ever refused for a dead password, however often the credentials are replaced,
+// without --watch; and no role outlives its command. With VAULTEXEC_TEST_SOAK=1 it takes ten minutes.
+func TestPostgresReplacement(t *testing.T) {
+	t.Parallel()
+	ttl, most, length, want := 8*time.Second, 24*time.Second, 80*time.Second, 3
+	if soak {
+		ttl, most, length, want = 20*time.Second, 60*time.Second, 10*time.Minute, 9
+	}
+	l := newLeased(t, inMemory, false, ttl, most)
+	starts, _ := l.replaces(length, want)
+	users := map[string]bool{}
+	for _, s := range starts {
+		users[s.a] = true
+	}
+	if len(users) != len(starts) {
+		t.Errorf("%d starts with %d different credentials", len(starts), len(users))
+	}
+	if n := l.asked("sys/leases/revoke"); n < len(starts) {
+		t.Errorf("%d leases were revoked, want %d", n, len(starts))
+	}
 }
 
 // The last credentials end with vaultexec, hours before their time: by the lease, or by the token that it obtained.

@@ -13,7 +13,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -147,24 +146,6 @@ func (e *endpoint) untilReady(code int, line string) {
 // fails is a command that notes its start, and dies soon when C says so.
 const fails = `printf 'start %s|%s|%s|%s\n' $$ "${A-}" "${B-}" "${C-}" >>"$RECORD"; [ "${C-}" = dies ] && exit 3; exec sleep 100000`
 
-// lockedText is what a program has printed so far.
-type lockedText struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (l *lockedText) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *lockedText) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
-}
-
 // life takes a run through a rotation, an outage, versions that make the command fail, and better ones. reads is called with
 // samples that have to be seen by whoever scrapes.
 func life(t *testing.T, address func(w *watched) string, scrape func(w *watched, address string) func(sample string) (float64, bool)) {
@@ -215,7 +196,7 @@ func life(t *testing.T, address func(w *watched) string, scrape func(w *watched,
 	}
 	follow := exec.Command(w.bin, "ps", "--follow", to)
 	follow.Env = []string{"GORACE=" + vaulttest.Gorace}
-	var followed lockedText
+	var followed output
 	follow.Stdout, follow.Stderr = &followed, &followed
 	if err := vaulttest.StartTied(follow); err != nil {
 		t.Fatal(err)
