@@ -77,6 +77,8 @@ func (m *machine) withChild(ev event, now time.Time) []action {
 		return append(first, m.read(ev, now)...)
 	case evHooked:
 		return append(first, m.hooked(ev, now)...)
+	case evDrained:
+		return append(first, m.drained(now)...)
 	}
 	return first
 }
@@ -98,6 +100,9 @@ func (m *machine) changed(again bool, now time.Time) []action {
 	case hooking:
 		m.postpone()
 		m.deadline = m.by
+	case diverting:
+		m.postpone()
+		m.deadline = m.inTime(m.deadline)
 	}
 	return nil
 }
@@ -136,6 +141,8 @@ func (m *machine) timer(now time.Time) []action {
 	case hooking: // its failure comes back
 		m.deadline = time.Time{}
 		return []action{actAbortHook}
+	case diverting:
+		return append(m.undrained(now), m.replace(now)...)
 	}
 	return nil
 }
@@ -218,8 +225,49 @@ func (m *machine) hooked(ev evHooked, now time.Time) []action {
 		if m.startFirst && !(m.besideFailed && m.late(now)) {
 			return m.startBeside(now)
 		}
-		m.next = toRestart
+		if m.diverts && !m.late(now) {
+			m.enter(diverting, m.inTime(now.Add(drainLimit)))
+			return []action{actDivert}
+		}
+		return m.replace(now)
 	}
 	m.enter(stopping, now.Add(m.stopTimeout))
 	return []action{actStop}
+}
+
+// drained: nothing that came before what is new waits for the child any more, or that will not be.
+func (m *machine) drained(now time.Time) []action {
+	if m.state != diverting {
+		return nil
+	}
+	return m.replace(now)
+}
+
+// undrained is the line of the log, unless there is no time for what waits.
+func (m *machine) undrained(now time.Time) []action {
+	if m.late(now) {
+		return nil
+	}
+	return []action{actLogUndrained}
+}
+
+// replace has the child stop, and the next one follow.
+func (m *machine) replace(now time.Time) []action {
+	m.next = toRestart
+	m.enter(stopping, now.Add(m.stopTimeout))
+	return []action{actStop}
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
 }

@@ -236,6 +236,7 @@ func (s *supervisor) childEnded(status unix.WaitStatus) {
 	if s.other == nil {
 		s.endWarming()
 	}
+	s.leaveSockets()
 	key := s.keys.asked()
 	s.happened(evExited{status: status, typed: typed, key: key})
 	if s.pid == 0 && !s.machine.followed() {

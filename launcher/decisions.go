@@ -138,8 +138,12 @@ func (s *supervisor) logAction(a action) {
 		s.Log.Warn("no longer waiting for the hook: credentials of the command are about to expire", "paths", seen(),
 			"hook", s.Watching.Hook)
 	case actLogUndrained:
+		old := s.child
+		if s.other != nil {
+			old = s.other
+		}
 		s.Log.Warn("the old command leaves connections waiting in its queue, and is told to stop anyway",
-			"pid", s.other.pid, "after", drainLimit.String())
+			"pid", old.pid, "after", drainLimit.String())
 	case actLogTakesOver:
 		s.Log.Warn("the command has ended before the new one was ready; the new one takes over",
 			"status", statusText(m.otherStatus))

@@ -24,7 +24,8 @@
 // what worked before.
 //
 // With --restart-order start-first there are two commands for a while. handover.go is that part of the machine, and
-// second.go carries it out: each command is a value of the type child, and one of them serves. ready.go decides when the
+// second.go carries it out: each command is a value of the type child, and one of them serves. divert.go has new connections
+// wait for the next command before one is told to stop, where there is only one at a time. ready.go decides when the
 // new one is ready by what warming.go finds out, commandnotify.go hears what commands say, sockets.go has the sockets
 // that both share or have each.
 //
@@ -40,6 +41,8 @@
 // On a terminal that takes a second vaultexec behind a terminal of its own (inner.go). The first one only passes on
 // (relay_linux.go, keyboard_linux.go).
 //
+//	                                                          diverting ──┐
+//	                                                              ▲       ▼
 //	starting ──▶ running ──▶ settling ──▶ waiting ──▶ reading ──▶ hooking ──▶ stopping
 //	   ▲            ▲            ▲           ▲           │           │           │
 //	   │            │            │           └────────── │ ─ failed ─┤           │
@@ -48,7 +51,7 @@
 //	   │                                                                         │
 //	   └──── next command ────── clearing ◀──────────────────────────────────────┘
 //	                              │    ▲
-//	             ended ◀──────────┘    └── ending ◀── SIGTERM, from running to hooking
+//	             ended ◀──────────┘    └── ending ◀── SIGTERM, from running to diverting
 //
 // A change that comes when it cannot be acted on (while everything is read, by the hook, between two children) is kept,
 // and leads to settling as soon as the child runs undisturbed. A change that comes with a time by which the child must
@@ -60,7 +63,8 @@
 //	settling  → waiting reading ending clearing
 //	waiting   → reading ending clearing
 //	reading   → running settling hooking ending clearing
-//	hooking   → running settling waiting stopping ending clearing
+//	hooking   → running settling waiting diverting stopping ending clearing
+//	diverting → stopping ending clearing
 //	stopping  → clearing
 //	ending    → clearing
 //	clearing  → starting ended

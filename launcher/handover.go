@@ -43,7 +43,7 @@ type (
 	}
 	evReady       struct{}            // it is ready
 	evUnready     struct{ err error } // it will not be, or that cannot be known
-	evDrained     struct{}            // nothing waits for the old command any more
+	evDrained     struct{}            // nothing waits any more for the command that is about to be told to stop
 	evOtherExited struct{ status unix.WaitStatus }
 	evOtherGone   struct{} // no live process of its group is left
 )
@@ -82,9 +82,10 @@ func (m *machine) beside(ev event, now time.Time) (acts []action, over bool) {
 			return m.giveUp(now), true
 		}
 	case evDrained:
-		if m.companion == draining {
-			return m.stopOther(now), true
+		if m.companion != draining {
+			return nil, false
 		}
+		return m.stopOther(now), true
 	case evOtherExited:
 		m.otherStatus = ev.status
 		if m.companion == preparing {

@@ -401,7 +401,8 @@ func TestRandomHandovers(t *testing.T) {
 	for n := range uint64(3000) {
 		rnd := rand.New(rand.NewPCG(seed, n))
 		pol := startFirst()
-		pol.rollback, pol.stopExplicit = rnd.IntN(3) > 0, rnd.IntN(2) == 0
+		pol.rollback, pol.stopExplicit, pol.diverts = rnd.IntN(3) > 0, rnd.IntN(2) == 0, rnd.IntN(2) == 0
+		pol.startFirst = rnd.IntN(5) > 0
 		pol.random = func(d time.Duration) time.Duration { return time.Duration(rnd.Int64N(int64(d) + 1)) }
 		p := &pair{walk: newWalk(pol), rnd: rnd, serves: true}
 		for range 300 {
@@ -431,7 +432,7 @@ func TestRandomHandovers(t *testing.T) {
 				} else {
 					p.step(t, evReady{})
 				}
-			case k < 70 && p.companion == draining:
+			case k < 70 && (p.companion == draining || p.state == diverting):
 				p.step(t, evDrained{})
 			case k < 80 && p.other && (p.companion == leaving || rnd.IntN(10) == 0):
 				p.other, p.group2 = false, rnd.IntN(2) == 0

@@ -15,20 +15,21 @@ import (
 type state uint8
 
 const (
-	starting state = iota // a child is to be started
-	running               // it runs, and nothing is under way
-	settling              // something changed in Vault; more may follow
-	waiting               // the change waits for its turn: --splay, --min-uptime, a postponement
-	reading               // everything is read and checked
-	hooking               // --on-change-hook runs
-	stopping              // the child was told to stop by vaultexec
-	ending                // the child was told to end by a signal from outside, and nothing follows it
-	clearing              // the child has ended, what is left of its group is being ended
-	ended                 // nothing is left to do
+	starting  state = iota // a child is to be started
+	running                // it runs, and nothing is under way
+	settling               // something changed in Vault; more may follow
+	waiting                // the change waits for its turn: --splay, --min-uptime, a postponement
+	reading                // everything is read and checked
+	hooking                // --on-change-hook runs
+	diverting              // what is new waits for the next child; what waits for this one is served first
+	stopping               // the child was told to stop by vaultexec
+	ending                 // the child was told to end by a signal from outside, and nothing follows it
+	clearing               // the child has ended, what is left of its group is being ended
+	ended                  // nothing is left to do
 )
 
-var stateNames = [...]string{"starting", "running", "settling", "waiting", "reading", "hooking", "stopping", "ending",
-	"clearing", "ended"}
+var stateNames = [...]string{"starting", "running", "settling", "waiting", "reading", "hooking", "diverting",
+	"stopping", "ending", "clearing", "ended"}
 
 // String names the state in logs.
 func (s state) String() string { return stateNames[s] }
@@ -97,6 +98,7 @@ const (
 	actKeepGood                // the running environment is proven good
 	actRead                    // read everything
 	actHook                    // run the hook and look the program up
+	actDivert                  // have what is new wait for the next child
 	actSkipHook                // look the program up, without the hook
 	actStop                    // send the stop signal to the child
 	actSignal                  // send the signal of --on-change signal:NAME, the files are written
@@ -200,7 +202,7 @@ func (m *machine) onState(ev event, now time.Time) []action {
 	switch m.state {
 	case starting:
 		return m.inStarting(ev, now)
-	case running, settling, waiting, reading, hooking:
+	case running, settling, waiting, reading, hooking, diverting:
 		return m.withChild(ev, now)
 	case stopping:
 		return m.inStopping(ev, now)
@@ -427,18 +429,4 @@ func (m *machine) cleared(now time.Time) []action {
 	}
 	m.enter(ended, time.Time{})
 	return nil
-}
-
-func earlier(a, b time.Time) time.Time {
-	if b.Before(a) {
-		return b
-	}
-	return a
-}
-
-func later(a, b time.Time) time.Time {
-	if b.After(a) {
-		return b
-	}
-	return a
 }

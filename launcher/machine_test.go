@@ -113,6 +113,8 @@ func in(p policy, s state) *walk {
 		return w
 	case waiting:
 		w.splay = time.Minute
+	case diverting:
+		w.diverts = true
 	}
 	w.do(evChanged{})
 	if s == settling {
@@ -127,7 +129,7 @@ func in(p policy, s state) *walk {
 		return w
 	}
 	w.do(evHooked{ok: true})
-	if s == stopping {
+	if s == stopping || s == diverting {
 		return w
 	}
 	w.do(evExited{status: killedStatus(unix.SIGTERM)})
@@ -138,7 +140,7 @@ func in(p policy, s state) *walk {
 	return w // starting
 }
 
-var allStates = []state{starting, running, settling, waiting, reading, hooking, stopping, ending, clearing, ended}
+var allStates = []state{starting, running, settling, waiting, reading, hooking, diverting, stopping, ending, clearing, ended}
 
 // TestEveryEventInEveryState is the table of the machine: what each event leads to and what is done, in every state that a
 // change of the secrets passes through.
@@ -149,6 +151,7 @@ func TestEveryEventInEveryState(t *testing.T) {
 		"QUIT": evSignal{unix.SIGQUIT}, "USR1": evSignal{unix.SIGUSR1}, "timer": evTimer{}, "changed": evChanged{},
 		"again": evChanged{again: true}, "read": evRead{id: "3"}, "read same": evRead{same: true}, "read failed": evRead{failed: true},
 		"read moving": evRead{moving: true, id: "3"}, "hook ok": evHooked{ok: true}, "hook failed": evHooked{},
+		"drained": evDrained{},
 	}
 	type outcome struct {
 		to   state
@@ -173,6 +176,7 @@ func TestEveryEventInEveryState(t *testing.T) {
 			"exited": {clearing, "[abort hook term group]"}, "TERM": {ending, "[abort hook log late]"},
 			"hook ok": {stopping, "[stop]"}, "hook failed": {waiting, "[drop log wait]"},
 		},
+		diverting: {"exited": {clearing, "[term group]"}, "TERM": {ending, "[log late]"}, "drained": {stopping, "[stop]"}},
 		stopping: {
 			"exited": {clearing, "[term group]"}, "TERM": {stopping, "[log late]"}, "INT": {stopping, "[log late]"}, "QUIT": {stopping, "[log late]"},
 		},
@@ -198,7 +202,7 @@ func TestEveryEventInEveryState(t *testing.T) {
 
 // String names the action in tests.
 func (a action) String() string {
-	return [...]string{"start", "revert", "accept", "keep good", "read", "hook", "skip hook", "stop", "signal", "kill", "term group", "abort hook", "warn left",
+	return [...]string{"start", "revert", "accept", "keep good", "read", "hook", "divert", "skip hook", "stop", "signal", "kill", "term group", "abort hook", "warn left",
 		"log settle", "log wait", "log same", "log none", "log tried before", "log revert", "log late", "log hurry", "start beside", "switch", "stop other", "kill other", "sweep other", "forget other",
 		"warn other", "log unready", "log undrained", "log takes over", "log back", "drop"}[a]
 }
@@ -257,7 +261,7 @@ func TestSettleWhileWaiting(t *testing.T) {
 // A change seen while nothing can be done about it is not lost: by the hook, while the child is stopped, while its group is
 // cleared and before a revert.
 func TestChangeIsKept(t *testing.T) {
-	for _, s := range []state{reading, hooking, stopping, clearing, starting} {
+	for _, s := range []state{reading, hooking, diverting, stopping, clearing, starting} {
 		w := in(testPolicy, s)
 		w.do(evChanged{})
 		for range 10 {
@@ -266,6 +270,8 @@ func TestChangeIsKept(t *testing.T) {
 				w.do(evRead{id: "2"})
 			case hooking:
 				w.do(evHooked{ok: true})
+			case diverting:
+				w.do(evDrained{})
 			case stopping:
 				w.do(evExited{status: exitStatus(0)})
 			case clearing:
@@ -395,18 +401,21 @@ func TestRollbackOnce(t *testing.T) {
 
 // What is rejected is what the failed child was started with, and a change that was under way then is not lost.
 func TestRollbackDuringTheNextChange(t *testing.T) {
-	for _, s := range []state{settling, waiting, reading, hooking} {
+	for _, s := range []state{settling, waiting, reading, hooking, diverting} {
 		w := in(testPolicy, running)
 		w.restart("2")
+		w.diverts = true
 		w.do(evChanged{})
 		w.until()
 		if s != settling {
-			for w.state != s && w.state != hooking {
+			for w.state != s && w.state != diverting {
 				switch w.state {
 				case settling, waiting:
 					w.until()
 				case reading:
 					w.do(evRead{id: "3"})
+				case hooking:
+					w.do(evHooked{ok: true})
 				}
 			}
 		}
@@ -560,7 +569,7 @@ func TestChangeHasAnAge(t *testing.T) {
 			t.Errorf("in %s: seen at %v, want %v", s, w.since, w.now)
 		}
 	}
-	for _, s := range []state{settling, waiting, reading, hooking} {
+	for _, s := range []state{settling, waiting, reading, hooking, diverting} {
 		w := in(testPolicy, s)
 		seen := w.since
 		w.now = w.now.Add(time.Second)
@@ -708,7 +717,7 @@ func (f *fate) step(t *testing.T, ev event) {
 
 // check: what holds at every moment.
 func (f *fate) check(t *testing.T) {
-	timed := f.state == settling || f.state == waiting || f.state == clearing || f.state == stopping && !f.killed
+	timed := f.state == settling || f.state == waiting || f.state == diverting || f.state == clearing || f.state == stopping && !f.killed
 	if timed && f.deadline.IsZero() {
 		t.Fatalf("%s without a deadline:\n%s", f.state, strings.Join(f.log, "\n"))
 	}
@@ -744,6 +753,8 @@ func (f *fate) happen(t *testing.T) {
 	case n < 60 && f.hook:
 		f.hook = false
 		f.step(t, evHooked{ok: f.rnd.IntN(3) > 0})
+	case n < 70 && f.state == diverting:
+		f.step(t, evDrained{})
 	case n < 80 && f.child && (f.state == stopping || f.state == ending || f.rnd.IntN(60) == 0):
 		f.child = false
 		f.step(t, evExited{status: []unix.WaitStatus{exitStatus(0), exitStatus(1), killedStatus(unix.SIGTERM)}[f.rnd.IntN(3)]})
@@ -765,7 +776,7 @@ func TestRandomWalks(t *testing.T) {
 		p := testPolicy
 		p.onChange = []Reaction{ReactRestart, ReactRestart, ReactRestart, ReactSignal, ReactExit, ReactNone}[rnd.IntN(6)]
 		p.rollback, p.stopExplicit = rnd.IntN(3) > 0, rnd.IntN(2) == 0
-		p.splay = time.Duration(rnd.IntN(2)) * time.Minute
+		p.splay, p.diverts = time.Duration(rnd.IntN(2))*time.Minute, rnd.IntN(2) == 0
 		p.random = func(d time.Duration) time.Duration { return time.Duration(rnd.Int64N(int64(d) + 1)) }
 		f := &fate{walk: &walk{machine: newMachine(p), now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}, rnd: rnd, tried: map[string]int{}, ways: ways}
 		f.start(t)

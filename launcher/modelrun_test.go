@@ -35,6 +35,7 @@ type run struct {
 	alive      bool      // a child runs
 	exit       time.Time // when it will have ended that was told to stop
 	fails      time.Time // when it will fail by itself
+	drained    time.Time // when nothing waits for it any more, before it is told to stop
 	restarts   int
 
 	other     edition   // of the command that does not serve
@@ -63,6 +64,8 @@ func (r *run) do(acts []action) {
 			r.next = nil
 		case actHook, actSkipHook:
 			r.do(m.on(evHooked{ok: true}, time.Now()))
+		case actDivert:
+			r.drained = time.Now().Add(time.Duration(r.rnd.Int64N(int64(9 * time.Second))))
 		case actStop:
 			r.exit = time.Now().Add(time.Duration(r.rnd.Int64N(int64(9 * time.Second))))
 		case actKill:
@@ -151,7 +154,7 @@ func (r *run) step(end time.Time, each func()) {
 		if r.beside {
 			due = r.otherDue
 		}
-		for _, t := range []time.Time{r.machine.nextDue(), r.exit, r.fails, due} {
+		for _, t := range []time.Time{r.machine.nextDue(), r.exit, r.fails, r.drained, due} {
 			if !t.IsZero() && t.Before(wake) {
 				wake = t
 			}
@@ -167,6 +170,9 @@ func (r *run) step(end time.Time, each func()) {
 			switch {
 			case r.beside && !now.Before(r.otherDue):
 				r.otherStep(now)
+			case !r.drained.IsZero() && !now.Before(r.drained):
+				r.drained = time.Time{}
+				r.do(r.machine.on(evDrained{}, now))
 			case r.alive && !r.exit.IsZero() && !now.Before(r.exit):
 				r.alive, r.exit, r.fails = false, time.Time{}, time.Time{}
 				r.do(r.machine.on(evExited{status: killedStatus(unix.SIGTERM)}, now))
@@ -246,7 +252,7 @@ func againstAModel(t *testing.T, seed uint64) {
 	}()
 	p := testPolicy
 	p.random = func(d time.Duration) time.Duration { return time.Duration(rnd.Int64N(int64(d) + 1)) }
-	p.startFirst = seed%3 == 0
+	p.startFirst, p.diverts = seed%3 == 0, seed%3 == 1
 	p.splay = []time.Duration{0, time.Minute}[seed%2]
 	l := &launch{Options: Options{
 		Session:     vault.NewSession(client, vault.LoginConfig{Method: vault.AuthAppRole, RoleID: vault.TextSource("role", "role-of-the-test"), SecretID: vault.TextSource("secret", "secret-of-the-test")}),

@@ -38,5 +38,6 @@ type policy struct {
 	stopTimeout  time.Duration
 	stopExplicit bool                              // --stop-timeout was given: a received SIGTERM has that limit, too
 	startFirst   bool                              // --restart-order start-first
+	diverts      bool                              // connections can wait for the next child while one still runs
 	random       func(time.Duration) time.Duration // uniform in [0, d]
 }

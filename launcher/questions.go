@@ -22,8 +22,11 @@ func (m *machine) awaitsGroup() bool { return m.state == clearing && !m.held }
 
 // polls reports whether processes or queues are looked at again and again.
 func (m *machine) polls() bool {
-	return m.awaitsGroup() || m.isSweeping() || m.isDraining()
+	return m.awaitsGroup() || m.isSweeping() || m.isDraining() || m.isDiverting()
 }
+
+// isDiverting reports whether the command that serves still has requests that are to be served before it is told to stop.
+func (m *machine) isDiverting() bool { return m.state == diverting }
 
 // isDraining reports whether the old command still has a queue that is to be served first.
 func (m *machine) isDraining() bool { return m.companion == draining }

@@ -207,14 +207,7 @@ func (s *supervisor) lookAtOther() {
 	switch {
 	case s.other == nil:
 	case s.machine.isDraining():
-		switch {
-		case !s.held.drained(s.other.sockets):
-			s.emptySince = time.Time{}
-		case s.emptySince.IsZero():
-			s.emptySince = time.Now()
-		case time.Since(s.emptySince) >= afterDrained:
-			s.happened(evDrained{})
-		}
+		s.lookAtQueue(s.other.sockets, afterDrained)
 	case s.machine.isSweeping() && len(liveMembers(s.other.left)) == 0:
 		s.happened(evOtherGone{})
 	}

@@ -153,6 +153,8 @@ func changeOf(f facts) *statusserver.Change {
 		c.State, c.Text, c.Until = "reading", f.seen, statusserver.Time{}
 	case m.state == hooking:
 		c.State, c.Text = "hook", f.seen
+	case m.state == diverting:
+		c.State, c.Text = "draining", f.seen
 	case m.state == running && m.pending:
 		c.State, c.Text, c.Until = "postponed", f.seen, statusserver.Time{}
 	default:
@@ -163,7 +165,8 @@ func changeOf(f facts) *statusserver.Change {
 
 // hasSeen reports whether there is a change whose secrets a snapshot names.
 func (m *machine) hasSeen() bool {
-	return m.state == settling || m.state == waiting || m.state == reading || m.state == hooking || m.pending
+	return m.state == settling || m.state == waiting || m.state == reading || m.state == hooking ||
+		m.state == diverting || m.pending
 }
 
 // pathsOf lists the secrets that a command has, and then those that were seen since: secrets that are new in a folder.

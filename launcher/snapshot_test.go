@@ -37,6 +37,7 @@ func TestSnapshotOfStates(t *testing.T) {
 		{"waiting", machine{state: waiting, why: "splay", deadline: snapAfter(3)}, 5, true, statusserver.Running, "", "waiting app 1 → 2 (waits for splay)", snapAfter(3)},
 		{"reading", machine{state: reading}, 5, true, statusserver.Running, "", "reading app 1 → 2", time.Time{}},
 		{"hooking", machine{state: hooking}, 5, true, statusserver.Running, "", "hook app 1 → 2", time.Time{}},
+		{"draining", machine{state: diverting, deadline: snapAfter(4)}, 5, true, statusserver.Running, "", "draining app 1 → 2", snapAfter(4)},
 		{"kept for later", machine{state: running, pending: true}, 5, true, statusserver.Running, "", "postponed app 1 → 2", time.Time{}},
 		{"stopping to restart", machine{state: stopping, next: toRestart, deadline: snapAfter(4)}, 5, true, statusserver.Restarting, "the command is being restarted", "stopping done", snapAfter(4)},
 		{"stopping to exit", machine{state: stopping, next: toExit}, 5, true, statusserver.Ending, "the command is ending", "", time.Time{}},

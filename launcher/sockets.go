@@ -31,7 +31,7 @@ const helpTime = 5 * time.Second
 type sockets struct {
 	given  []string        // names of those that systemd has handed to vaultexec; they are in their places
 	groups []*listen.Group // of vaultexec's own
-	steers bool            // each command gets sockets of its own
+	steers bool            // each command gets sockets of its own, where that can be had
 	open   bool            // they are listened on
 	helped bool            // the log has said how a command takes a socket
 	told   []string        // addresses of which the log has said that both commands share the socket
@@ -64,7 +64,7 @@ func (l *launch) bind() error {
 	if err != nil {
 		return err
 	}
-	l.held = &sockets{given: givenSockets(l.Environ), steers: l.StartFirst}
+	l.held = &sockets{given: givenSockets(l.Environ)}
 	for _, s := range own {
 		l.held.groups = append(l.held.groups, listen.NewGroup(s))
 	}
@@ -159,6 +159,18 @@ func (s *sockets) environ(env []string) []string {
 	return append(env, numbers...)
 }
 
+// begin is called where vaultexec stays, and more than one command may have the sockets.
+func (s *sockets) begin() {
+	if s != nil {
+		s.steers = true
+	}
+}
+
+// canSteer reports whether a command may have a socket of its own.
+func (s *sockets) canSteer() bool {
+	return s != nil && slices.ContainsFunc(s.groups, func(g *listen.Group) bool { return g.Shared() == "" })
+}
+
 // listen opens the sockets, or makes their queues as long as possible again.
 func (s *sockets) listen() error {
 	if s == nil {
@@ -248,14 +260,14 @@ func (s *supervisor) commandEnded(status unix.WaitStatus) {
 	}
 	failed := status.Exited() && status.ExitStatus() != 0
 	if failed && !s.served && s.stopAt.IsZero() && time.Since(s.forkedAt) < helpTime {
-		s.held.help(s.launch)
+		s.held.help(s.launch, s.sockets)
 	}
 	_ = s.held.listen() // where it fails, the next start says so
 }
 
-// help says once how a command takes the first socket that it did not listen on.
-func (s *sockets) help(l *launch) {
-	for i, own := range s.current() {
+// help says once how a command takes the first of its sockets that it did not listen on.
+func (s *sockets) help(l *launch, set socketSet) {
+	for i, own := range set {
 		if touched, known := own.TouchedByListen(); s.helped || touched || !known {
 			continue
 		}

@@ -64,9 +64,12 @@ type supervisor struct {
 	*child                    // the command that serves
 	other      *child         // the other one, in a handover; nil while there is none
 	warm       *warming       // the command that is not ready yet; nil while there is none
-	emptySince time.Time      // when the old command's queue was seen to be empty; zero while it is not
+	emptySince time.Time      // when the queue of the command that is left was seen to be empty; zero while it is not
 	said       *commandNotify // what commands say; nil where nobody listens
 	asks       hookRun        // the program of --ready exec:
+
+	divertSince time.Time // when the wait for requests before a stop has begun
+	diverted    bool      // new connections go elsewhere, where that can be had
 
 	good edition  // proven to work
 	next *edition // for the next child
@@ -118,6 +121,7 @@ func (l *launch) supervise(p program, env *environ.Env, got []environ.Fetched) e
 	if l.wantsNotify() {
 		s.said = listenToCommand()
 	}
+	s.held.begin()
 	becomeSubreaper()
 	s.tty = openTerminal()
 	signal.Notify(s.chld, unix.SIGCHLD)
@@ -184,7 +188,7 @@ func (l *launch) policy() policy {
 		stopSignal: l.Supervision.StopSignal, okExit: l.Supervision.OKExit,
 		stopTimeout: l.Supervision.StopTimeout, stopExplicit: l.Supervision.StopExplicit,
 		onChange: w.OnChange.Do, exitCode: w.OnChange.Code, settle: w.Settle, splay: w.Splay, minUptime: w.MinUptime,
-		probation: w.Probation, rollback: w.Rollback, startFirst: l.StartFirst,
+		probation: w.Probation, rollback: w.Rollback, startFirst: l.StartFirst, diverts: l.held.canSteer(),
 		random: func(d time.Duration) time.Duration { return rand.N(d + 1) },
 	}
 }
@@ -215,6 +219,7 @@ func (s *supervisor) loop() {
 			s.reap()
 			s.lookAtGroup()
 			s.lookAtOther()
+			s.lookAtRequests()
 		case err := <-s.warm.ready():
 			s.warmed(err)
 		case <-s.warm.wantsRun():
@@ -293,6 +298,8 @@ func (s *supervisor) do(acts []action) {
 			s.startHook()
 		case actSkipHook:
 			s.afterHook(s.startable())
+		case actDivert:
+			s.divert()
 		case actStop:
 			s.logStop()
 			if s.machine.next == toRestart {

@@ -53,7 +53,8 @@ func alone(t T, p *proc) {
 	until(t, "one command alone", func() bool { return len(childrenOf(p.pid)) == 2 })
 }
 
-// Rotations under load, with the new command started first: no request is lost, of whatever server.
+// Rotations under load, with the new command started first or the old one stopped first: no request is lost, of whatever
+// server.
 func TestHandoverLosesNothing(t *testing.T) {
 	kinds := clients{fresh: 4, kept: 2, std: 2}
 	for _, server := range webServers {
@@ -64,6 +65,11 @@ func TestHandoverLosesNothing(t *testing.T) {
 		t.Run(server.name, func(t *testing.T) {
 			t.Parallel()
 			l := rotate(t, server, true, kinds, rotations(), startFirst()...)
+			l.wantNothingLost(t, rotations())
+		})
+		t.Run(server.name+" stop-first", func(t *testing.T) {
+			t.Parallel()
+			l := rotate(t, server, true, kinds, rotations())
 			l.wantNothingLost(t, rotations())
 		})
 		t.Run(server.name+" control", func(t *testing.T) {

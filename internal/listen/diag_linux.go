@@ -15,7 +15,7 @@ import (
 func handshakes(port uint16) []string {
 	var list []string
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-		some, err := connections(family, port, stateOf{synRecv, 0}, func([]byte) bool { return true })
+		some, err := connections(family, port, stateOf{synRecv, 0}, func(message) bool { return true })
 		if err != nil {
 			return handshakesInProc(port)
 		}
@@ -24,13 +24,14 @@ func handshakes(port uint16) []string {
 	return list
 }
 
-// silent are the connections to a port on which nothing has come yet. Their requests are under way: a client connects
-// first and writes then. Where no such question is allowed there are none.
-func silent(port uint16) (list []string) {
+// underWay are the connections to a port whose requests are under way, as far as the kernel can tell: nothing has come yet
+// (a client connects first and writes then), or something has come that was not read. One that has been silent for longer
+// than silentTime is idle. accepted leaves out those that still wait in a queue. Where no such question is allowed there
+// are none.
+func underWay(port uint16, accepted bool) (list []string) {
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-		some, err := connections(family, port, stateOf{established, 1 << (diagInfo - 1)}, func(attributes []byte) bool {
-			info := attribute(attributes, diagInfo)
-			return len(info) >= bytesReceived+8 && binary.NativeEndian.Uint64(info[bytesReceived:]) == 0
+		some, err := connections(family, port, stateOf{established, 1 << (diagInfo - 1)}, func(m message) bool {
+			return (!accepted || m.accepted()) && (m.unread() || m.silent())
 		})
 		if err != nil {
 			return nil
@@ -38,6 +39,25 @@ func silent(port uint16) (list []string) {
 		list = append(list, some...)
 	}
 	return list
+}
+
+// message is a struct inet_diag_msg, with the attributes behind it.
+type message []byte
+
+func (m message) accepted() bool {
+	return len(m) >= diagMessage && binary.NativeEndian.Uint32(m[diagInode:]) != 0
+}
+
+func (m message) unread() bool {
+	return len(m) >= diagMessage && binary.NativeEndian.Uint32(m[diagUnread:]) > 0
+}
+
+// silent reports whether nothing has come yet, on a connection that is not older than silentTime: the time since the last
+// byte came is counted from the handshake until then.
+func (m message) silent() bool {
+	info := attribute(m[min(diagMessage, len(m)):], diagInfo)
+	return len(info) >= bytesReceived+8 && binary.NativeEndian.Uint64(info[bytesReceived:]) == 0 &&
+		time.Duration(binary.NativeEndian.Uint32(info[lastReceived:]))*time.Millisecond < silentTime
 }
 
 // attribute finds one of the attributes behind a struct inet_diag_msg.
@@ -68,16 +88,19 @@ const (
 	diagPorts   = 4  // where idiag_sport is in struct inet_diag_msg, behind four bytes
 	diagID      = 48 // struct inet_diag_sockid
 	diagMessage = 72 // struct inet_diag_msg
+	diagUnread  = 56 // idiag_rqueue in it: bytes that were not read
+	diagInode   = 68 // idiag_inode in it; 0 for a connection that was not accepted
 	diagInfo    = 2  // INET_DIAG_INFO: the attribute with a struct tcp_info
 
-	bytesReceived = 128 // where tcpi_bytes_received is in struct tcp_info
+	lastReceived  = 52  // where tcpi_last_data_recv is in struct tcp_info, in milliseconds
+	bytesReceived = 128 // and tcpi_bytes_received
 
 	established = 1 // TCP_ESTABLISHED of include/net/tcp_states.h
 	synRecv     = 3 // TCP_SYN_RECV
 )
 
-// connections asks for the connections of one family that are in a state, and keeps those by whose attributes keep says so.
-func connections(family uint8, port uint16, of stateOf, keep func(attributes []byte) bool) (list []string, err error) {
+// connections asks for the connections of one family that are in a state, and keeps those that keep says.
+func connections(family uint8, port uint16, of stateOf, keep func(message) bool) (list []string, err error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
 	if err != nil {
 		return nil, err
@@ -120,7 +143,7 @@ func connections(family uint8, port uint16, of stateOf, keep func(attributes []b
 				return nil, unix.EPROTO
 			case unix.SOCK_DIAG_BY_FAMILY:
 				if body := m[nlHeader:size]; len(body) >= diagPorts+diagID &&
-					binary.BigEndian.Uint16(body[diagPorts:]) == port && keep(body[min(diagMessage, len(body)):]) {
+					binary.BigEndian.Uint16(body[diagPorts:]) == port && keep(body) {
 					list = append(list, fmt.Sprintf("%x", body[diagPorts:diagPorts+36])) // ports and addresses
 				}
 			}

@@ -16,6 +16,7 @@ import (
 //	Add         the next command's socket is there, and nothing reaches it
 //	SteerProbe  only connections from one source address and port reach it: a probe asks the next command alone
 //	SteerAll    everything new reaches it, and nothing new the old one
+//	Divert      the same at once, before the next command is there: what is new waits for it
 //	Drained     nothing waits for the old command any more, which may be told to stop
 //	Retire      the old socket is closed
 //
@@ -26,8 +27,11 @@ type Group struct {
 	current  *Socket   // who gets what is new
 	shared   string    // why there is one socket for all; "" for a group
 	halfOpen []string  // handshakes of the socket that was current before, which were under way when it was left
-	silent   []string  // connections on which nothing had come then
+	requests []string  // connections whose requests were under way then
 	left     time.Time // when that was
+	diverted bool      // nobody accepts connections of the current socket yet
+	waited   int       // how many waited when Divert looked last
+	taken    int       // how many of these the command has accepted at least
 }
 
 var (
@@ -119,15 +123,47 @@ func (g *Group) SteerAll(to *Socket) error {
 	}
 	if to != g.current {
 		g.halfOpen = handshakes(to.Port)
-		g.silent, g.left = append(silent(to.Port), g.halfOpen...), time.Now()
+		g.requests, g.left = append(underWay(to.Port, false), g.halfOpen...), time.Now()
 	}
 	g.current = to
 	return nil
 }
 
+// Divert has new connections wait for the next command, in a socket of its own, while the one that serves still runs. It
+// does so only when that command keeps up: what waits in a queue when it is told to stop is lost. (Left alone, the queue
+// would stay for the next command.) So Divert is called again and again, and looks: at a moment when nothing waits, or no
+// more than the command was seen to accept since the first call, it diverts. done says that it has, or that it cannot be
+// had.
+func (g *Group) Divert(first bool) (done bool) {
+	if g.shared != "" || g.diverted {
+		return true
+	}
+	n := queued(g.current)
+	if n < 0 {
+		return true
+	}
+	if first {
+		g.taken, g.waited = 0, n
+	}
+	g.taken, g.waited = g.taken+max(g.waited-n, 0), n
+	if n > g.taken {
+		return false
+	}
+	next, err := g.Add()
+	if err != nil || g.shared != "" {
+		return true
+	}
+	if err := g.SteerAll(next); err != nil {
+		_ = g.Retire(next)
+		return true
+	}
+	g.diverted = true
+	return true
+}
+
 // Drained reports whether nothing waits for the command of a socket that is no longer current: neither in its queue, nor
-// in a handshake that was under way when it was left, nor on a connection on which the request had not come by then. (The
-// kernel finishes a handshake for the socket that it began with.)
+// in a handshake that was under way when it was left, nor in a request on a connection that it has accepted. (The kernel
+// finishes a handshake for the socket that it began with.)
 func (g *Group) Drained(s *Socket) bool {
 	if g.shared != "" || s == g.current || !slices.Contains(g.members, s) || queued(s) != 0 {
 		return false
@@ -139,12 +175,17 @@ func (g *Group) Drained(s *Socket) bool {
 	if len(g.halfOpen) > 0 || queued(s) != 0 { // one may have come in between
 		return false
 	}
-	if len(g.silent) > 0 && time.Since(g.left) < silentTime {
-		now := silent(s.Port)
-		g.silent = slices.DeleteFunc(g.silent, func(c string) bool { return !slices.Contains(now, c) })
-		return len(g.silent) == 0
+	if time.Since(g.left) >= silentTime {
+		return true
 	}
-	return true
+	if g.diverted { // only the old command has accepted any
+		return len(underWay(s.Port, true)) == 0
+	}
+	if len(g.requests) > 0 {
+		now := underWay(s.Port, false)
+		g.requests = slices.DeleteFunc(g.requests, func(c string) bool { return !slices.Contains(now, c) })
+	}
+	return len(g.requests) == 0
 }
 
 // silentTime is how long requests are waited for that are under way on connections which the old command has accepted: a
@@ -181,7 +222,7 @@ func (g *Group) Retire(s *Socket) error {
 	}
 	_ = unix.Shutdown(s.fd, syscall.SHUT_RDWR)
 	s.Close()
-	g.members, g.halfOpen = slices.Delete(g.members, i, i+1), nil
+	g.members, g.halfOpen, g.diverted = slices.Delete(g.members, i, i+1), nil, false
 	return steer(g.members[0], always(0))
 }
 

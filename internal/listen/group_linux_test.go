@@ -379,6 +379,9 @@ func TestShared(t *testing.T) {
 		if err := g.Retire(next); err != nil || next.FD() < 0 || g.Drained(next) {
 			t.Errorf("%v", err)
 		}
+		if !g.Divert(true) || g.Current() != s {
+			t.Error("it is diverted")
+		}
 		probe, err := NewProbe(s)
 		if err != nil {
 			t.Fatal(err)
@@ -504,56 +507,158 @@ func TestHandshakes(t *testing.T) {
 	}
 }
 
-// A connection that the old command has accepted, and whose request is under way, is waited for, but not for ever: some
-// clients connect and send nothing. One that comes later is none of the old command's.
-func TestSilent(t *testing.T) {
+// Requests that are under way on accepted connections are waited for, but not for ever: of those that nothing has come on,
+// and those that have something to read. Some clients connect and send nothing.
+func TestRequestsUnderWay(t *testing.T) {
 	for _, host := range []string{"127.0.0.1", ""} {
-		port := free(t)
-		g := newGroup(t, Spec{Host: host, Port: port})
-		old := g.Current()
-		dial := func() net.Conn {
-			c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-			if err != nil {
+		for _, diverts := range []bool{false, true} {
+			port := free(t)
+			g := newGroup(t, Spec{Host: host, Port: port})
+			old := g.Current()
+			dial := func() net.Conn {
+				c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { _ = c.Close() })
+				return c
+			}
+			var accepted []int
+			accept := func() {
+				fd, _, err := unix.Accept(old.FD())
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { unix.Close(fd) })
+				accepted = append(accepted, fd)
+			}
+			read := func(fd int) {
+				if n, err := unix.Read(fd, make([]byte, 8)); n != 1 || err != nil {
+					t.Fatal(n, err)
+				}
+			}
+			spoken := dial()
+			if _, err := spoken.Write([]byte("x")); err != nil {
 				t.Fatal(err)
 			}
-			t.Cleanup(func() { _ = c.Close() })
-			return c
-		}
-		spoken, quiet := dial(), dial()
-		if _, err := spoken.Write([]byte("x")); err != nil {
-			t.Fatal(err)
-		}
-		wait.Until(t, wait.Interval*1000, "one of two", func() bool { return len(silent(port)) == 1 })
-		for range 2 { // accepted, and not read from
-			fd, _, err := unix.Accept(old.FD())
-			if err != nil {
+			quiet := dial()
+			if n := len(underWay(port, false)); n != 2 {
+				t.Errorf("%d under way, want 2", n)
+			}
+			if n := len(underWay(port, true)); n != 0 {
+				t.Errorf("%d under way that are accepted", n)
+			}
+			accept()
+			accept()
+			if other := underWay(port-1, false); len(other) != 0 {
+				t.Errorf("of another port: %v", other)
+			}
+			if !diverts {
+				next, err := g.Add()
+				if err != nil || g.Shared() != "" {
+					t.Fatal(err, g.Shared())
+				}
+				if err := g.SteerAll(next); err != nil {
+					t.Fatal(err)
+				}
+			} else if !g.Divert(true) || g.Current() == old {
+				t.Fatalf("not diverted: %q", g.Shared())
+			}
+			later := dial() // waits for the next command
+			if _, err := later.Write([]byte("x")); err != nil {
 				t.Fatal(err)
 			}
-			defer unix.Close(fd)
+			stays := func(d time.Duration) { g.left = time.Now().Add(d) }
+			stays(time.Hour)
+			if g.Drained(old) {
+				t.Error("two requests are under way")
+			}
+			read(accepted[0])
+			if g.Drained(old) {
+				t.Error("one has not come")
+			}
+			if _, err := quiet.Write([]byte("x")); err != nil {
+				t.Fatal(err)
+			}
+			if g.Drained(old) {
+				t.Error("one was not read")
+			}
+			stays(-silentTime)
+			if !g.Drained(old) {
+				t.Error("one that is never read is waited for")
+			}
+			stays(time.Hour)
+			read(accepted[1])
+			if !g.Drained(old) {
+				t.Error("both were read")
+			}
 		}
-		if other := silent(port - 1); len(other) != 0 {
-			t.Errorf("of another port: %v", other)
-		}
-		next, err := g.Add()
-		if err != nil || g.Shared() != "" {
-			t.Fatal(err, g.Shared())
-		}
-		if err := g.SteerAll(next); err != nil {
+	}
+}
+
+// What is new waits for the next command only when the one that serves keeps up: when nothing waits for it, or no more than
+// it was seen to accept. A queue that nobody takes from is left alone; it is the next command's.
+func TestDivert(t *testing.T) {
+	port := free(t)
+	g := newGroup(t, Spec{Host: "127.0.0.1", Port: port})
+	old := g.Current()
+	var waiting []net.Conn
+	for range 3 {
+		c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err != nil {
 			t.Fatal(err)
 		}
-		dial() // reaches the next command
-		g.left = g.left.Add(time.Hour)
-		if g.Drained(old) {
-			t.Error("a request is under way")
-		}
-		g.left = g.left.Add(-time.Hour - silentTime)
-		if !g.Drained(old) {
-			t.Error("one that sends nothing is waited for")
-		}
-		g.left = g.left.Add(time.Hour + silentTime)
-		if _, err := quiet.Write([]byte("x")); err != nil {
+		defer c.Close()
+		waiting = append(waiting, c)
+	}
+	accept := func() {
+		fd, _, err := unix.Accept(old.FD())
+		if err != nil {
 			t.Fatal(err)
 		}
-		wait.Until(t, wait.Interval*1000, "its request", func() bool { return g.Drained(old) })
+		defer unix.Close(fd)
+		_, _ = unix.Write(fd, []byte("1\n"))
+	}
+	for i := range 10 {
+		if g.Divert(i == 0) || g.Current() != old {
+			t.Fatal("three wait, and none was accepted")
+		}
+	}
+	accept()
+	if g.Divert(false) || g.Current() != old {
+		t.Fatal("two wait, and one was accepted")
+	}
+	accept()
+	if !g.Divert(false) || g.Current() == old || !g.Divert(false) {
+		t.Fatal("one waits, and two were accepted")
+	}
+	if g.Drained(old) {
+		t.Error("one still waits")
+	}
+	accept()
+	if !g.Drained(old) {
+		t.Error("nothing waits any more")
+	}
+	for _, c := range waiting {
+		if n, err := answer(c); n != 1 || err != nil {
+			t.Errorf("%d, %v", n, err)
+		}
+	}
+	c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port)) // there is no next command yet
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	next := g.Current()
+	if err := g.Retire(old); err != nil {
+		t.Fatal(err)
+	}
+	v := serve(t, next, 2)
+	defer v.stop()
+	if n, err := answer(c); n != 2 || err != nil {
+		t.Errorf("%d, %v", n, err)
+	}
+	if !g.Divert(true) || g.Current() == next {
+		t.Error("not a second time")
 	}
 }

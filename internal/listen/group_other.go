@@ -22,4 +22,4 @@ func steer(*Socket, []struct{}) error { return unix.ENOSYS }
 
 func handshakes(uint16) []string { return nil }
 
-func silent(uint16) []string { return nil }
+func underWay(uint16, bool) []string { return nil }

@@ -81,7 +81,7 @@ type Change struct {
 }
 
 // States are those of a change.
-var States = []string{"settling", "waiting", "reading", "hook", "stopping", "starting", "handover", "postponed"}
+var States = []string{"settling", "waiting", "reading", "hook", "draining", "stopping", "starting", "handover", "postponed"}
 
 // Path is a secret.
 type Path struct {
