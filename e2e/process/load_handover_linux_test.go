@@ -234,7 +234,7 @@ func (l *load) more(t T, n int64) {
 	t.Helper()
 	for of, n := range map[*tally]int64{&l.fresh: n * int64(l.n.fresh), &l.kept: n * int64(l.n.kept), &l.std: n * int64(l.n.std)} {
 		from := of.asked.Load()
-		until(t, "more answers", func() bool { return of.asked.Load() >= from+n })
+		until(t, fmt.Sprintf("more answers, %v", l), func() bool { return of.asked.Load() >= from+n })
 	}
 }
 

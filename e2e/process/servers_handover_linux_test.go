@@ -98,7 +98,7 @@ process.on('SIGTERM', () => {
 		return []string{needs.Program(t, "node"), "server.js"}
 	}},
 	{name: "puma", write: func(t *testing.T, dir, _ string) {
-		file(t, dir, "puma.rb", `app { |env| [200, {'Content-Type' => 'text/plain'}, [ENV['GENERATION'] + "\n"]] }`+"\nquiet\n")
+		file(t, dir, "puma.rb", `app { |env| [200, {'Content-Type' => 'text/plain'}, [ENV['GENERATION'] + "\n"]] }`+"\nquiet\nthreads 16, 16\n") // one for each client, or kept connections starve fresh ones
 	}, argv: func(t *testing.T, _, port string, held bool) []string {
 		argv := []string{needs.Program(t, "puma"), "--config", "puma.rb", "--environment", "production"}
 		return append(argv, pick(held, []string{"--bind-to-activated-sockets", "only"}, []string{"--bind", "tcp://127.0.0.1:" + port})...)

@@ -26,10 +26,12 @@ type Group struct {
 	members  []*Socket // in the kernel's order
 	current  *Socket   // who gets what is new
 	shared   string    // why there is one socket for all; "" for a group
+	passing  bool      // the next command may have one of its own all the same: the machine was too busy to find out
 	halfOpen []string  // handshakes of the socket that was current before, which were under way when it was left
-	requests []string  // connections whose requests were under way then
+	requests []string  // connections whose requests were under way then, or, where it diverted, when its queue was empty
 	left     time.Time // when that was
 	diverted bool      // nobody accepts connections of the current socket yet
+	noted    bool      // requests is that list
 	waited   int       // how many waited when Divert looked last
 	taken    int       // how many of these the command has accepted at least
 }
@@ -89,11 +91,19 @@ func (g *Group) Listen() error {
 	return g.current.Listen()
 }
 
-// share gives the group up: from now on there is one socket for all.
+// share gives the group up: there is one socket for all.
 func (g *Group) share(err error) { g.shared = reason(err) }
+
+// again forgets what kept the last command from having a socket of its own, if that may have passed.
+func (g *Group) again() {
+	if g.passing {
+		g.shared, g.passing = "", false
+	}
+}
 
 // Add makes the socket of the next command. It listens, and nothing reaches it before it is steered there.
 func (g *Group) Add() (*Socket, error) {
+	g.again()
 	switch {
 	case g.shared != "":
 		return g.current, nil
@@ -103,6 +113,7 @@ func (g *Group) Add() (*Socket, error) {
 	s, err := g.join()
 	if err != nil {
 		g.share(err)
+		g.passing = true
 		return g.current, nil
 	}
 	g.members = append(g.members, s)
@@ -135,6 +146,9 @@ func (g *Group) SteerAll(to *Socket) error {
 // more than the command was seen to accept since the first call, it diverts. done says that it has, or that it cannot be
 // had.
 func (g *Group) Divert(first bool) (done bool) {
+	if first {
+		g.again()
+	}
 	if g.shared != "" || g.diverted {
 		return true
 	}
@@ -157,7 +171,7 @@ func (g *Group) Divert(first bool) (done bool) {
 		_ = g.Retire(next)
 		return true
 	}
-	g.diverted = true
+	g.diverted, g.noted = true, false
 	return true
 }
 
@@ -178,11 +192,10 @@ func (g *Group) Drained(s *Socket) bool {
 	if time.Since(g.left) >= silentTime {
 		return true
 	}
-	if g.diverted { // only the old command has accepted any
-		return len(underWay(s.Port, true)) == 0
-	}
-	if len(g.requests) > 0 {
-		now := underWay(s.Port, false)
+	if g.diverted && !g.noted { // only the old command has accepted any, and will accept no more
+		g.requests, g.noted = underWay(s.Port, true), true
+	} else if len(g.requests) > 0 {
+		now := underWay(s.Port, g.diverted)
 		g.requests = slices.DeleteFunc(g.requests, func(c string) bool { return !slices.Contains(now, c) })
 	}
 	return len(g.requests) == 0

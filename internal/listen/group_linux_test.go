@@ -305,6 +305,10 @@ func TestGroupAndStrangers(t *testing.T) {
 			t.Fatalf("answered by %d, %v", n, err)
 		}
 	}
+	unix.Close(fd) // it has gone: the next command has a socket of its own again
+	if next, err := g.Add(); err != nil || next == g.Current() || g.Shared() != "" {
+		t.Errorf("the address stays shared: %v, %q", err, g.Shared())
+	}
 }
 
 // A socket of systemd's is taken only if connections come to it, and it is never closed.
