@@ -8,10 +8,12 @@ const listeningHelp = `How --listen works: vaultexec holds the listening socket,
   --listen web=:8000                   with a name
 
 The socket stays open while --watch restarts the command. A connection that
-arrives in between waits in the queue and is not refused. vaultexec binds the
-address before it asks Vault, so that an address in use is an error at once (125),
-and starts to listen when it starts the command. On SIGTERM it closes the socket:
-new connections are refused and do not wait for a command that is ending.
+arrives in between waits in the queue and is not refused. The old command answers
+the requests that have reached it (Linux, TCP) before it is told to stop.
+vaultexec binds the address before it asks Vault, so that an address in use is an
+error at once (125), and starts to listen when it starts the command. On SIGTERM
+it closes the socket: new connections are refused and do not wait for a command
+that is ending.
 
 The command gets the sockets as descriptors, from 3 on in the order of the
 options, by the protocol of systemd's socket activation: LISTEN_FDS, LISTEN_PID,
@@ -39,9 +41,9 @@ database when it starts, or that must be the only one. While both run, they need
 twice the memory.
 
 What this cannot prevent: a server that ends closes its idle connections, and a
-client that sends on one at that moment has to repeat the request. Some servers
-also close connections that they have just accepted (uvicorn, Shutdown of Go's
-net/http).
+client that sends on one at that moment has to repeat the request. On a unix
+socket or one of systemd's, some servers also close connections that they have
+just accepted (uvicorn, Shutdown of Go's net/http).
 
 A socket file that nobody serves any more is replaced; one that is served is an
 error. vaultexec removes the file at the end, unless it became the command.
