@@ -25,6 +25,7 @@ type notifier struct {
 	begun time.Time     // when the first command was started, for that
 
 	reloading bool // a restart is under way
+	speaks    bool // the command that serves has sent a STATUS of its own
 	keeps     bool // the command sends signs of life of its own, which count in place of vaultexec's
 }
 
@@ -181,8 +182,15 @@ func (n *notifier) runs(status string) {
 	if n.reloading {
 		words = append([]string{"READY=1"}, words...)
 	}
-	n.reloading, n.keeps = false, false
+	n.reloading, n.keeps, n.speaks = false, false, false
 	n.send(strings.Join(words, "\n"))
+}
+
+// runsFirst is runs for the first command, which may have said something better meanwhile.
+func (n *notifier) runsFirst(status string) {
+	if n != nil && !n.speaks {
+		n.runs(status)
+	}
 }
 
 // ends tells that the run is about to end.

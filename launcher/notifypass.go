@@ -21,6 +21,7 @@ func (n *notifier) pass(m *notify.Message, masked bool) {
 		return
 	}
 	words := passed(m, masked)
+	n.speaks = n.speaks || m.Status != "" && !masked
 	files := m.Files()
 	defer closeAll(files)
 	if m.Store && len(files) > 0 {

@@ -28,3 +28,6 @@ func statusLine(has states, since time.Time) string {
 
 // tellStatus tells systemd what runs. During a start it is what was started.
 func (s *supervisor) tellStatus() { s.notify.runs(statusLine(s.starting().states, s.forkedAt)) }
+
+// tellFirst tells systemd what the first command has, when that is known and the command is ready.
+func (s *supervisor) tellFirst() { s.notify.runsFirst(statusLine(s.starting().states, s.forkedAt)) }

@@ -93,6 +93,7 @@ func (s *supervisor) warmed(err error) {
 		}
 		s.isReady = true
 		s.notify.commandReady()
+		s.tellFirst()
 		return
 	}
 	if err != nil {

@@ -132,6 +132,7 @@ func (l *launch) supervise(p program, env *environ.Env, got []environ.Fetched) e
 	s.publish() // while the paths are known, whatever follows
 	s.guarded, s.settled = s.needsGuard(), time.NewTimer(settleDelay)
 	finish := s.attend(p, got)
+	s.tellFirst()
 	s.publish()
 	s.loop()
 	s.endWarming()

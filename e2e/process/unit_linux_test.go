@@ -106,3 +106,40 @@ func monotonicUsec(t T) int64 {
 	}
 	return now.Nano() / 1000
 }
+
+// systemd hears which version the first command has, as soon as that is ready; what a command says of itself stays.
+func TestFirstStatus(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		options []string
+		env     string
+		own     bool
+	}{
+		"started":            {nil, "", false},
+		"ready":              {[]string{"--ready", "auto"}, "", false},
+		"ready by own words": {[]string{"--ready", "notify"}, "SAYS=1", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			at := actual{t}
+			port := freePort(at)
+			w := newWatched(t, append(c.options, "--listen", "127.0.0.1:"+port)...)
+			m := newManager(at, filepath.Join(at.TempDir(), "notify"))
+			p := start(at, w.launcher.cmd(probe(at), "serve"), m.env(), func(cmd *exec.Cmd) { cmd.Env = append(append(cmd.Env, w.env...), c.env) })
+			get(at, p, port)
+			ours := " with " + w.mount + "/app-prod 1"
+			m.await("READY=1")
+			if c.own {
+				m.await("STATUS=the command of generation 1")
+			} else {
+				until(at, "the version\n"+p.err.String(), func() bool { return strings.Contains(m.got.String(), ours) })
+			}
+			p.signal(unix.SIGTERM)
+			p.wantEnd("0")
+			m.await("STOPPING=1")
+			if said := m.got.String(); c.own && strings.Contains(said, ours) {
+				t.Errorf("the command's own words are gone:\n%s", said)
+			}
+		})
+	}
+}

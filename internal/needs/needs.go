@@ -52,6 +52,14 @@ func Missing(t TB, what string) {
 	t.Skip(msg)
 }
 
+// LeftOut leaves the test out, in CI too, for want of what no package brings to a machine. What completes the sentence
+// "needs …", and says which other test has the same.
+func LeftOut(t TB, what string) {
+	t.Helper()
+	note(t.Name() + " needs " + what)
+	t.Skip("needs " + what)
+}
+
 // note adds a line to the file of left-out tests. One write of a short line in append mode: several test binaries write.
 func note(line string) {
 	file := os.Getenv(SkippedVar)
