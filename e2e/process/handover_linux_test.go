@@ -1,11 +1,14 @@
 package process
 
 import (
+	"bufio"
 	"fmt"
 	"net"
+	"net/http"
 	"os/exec"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -118,4 +121,56 @@ func TestHandoverActivated(t *testing.T) {
 			p.wantEnd("0")
 		})
 	}
+}
+
+// What waits in the queue of a command that takes nothing from it is there for the next one, in its order.
+func TestQueueOfACommandThatHangs(t *testing.T) {
+	t.Parallel()
+	at := actual{t}
+	port := freePort(at)
+	w := newWatched(t, "--listen", "127.0.0.1:"+port)
+	put := func(generation int, mode string) {
+		w.srv.PutKV(t, w.mount, "app-prod", map[string]any{"GENERATION": fmt.Sprint(generation), "MODE": mode})
+	}
+	put(1, "hang")
+	p := start(at, w.launcher.cmd(probe(t), "serve"), func(c *exec.Cmd) { c.Env = append(c.Env, w.env...) })
+	var waiting []net.Conn
+	until(at, "the socket", func() bool {
+		c, err := net.Dial("tcp", "127.0.0.1:"+port)
+		if err == nil {
+			waiting = append(waiting, c)
+		}
+		return err == nil
+	})
+	for range 2 {
+		c, err := net.Dial("tcp", "127.0.0.1:"+port)
+		if err != nil {
+			t.Fatal(err)
+		}
+		waiting = append(waiting, c)
+	}
+	l := newLoad(at, "tcp", "127.0.0.1:"+port, clients{})
+	for _, c := range waiting {
+		defer c.Close()
+		if _, err := c.Write([]byte("GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(2, "")
+	w.refresh(t, p.pid)
+	for _, c := range waiting {
+		_ = c.SetDeadline(time.Now().Add(at.Limit()))
+		answer, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err == nil {
+			err = l.answered(answer, 2)
+		}
+		if err != nil {
+			t.Errorf("one that waited for the command that hangs: %v\n%s", err, p.err)
+		}
+	}
+	if l.last.Load() != 2 {
+		t.Errorf("generation %d has answered", l.last.Load())
+	}
+	p.signal(unix.SIGTERM)
+	p.wantEnd("0")
 }

@@ -20,6 +20,8 @@ const (
 	handovers = 10
 	clients   = 4
 	quiet     = 3 * time.Second // under load, without a rotation
+	least     = 20_000          // requests
+	most      = time.Minute     // for these
 )
 
 const handoverApp = `import os
@@ -159,6 +161,9 @@ func (s *stage) rotateUnderLoad(address string, rotate syscall.Signal, args []st
 		s.must(p.cmd.Process.Signal(rotate))
 		wait(int64(i + 2))
 		time.Sleep(500 * time.Millisecond) // the old one ends, or a backlog of clients is served
+	}
+	for begun := time.Now(); asked.Load() < least && time.Since(begun) < most; {
+		time.Sleep(10 * time.Millisecond)
 	}
 	close(stop)
 	load.Wait()
