@@ -45,8 +45,10 @@ type Options struct {
 	AllowOwner  []int    // users whose folders such files may be in (internal/trust)
 
 	Log      *slog.Logger
-	Messages *Messages         // where Log writes to
-	Aside    func(stop func()) // calls stop, which stops this process, with the terminal as it was before a question
+	Messages *Messages                               // where Log writes to
+	Waits    func(text string, until time.Time) bool // shows what is waited for at the start, if it can; nil where nobody looks
+	Waited   func()                                  // the wait is over
+	Aside    func(stop func())                       // calls stop, which stops this process, with the terminal as it was before a question
 }
 
 // Mode says whether vaultexec becomes the command or stays as its parent.
@@ -316,14 +318,17 @@ func (l *launch) fetch(ctx context.Context) ([]environ.Fetched, error) {
 
 // patience is how long a Vault that is away is waited for, from start on.
 func (l *launch) patience(start time.Time) vault.Patience {
-	return vault.Patience{Wait: l.Wait, Start: start, Files: true, Notice: func(f *fault.Error) {
-		if f.Passing {
-			l.waitsFor("waiting for a credential: " + f.Error())
+	shows := func(text string) bool {
+		l.waitsFor(text)
+		return l.Waits != nil && l.Waits(text, vault.WaitEnd(start, l.Wait))
+	}
+	return vault.Patience{Wait: l.Wait, Start: start, Files: true, Over: l.Waited, Notice: func(f *fault.Error) {
+		switch {
+		case f.Passing && !shows("waiting for a credential: "+f.Error()):
 			l.Log.Warn("waiting for a credential: "+f.Error(), "wait", waitText(l.Wait))
-			return
+		case !f.Passing && !shows("waiting for Vault: "+f.Why):
+			l.Log.Warn("waiting for Vault: "+f.Why, "wait", waitText(l.Wait))
 		}
-		l.waitsFor("waiting for Vault: " + f.Why)
-		l.Log.Warn("waiting for Vault: "+f.Why, "wait", waitText(l.Wait))
 	}}
 }
 

@@ -3,6 +3,7 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -38,6 +39,9 @@ func (a *app) check(g *given, words []string) error {
 		return err
 	}
 	o.Session = session
+	if s.bool("quiet") && !a.ui.json {
+		a.ui.stdout = io.Discard
+	}
 	return a.inspect(s, o, false)
 }
 
@@ -122,16 +126,19 @@ func pathState(p launcher.PathReport) string {
 	return "ok"
 }
 
-// row prints one line of check: a word in front, and what it is about.
-func (u *ui) row(head, format string, args ...any) {
-	u.printf("%-9s %s\n", head, oneLine(fmt.Sprintf(format, args...)))
+// checkTones are the colours of the words in front.
+var checkTones = map[string]tone{"ok": goodTone, "leased": goodTone, "FAILED": badTone, "warning": doubtTone, "absent": doubtTone}
+
+// line prints one line of check: a word in front, and what it is about.
+func (u *ui) line(head, format string, args ...any) {
+	u.row(9, head, checkTones[head], fmt.Sprintf(format, args...), plainTone)
 }
 
 // failure prints one that belongs to text, with its hint.
 func (u *ui) failure(text string, f *fault.Error) {
-	u.row("FAILED", "%s", text)
+	u.line("FAILED", "%s", text)
 	if f.Hint != "" {
-		u.row("", "  hint: %s", f.Hint)
+		u.line("", "  hint: %s", f.Hint)
 	}
 }
 
@@ -141,13 +148,13 @@ func (u *ui) checkText(c *checked, variables bool) {
 	if c.Server.Version != "" {
 		server += " (version " + c.Server.Version + ")"
 	}
-	u.row("vault", "%s", server)
-	u.row("login", "%s", loginText(c.Token))
+	u.line("vault", "%s", server)
+	u.line("login", "%s", loginText(c.Token))
 	if c.Token.Method != vault.AuthAgent {
-		u.row("token", "%s", tokenText(c))
+		u.line("token", "%s", tokenText(c))
 	}
 	for _, w := range c.warnings {
-		u.row("warning", "%s", w)
+		u.line("warning", "%s", w)
 	}
 	for _, p := range c.Paths {
 		u.pathText(p)
@@ -161,7 +168,7 @@ func (u *ui) checkText(c *checked, variables bool) {
 		}
 	}
 	if names := givenNames(c); len(names) > 0 && !variables {
-		u.row("names", "--names %s takes these from --path, and nothing that somebody adds later",
+		u.line("names", "--names %s takes these from --path, and nothing that somebody adds later",
 			strings.Join(names, ","))
 	}
 	if variables && c.Env != nil {
@@ -180,34 +187,34 @@ func (u *ui) pathText(p launcher.PathReport) {
 	case p.Fault != nil:
 		u.failure(fmt.Sprintf("%s: %s", p.Path, p.Fault.Why), p.Fault)
 	case p.Absent != nil && p.Member:
-		u.row("absent", "%s: %s (it is left out of the folder)", p.Path, p.Absent.Why)
+		u.line("absent", "%s: %s (it is left out of the folder)", p.Path, p.Absent.Why)
 	case p.Absent != nil:
-		u.row("absent", "%s: %s (it is optional)", p.Path, p.Absent.Why)
+		u.line("absent", "%s: %s (it is optional)", p.Path, p.Absent.Why)
 	case p.Folder != nil:
-		u.row("ok", "%s: %s", p.Path, p.Folder.Engine)
-		u.row("", "  secrets: %s", strings.Join(p.Folder.Names, ", "))
+		u.line("ok", "%s: %s", p.Path, p.Folder.Engine)
+		u.line("", "  secrets: %s", strings.Join(p.Folder.Names, ", "))
 		if n := p.Folder.Folders; n > 0 {
-			u.row("", "  folders in it, which are not entered: %d", n)
+			u.line("", "  folders in it, which are not entered: %d", n)
 		}
 	case p.Leased:
-		u.row("leased", "%s: %s, not read, because reading %s", name, p.Secret.Engine, p.Secret.Engine.Creates(p.Path))
+		u.line("leased", "%s: %s, not read, because reading %s", name, p.Secret.Engine, p.Secret.Engine.Creates(p.Path))
 	default:
-		u.row("ok", "%s: %s", name, secretText(p.Secret))
-		u.row("", "  keys: %s", keysText(p.Secret))
+		u.line("ok", "%s: %s", name, secretText(p.Secret))
+		u.line("", "  keys: %s", keysText(p.Secret))
 	}
 }
 
 // capabilitiesText prints what the token may do at a path, as far as that says more than the read itself.
 func (u *ui) capabilitiesText(p launcher.PathReport) {
 	if p.Leased && p.Caps == nil {
-		u.row("",
+		u.line("",
 			"  whether the token may read it is not known: it may not ask for its capabilities (sys/capabilities-self)")
 	}
 	if p.Caps != nil {
-		u.row("", "  may: %s on %s", strings.Join(p.Caps, ", "), p.API)
+		u.line("", "  may: %s on %s", strings.Join(p.Caps, ", "), p.API)
 	}
 	if p.MetaCaps != nil && !vault.Allows(p.MetaCaps, "read") {
-		u.row("",
+		u.line("",
 			"  may not read the metadata, so that --watch reads the data each time; rule: path %q { capabilities = [\"read\"] }",
 			p.Metadata)
 	}

@@ -34,7 +34,7 @@ unless --allow-http says that it may. Paths need the policy's "list", keys its
 "read". Vault has 250 ms; what it has not answered by then is left out. What
 stands after -- is completed as the command line that it is.
 `,
-	shared: []string{"--log-level", "--log-format", "--help"}, least: 1, most: 1,
+	shared: []string{"--log-level", "--quiet", "--log-format", "--help"}, least: 1, most: 1,
 	do: (*app).completion,
 }
 

@@ -42,7 +42,7 @@ takes a secret; the file that holds one is named (token-file, secret-id-file).
 The other commands take from it what they have an option for.
 `,
 	own:    []option{jsonOption},
-	shared: []string{groupConfig, groupSecrets, groupChild, groupConnection, groupLogin, groupFailing, groupProcess, groupWatch, "--log-level", "--log-format", "--dumpable", "--help"},
+	shared: []string{groupConfig, groupSecrets, groupChild, groupConnection, groupLogin, groupFailing, groupProcess, groupWatch, "--log-level", "--quiet", "--log-format", "--dumpable", "--help"},
 	run:    true,
 	do:     (*app).config,
 }

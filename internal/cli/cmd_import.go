@@ -40,7 +40,8 @@ are written unless --expand.
 		dryRunOption, jsonOption,
 	},
 	shared: withKV, least: 1, most: 2,
-	do: (*app).importFile,
+	report: true,
+	do:     (*app).importFile,
 }
 
 // target is one secret that an import goes to.

@@ -31,7 +31,7 @@ state is shown by vaultexec status.
 		{name: "json", group: groupOwn, usage: "print the answer of /status as it is"},
 		{name: "follow", group: groupOwn, usage: "refresh every second until Ctrl-C; if standard output is not a terminal, print again at each change"},
 	},
-	shared: []string{groupConfig, "--status", "--log-level", "--log-format", "--help"},
+	shared: []string{groupConfig, "--status", "--log-level", "--quiet", "--log-format", "--help"},
 	most:   1,
 	do:     (*app).ps,
 }
@@ -57,7 +57,7 @@ func (a *app) ps(ctx context.Context, s *settings, words []string) error {
 	if err := fault.Join(s.faults); err != nil {
 		return err
 	}
-	show := psText
+	show := func(_ []byte, s *statusserver.Snapshot, now time.Time) string { return psText(a.ui.screen, s, now) }
 	if s.bool("json") {
 		show = func(body []byte, _ *statusserver.Snapshot, _ time.Time) string { return string(body) }
 	}

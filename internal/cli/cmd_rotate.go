@@ -40,7 +40,8 @@ read back; with "read" it is verified. "read" and "update" do without patch.
 		dryRunOption, jsonOption,
 	},
 	shared: withKV, least: 2, most: 3, secret: 2,
-	do: (*app).rotate,
+	report: true,
+	do:     (*app).rotate,
 }
 
 // rotateReport is what rotate says.

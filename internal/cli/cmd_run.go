@@ -90,7 +90,7 @@ func (a *app) commandOf(s *settings) []string {
 func (a *app) launchOptions(s *settings) launcher.Options {
 	o := launcher.Options{
 		Argv: a.commandOf(s), Dir: s.str("chdir"), Environ: a.environ, Started: a.environ, Log: a.ui.log,
-		Messages: a.messages, Aside: a.terminal.aside,
+		Messages: a.messages, Aside: a.terminal.aside, Waits: a.ui.waits, Waited: a.ui.live.end,
 		MountIsDefault: !s.isSet("mount"),
 		Rules: environ.Rules{
 			Prefix: s.str("prefix"), Upcase: s.bool("upcase"), Only: s.globs("only"), Exclude: s.globs("exclude"),

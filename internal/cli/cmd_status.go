@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -202,39 +201,20 @@ func (a *app) statusOfToken(ctx context.Context, session *vault.Session, r *stat
 	return nil
 }
 
-// line is one row of the screen; the tone decides its colour.
+// line is one row of the screen.
 type line struct {
 	label, text string
 	tone        tone
 }
-
-type tone int
-
-const (
-	plainTone tone = iota
-	goodTone
-	badTone
-)
 
 func (a *app) showStatus(s *settings, r *statusReport) {
 	if s.bool("json") {
 		a.ui.reportJSON(r)
 		return
 	}
-	colour := a.colours()
 	for _, l := range r.lines(time.Now()) {
-		text := oneLine(l.text)
-		if colour && l.tone != plainTone {
-			text = map[tone]string{goodTone: "\x1b[32m", badTone: "\x1b[31m"}[l.tone] + text + "\x1b[0m"
-		}
-		a.ui.printf("%-12s %s\n", l.label, text)
+		a.ui.row(12, l.label, plainTone, l.text, l.tone)
 	}
-}
-
-// colours reports whether standard output is a terminal that wants them (https://no-color.org).
-func (a *app) colours() bool {
-	f, ok := a.ui.stdout.(*os.File)
-	return ok && isTerminal(f) && a.getenv("NO_COLOR") == "" && a.getenv("TERM") != "dumb" && a.getenv("TERM") != ""
 }
 
 func (r *statusReport) lines(now time.Time) []line {
@@ -255,7 +235,7 @@ func (r *statusReport) lines(now time.Time) []line {
 		list = append(list, line{"token", r.Token.text(), t})
 	}
 	for _, w := range r.Warnings {
-		list = append(list, line{"warning", w, badTone})
+		list = append(list, line{"warning", w, doubtTone})
 	}
 	return slices.DeleteFunc(list, func(l line) bool { return l.text == "" })
 }

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"slices"
@@ -27,6 +28,7 @@ type command struct {
 	shared  []string // groups of the launcher's options, or single ones as "--mount"
 	least   int      // words
 	most    int
+	report  bool // what it prints is a report about its work, which --quiet leaves out
 	run     bool // takes the command line of a run: what stands after -- is no word of its own
 	secret  int  // words from this one on may be values, and are not repeated in an error; 0 for none
 	do      func(a *app, ctx context.Context, s *settings, words []string) error
@@ -42,7 +44,7 @@ var (
 
 // withLogin is what every command shares that talks to Vault with a token.
 var withLogin = []string{groupConfig, groupConnection, groupLogin, groupFailing,
-	"--log-level", "--log-format", "--help"}
+	"--log-level", "--quiet", "--log-format", "--help"}
 
 // withKV is the same for commands on secrets.
 var withKV = append([]string{"--mount", "--kv-version"}, withLogin...)
@@ -108,6 +110,9 @@ func (a *app) administer(c *command, g *given, args []string) error {
 	}
 	if err != nil {
 		return err
+	}
+	if c.report && s.bool("quiet") && !s.given.has("json") {
+		a.ui.stdout = io.Discard
 	}
 	for name := range g.values {
 		if _, ok := c.find(name); !ok {
@@ -211,8 +216,11 @@ func (a *app) withVault(ctx context.Context, s *settings, f func(context.Context
 
 // patience is --wait, with one line that says what is waited for.
 func (a *app) patience(s *settings) vault.Patience {
-	return vault.Patience{Wait: waitTime(s), Start: time.Now(), Notice: func(f *fault.Error) {
-		a.ui.log.Info("waiting for Vault: " + f.Why)
+	wait, start := waitTime(s), time.Now()
+	return vault.Patience{Wait: wait, Start: start, Over: a.ui.live.end, Notice: func(f *fault.Error) {
+		if text := "waiting for Vault: " + f.Why; !a.ui.waits(text, vault.WaitEnd(start, wait)) {
+			a.ui.log.Info(text)
+		}
 	}}
 }
 

@@ -33,7 +33,7 @@ type config struct {
 // begin reads the file of --config, if one is named, and sets up how to talk.
 func (a *app) begin(s *settings) error {
 	open, err := s.configure()
-	a.ui.setup(s)
+	a.ui.setup(s, a.getenv)
 	if open != nil {
 		a.warnOnce(fmt.Sprintf("%s:%d holds what looks like a token, and others may read it (mode %04o): take it out, or chmod 600",
 			open.file, open.line, open.mode))

@@ -14,14 +14,14 @@ import (
 const psWidth = 80
 
 // psText is the screen of vaultexec ps.
-func psText(_ []byte, s *statusserver.Snapshot, now time.Time) string {
+func psText(screen screen, s *statusserver.Snapshot, now time.Time) string {
 	var b strings.Builder
-	line := func(format string, args ...any) {
-		text := oneLine(fmt.Sprintf(format, args...))
-		b.WriteString(strings.TrimRight(fit(text, psWidth), " ") + "\n")
+	painted := func(t tone, text string) {
+		b.WriteString(screen.paint(t, strings.TrimRight(fit(oneLine(text), psWidth), " ")) + "\n")
 	}
+	line := func(format string, args ...any) { painted(plainTone, fmt.Sprintf(format, args...)) }
 	c := s.Command
-	words := []string{c.Name}
+	words, tone := []string{c.Name}, doubtTone
 	if c.PID != 0 {
 		words = append(words, fmt.Sprintf("pid %d", c.PID), statusserver.RunningSince(c.Started.Time))
 	}
@@ -29,13 +29,13 @@ func psText(_ []byte, s *statusserver.Snapshot, now time.Time) string {
 	case s.Phase != statusserver.Running:
 		words = append(words, string(s.Phase))
 	case c.Ready:
-		words = append(words, "ready")
+		words, tone = append(words, "ready"), goodTone
 	default:
-		words = append(words, "not ready")
+		words, tone = append(words, "not ready"), badTone
 	}
-	line("%s", strings.Join(words, ", "))
+	painted(tone, strings.Join(words, ", "))
 	if c.NotReady != "" && s.Phase != statusserver.Ending {
-		line("%s", c.NotReady)
+		painted(tone, c.NotReady)
 	}
 	words = []string{count(c.Restarts, "restart")}
 	if c.Rollbacks > 0 {
@@ -50,19 +50,20 @@ func psText(_ []byte, s *statusserver.Snapshot, now time.Time) string {
 	}
 	psChange(line, s.Change, now)
 	for _, text := range s.Refused {
-		line("not used: %s", text)
+		painted(badTone, "not used: "+text)
 	}
-	psPaths(line, s.Paths, now)
+	psPaths(painted, s.Paths, now)
 	if t := s.Token; t != nil {
 		text := "login: " + t.Method
 		if !t.Ends.IsZero() {
 			text += ", token expires " + until(t.Ends, now)
 		}
 		text += ", " + count(t.Renewals, "renewal")
+		tone := plainTone
 		if t.Failing && t.LastFailure != nil {
-			text += ", " + t.LastFailure.Text
+			text, tone = text+", "+t.LastFailure.Text, badTone
 		}
-		line("%s", text)
+		painted(tone, text)
 	}
 	for _, l := range s.Leases {
 		line("lease: %s, expires %s", l.Path, until(l.Ends, now))
@@ -86,7 +87,7 @@ func psChange(line func(string, ...any), c *statusserver.Change, now time.Time) 
 }
 
 // psPaths is the table of the paths.
-func psPaths(line func(string, ...any), paths []statusserver.Path, now time.Time) {
+func psPaths(line func(tone, string), paths []statusserver.Path, now time.Time) {
 	if len(paths) == 0 {
 		return
 	}
@@ -96,9 +97,13 @@ func psPaths(line func(string, ...any), paths []statusserver.Path, now time.Time
 	}
 	width = min(width, 34)
 	row := func(path, version, age, look, trouble string) {
-		line("%-*s  %9s %5s %9s  %s", width, fit(path, width), version, age, look, trouble)
+		t := plainTone
+		if trouble != "" && path != "PATH" {
+			t = badTone
+		}
+		line(t, fmt.Sprintf("%-*s  %9s %5s %9s  %s", width, fit(path, width), version, age, look, trouble))
 	}
-	line("")
+	line(plainTone, "")
 	row("PATH", "VERSION", "AGE", "LAST LOOK", "TROUBLE")
 	for _, p := range paths {
 		version := "-"
@@ -114,7 +119,7 @@ func psPaths(line func(string, ...any), paths []statusserver.Path, now time.Time
 		}
 		row(oneLine(p.Path), version, since(p.Created, now), look, psTrouble(p))
 	}
-	line("")
+	line(plainTone, "")
 }
 
 func psTrouble(p statusserver.Path) string {

@@ -140,6 +140,7 @@ var options = []option{
 	{name: "lease-margin", arg: "DURATION", env: ownVar("LEASE_MARGIN"), def: "0s", group: groupWatch, usage: "how long before the end of a lease the command is restarted with new credentials; 0 is a tenth of the lease's life, and --stop-timeout at least"},
 
 	{name: "log-level", arg: "error|warn|info|debug", env: ownVar("LOG_LEVEL"), def: "info", group: groupLogging, usage: "how much to say, always on standard error and never a value"},
+	{name: "quiet", env: ownVar("QUIET"), group: groupLogging, usage: "say nothing but errors, as with --log-level error; a command that reports what it did says nothing either"},
 	{name: "log-format", arg: "text|json", env: ownVar("LOG_FORMAT"), def: "text", group: groupLogging, usage: "lines for a person or for a machine"},
 	{name: "dumpable", env: ownVar("DUMPABLE"), group: groupLogging, usage: "let /proc/PID of vaultexec be opened by its own user, for images that write to /proc/1/fd/1"},
 	{name: "help", group: groupLogging, usage: "show this text"},

@@ -66,7 +66,7 @@ login: token, 0 renewals, cannot renew the token
 		{"between two", &statusserver.Snapshot{Phase: statusserver.Restarting, Command: statusserver.Command{Name: "app"}}, "app, restarting\n0 restarts\n"},
 		{"ending", &statusserver.Snapshot{Phase: statusserver.Ending, Command: statusserver.Command{Name: "app", PID: 1, Started: since}}, "app, pid 1, SINCE, ending\n0 restarts\n"},
 	} {
-		got := psText(nil, c.of, psNow)
+		got := psText(screen{}, c.of, psNow)
 		if want := strings.ReplaceAll(c.want, "SINCE", statusserver.RunningSince(since.Time)); got != want {
 			t.Errorf("%s:\n%s\nwant\n%s", c.name, got, want)
 		}
@@ -137,7 +137,7 @@ func TestPSFollowsToTheEnd(t *testing.T) {
 	var out strings.Builder
 	a := &app{ui: newUI(&out, &out)}
 	body, s := []byte("{}"), &statusserver.Snapshot{Command: statusserver.Command{Name: "app"}}
-	err = a.follow(context.Background(), psAsk{spec: spec}, psText, body, s)
+	err = a.follow(context.Background(), psAsk{spec: spec}, func(_ []byte, s *statusserver.Snapshot, now time.Time) string { return psText(screen{}, s, now) }, body, s)
 	if f := fault.Of(err); err == nil || f.Why != "the run has ended" || f.Hint != "" || f.Kind != fault.Usage {
 		t.Errorf("%v", err)
 	}

@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/agenticverz/vaultexec/internal/environ"
 	"github.com/agenticverz/vaultexec/internal/fault"
@@ -21,17 +23,28 @@ type ui struct {
 	log            *slog.Logger
 	level          slog.LevelVar
 	json           bool
+	screen         screen
+	live           *live
 }
 
 func newUI(stdout, stderr io.Writer) *ui {
-	u := &ui{stdout: stdout, stderr: stderr}
-	u.log = slog.New(&textHandler{out: stderr, level: &u.level})
+	l := &live{out: stderr}
+	u := &ui{stdout: stdout, stderr: l, live: l}
+	u.log = slog.New(&textHandler{out: l, level: &u.level})
 	return u
 }
 
-// setup applies --log-level and --log-format.
-func (u *ui) setup(s *settings) {
+// setup applies --log-level, --log-format and --quiet, and looks at the terminals.
+func (u *ui) setup(s *settings, getenv func(string) string) {
+	out, _ := u.stdout.(*os.File)
+	u.screen = screenOf(out, getenv)
 	_ = u.level.UnmarshalText([]byte(s.choice("log-level"))) // a wrong word is already noted
+	if quiet := s.one("quiet"); s.bool("quiet") {
+		if level := s.one("log-level"); quiet.origin == level.origin {
+			s.bad(quiet, "--log-level says how much to say, too", "give one of them")
+		}
+		u.level.Set(slog.LevelError)
+	}
 	if u.json = s.choice("log-format") == "json"; u.json {
 		u.log = slog.New(slog.NewJSONHandler(u.stderr,
 			&slog.HandlerOptions{Level: &u.level, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
@@ -40,8 +53,13 @@ func (u *ui) setup(s *settings) {
 				}
 				return a
 			}}))
+	} else if u.level.Level() <= slog.LevelWarn && isTerminal(os.Stderr) && smart(getenv) {
+		u.live.columns = func() int { return columnsOf(os.Stderr) }
 	}
 }
+
+// waits says what is waited for: by the live line where there is a terminal for it.
+func (u *ui) waits(text string, until time.Time) bool { return u.live.begin(text, until) }
 
 func (u *ui) printf(format string, args ...any) { fmt.Fprintf(u.stdout, format, args...) }
 

@@ -22,6 +22,15 @@ type Patience struct {
 	Start  time.Time          // when the wait began; zero for the call of Do
 	Files  bool               // a credential file that is missing or empty is waited for as well
 	Notice func(*fault.Error) // called when waiting begins and when its cause changes; may be nil
+	Over   func()             // called when a wait that Notice was called for has ended; may be nil
+}
+
+// WaitEnd is when a wait ends that began then; zero for one without an end.
+func WaitEnd(start time.Time, wait time.Duration) time.Time {
+	if wait == Forever {
+		return time.Time{}
+	}
+	return start.Add(wait)
 }
 
 // Do calls attempt until it does not fail with something that waiting can cure, until Wait is over or ctx is done.
@@ -37,6 +46,11 @@ func (p Patience) Do(ctx context.Context, attempt func(context.Context) error) e
 		defer cancel()
 	}
 	var announced *fault.Error // the last one that Notice got
+	defer func() {
+		if announced != nil && p.Over != nil {
+			p.Over()
+		}
+	}()
 	for n := 1; ; n++ {
 		err := attempt(ctx)
 		f := p.awayIn(err)
