@@ -1,15 +1,19 @@
 package e2e
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/agenticverz/vaultexec/internal/needs"
 	"github.com/agenticverz/vaultexec/internal/vaulttest"
+	"github.com/agenticverz/vaultexec/internal/wait"
 )
 
 // installing runs a vaultexec as a user, with the folders that it finds, and returns what it says.
@@ -73,6 +77,51 @@ func TestInstallAsAnyUser(t *testing.T) {
 		t.Errorf("%v %s", err, out)
 	}
 	if left, err := filepath.Glob(volume + "/.*"); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+// TestInstallInterrupted: a signal ends it, and what is not finished is gone. The disk is slow here: strace holds the
+// fsync back.
+func TestInstallInterrupted(t *testing.T) {
+	t.Parallel()
+	strace := needs.Program(t, "strace")
+	dir := t.TempDir()
+	cmd := exec.Command(strace, "-f", "-o", "/dev/null", "-e", "trace=fsync", "-e", "inject=fsync:delay_enter=5s", vaulttest.BuildStatic(t, "."), "install", dir)
+	if err := vaulttest.StartTied(cmd); err != nil {
+		t.Fatal(err)
+	}
+	part := func() []string {
+		files, _ := filepath.Glob(dir + "/.vaultexec-*")
+		return files
+	}
+	var size int64
+	wait.Until(t, time.Minute, "all of the copy to be there", func() bool {
+		for _, f := range part() {
+			info, err := os.Stat(f)
+			size = 0
+			if err == nil && info.Mode() == 0o711 { // the mode comes last
+				size = info.Size()
+			}
+		}
+		return size > 0
+	})
+	children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	child, err := strconv.Atoi(strings.Fields(string(children))[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(child, syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait() // strace ends as its program does, when it lets go of it
+	if got := vaulttest.Ending(cmd.ProcessState); got != "signal TERM" {
+		t.Errorf("it ended with %s", got)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
 		t.Errorf("left behind: %v, %v", left, err)
 	}
 }
