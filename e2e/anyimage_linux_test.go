@@ -38,7 +38,7 @@ var foreignSays = []string{"secret", "alone", "unreadable", "unwritable", "ready
 func anyImage(t *testing.T) (p *podmantest.Podman, srv *vaulttest.Server, value string) {
 	t.Helper()
 	p = podmantest.New(t)
-	p.Build(t, "registry.example/vaultexec:0.1.0", `FROM scratch
+	p.Build(t, "registry.example/vaultexec:0.2.0", `FROM scratch
 COPY vaultexec /vaultexec
 COPY --chown=65532:65532 install /install
 USER 65532:65532

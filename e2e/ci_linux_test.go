@@ -339,7 +339,7 @@ func TestExamplesOfActionAndComponent(t *testing.T) {
 	}
 	include := at(t, example(t, "gitlab-ci/by-component.gitlab-ci.yml"), "include", 0)
 	name, built := component(t, of(at(t, include, "inputs"), "auth_mount"))
-	if name != "deploy" || at(t, built, "image") != "registry.example/deploy:1.0.0" || !strings.HasSuffix(at(t, include, "component").(string), "/agenticverz/vaultexec/vaultexec@v0.1.0") {
+	if name != "deploy" || at(t, built, "image") != "registry.example/deploy:1.0.0" || !strings.HasSuffix(at(t, include, "component").(string), "/agenticverz/vaultexec/vaultexec@v0.2.0") {
 		t.Errorf("%s %v", name, include)
 	}
 	out, err := r.gitlab(t, built, []string{"bash", "-eo", "pipefail", "-c"}, os.Getenv("PATH"))
