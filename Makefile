@@ -8,7 +8,7 @@ VULNDB      ?=
 # The last release line whose modules are all on proxy.golang.org.
 NFPM        ?= github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.2
 
-.PHONY: build test lint vault bench session demo docs install dist dist-check clean
+.PHONY: build test lint vault bench session demo docs install dist image dist-check clean
 
 # Without the parser of Markdown that urfave/cli has for its own documentation: 0.4 ms at every start.
 TAGS        ?= urfave_cli_no_docs
@@ -58,9 +58,13 @@ install: build
 	install -m 644 internal/cli/completion/_vaultexec "$(SHARE)/zsh/site-functions/_vaultexec"
 	install -m 644 internal/cli/completion/vaultexec.fish "$(SHARE)/fish/vendor_completions.d/vaultexec.fish"
 
-# A release of the commit that is checked out, in dist/: archives, packages, lists of materials, checksums.
+# A release of the commit that is checked out, in dist/: archives, packages, the image, lists of materials, checksums.
 dist:
-	@$(GO) run ./tools/dist -tags "$(TAGS)" -nfpm "$(NFPM)"
+	@$(GO) run ./tools/dist -tags "$(TAGS)" -nfpm "$(NFPM)" -image
+
+# Of that the binaries for Linux and the image of them: an OCI archive for linux/amd64 and linux/arm64.
+image:
+	@$(GO) run ./tools/dist -tags "$(TAGS)" -platforms linux/amd64,linux/arm64 -image
 
 # The same release twice, from two clones in different folders and with nothing compiled before: minutes. make test compares
 # two builds of linux/amd64 that share a build cache.

@@ -453,10 +453,12 @@ func TestDeployManifests(t *testing.T) {
 		t.Error("Vault is offered to other machines")
 	}
 	if docker, err := exec.LookPath("docker"); err == nil && exec.Command(docker, "compose", "version").Run() == nil {
-		cmd := exec.Command(docker, "compose", "-f", "deploy/compose.yaml", "config", "-q")
-		cmd.Env = append(os.Environ(), "CREDENTIALS=/nowhere")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Errorf("docker compose config: %s", out)
+		for _, file := range []string{"compose.yaml", "compose-any-image.yaml"} {
+			cmd := exec.Command(docker, "compose", "-f", "deploy/"+file, "config", "-q")
+			cmd.Env = append(os.Environ(), "CREDENTIALS=/nowhere", "VAULT_ADDR=https://vault.example:8200")
+			if out, err := cmd.CombinedOutput(); err != nil {
+				t.Errorf("docker compose config: %s", out)
+			}
 		}
 	}
 	kube := documents("kubernetes.yaml")

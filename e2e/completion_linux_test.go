@@ -90,6 +90,7 @@ func (r *completionRig) cases() [][2]string {
 		{"vaultexec get team/alpha#MO", "vaultexec get team/alpha#MODE "},
 		{"vaultexec list te", "vaultexec list team/"},
 		{"vaultexec list app", "vaultexec list app"}, // no folder
+		{"vaultexec install bun", "vaultexec install bundle/"},
 		{"vaultexec rotate app-prod MO", "vaultexec rotate app-prod MODE "},
 
 		// What stands after -- is not vaultexec's.

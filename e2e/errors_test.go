@@ -184,6 +184,12 @@ vaultexec --path app -- ./interpreter-denied
 vaultexec check word
 vaultexec help nothing
 vaultexec completion tcsh
+vaultexec install
+vaultexec install missing/x
+vaultexec install not-pem/x
+vaultexec install /dev/null
+ln -s not-pem link && vaultexec install link
+vaultexec install /proc
 vaultexec get
 vaultexec get a b
 vaultexec get --watch app
@@ -551,6 +557,7 @@ var undriven = map[string]string{
 	"its folder %q was removed":   "beside a command: e2e/process",
 	"cannot hand over the socket": "needs a limit of descriptors that is reached at the last moment",
 	"with --listen vaultexec sta": "other systems than Linux",
+	"cannot read vaultexec's own": "root can read it: install_linux_test.go",
 }
 
 // TestErrorsAreComplete looks for every place in the sources that makes a failure, and for its text in the set.

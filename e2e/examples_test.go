@@ -24,6 +24,7 @@ type exampleRig struct {
 	home string
 	env  []string // without any login
 	jwt  string   // for the roles ci and migrate
+	auth string   // the mount of its method
 }
 
 func newExampleRig(t *testing.T) *exampleRig {
@@ -46,7 +47,7 @@ func newExampleRig(t *testing.T) *exampleRig {
 	for _, role := range []string{"ci", "migrate"} {
 		srv.Must(t, "POST", "auth/"+mount+"/role/"+role, map[string]any{"role_type": "jwt", "user_claim": "sub", "bound_audiences": "vault", "token_policies": policy})
 	}
-	r := &exampleRig{srv: srv, home: t.TempDir(), jwt: jwt}
+	r := &exampleRig{srv: srv, home: t.TempDir(), jwt: jwt, auth: mount}
 	bin := t.TempDir()
 	if err := os.Symlink(vaulttest.Build(t, "."), filepath.Join(bin, "vaultexec")); err != nil {
 		t.Fatal(err)

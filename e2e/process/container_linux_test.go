@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/agenticverz/vaultexec/internal/needs"
+	"github.com/agenticverz/vaultexec/internal/podmantest"
 	"github.com/agenticverz/vaultexec/internal/ptytest"
 	"github.com/agenticverz/vaultexec/internal/vaulttest"
 	"github.com/agenticverz/vaultexec/internal/wait"
@@ -127,56 +128,18 @@ func TestPodman(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("podman with runc as root only; TestNamespace checks the same")
 	}
-	podman := needs.Program(t, "podman")
-	needs.Program(t, "runc")
-	busybox := needs.Program(t, "busybox")
-	// Not t.TempDir: what is in it belongs to the container tools, which clean up behind us.
-	dir, err := os.MkdirTemp("", "vaultexec-podman-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	tool := func(args ...string) []string {
-		return append([]string{podman, "--root", dir + "/root", "--runroot", dir + "/run", "--tmpdir", dir + "/tmp",
-			"--storage-driver", "vfs", "--cgroup-manager", "cgroupfs", "--runtime", "runc"}, args...)
-	}
-	do := func(args ...string) (string, error) {
-		argv := tool(args...)
-		cmd := exec.Command(argv[0], argv[1:]...)
-		cmd.Env = environ(actual{t})
-		out, err := cmd.CombinedOutput()
-		return string(out), err
-	}
-	t.Cleanup(func() {
-		_, _ = do("rm", "--all", "--force", "--time", "0")
-		_ = os.RemoveAll(dir)
-	})
-	context := filepath.Join(dir, "context")
-	if err := os.Mkdir(context, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	for name, from := range map[string]string{"vaultexec": vaulttest.BuildStatic(t, "."), "probe": probe(t), "busybox": busybox} {
-		b, err := os.ReadFile(from)
-		if err == nil {
-			err = os.WriteFile(filepath.Join(context, name), b, 0o755)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
+	podman := podmantest.New(t)
+	tool, do, dir := podman.Command, podman.Do, podman.Dir
+	files := map[string]string{"vaultexec": vaulttest.BuildStatic(t, "."), "probe": probe(t), "busybox": needs.Program(t, "busybox")}
 	// The final stage of Dockerfile.example in little: nothing but static programs, another user, the exec form.
-	const file = `FROM scratch
+	podman.Build(t, "app", `FROM scratch
 COPY busybox /bin/sh
 COPY vaultexec probe /usr/local/bin/
 ENV PATH=/usr/local/bin
 USER 65532:65532
 ENTRYPOINT ["vaultexec"]
-`
-	if err := os.WriteFile(filepath.Join(context, "Containerfile"), []byte(file), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if out, err := do("build", "--isolation", "chroot", "--tag", "app", context); err != nil {
-		t.Fatalf("podman build: %v\n%s", err, out)
-	}
+`, files)
+	context := podman.Context(t, files)
 	// The limits are named because the default ones may be above what this machine may give.
 	runOptions := []string{"--network", "host", "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=4096:4096", "--env", "VAULT_ADDR", "--env", "VAULT_TOKEN"}
 	c := container{

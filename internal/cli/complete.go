@@ -227,7 +227,7 @@ func (c *completer) form(ctx context.Context, form, current string) (string, []s
 		return completeWords, startingWith(current, signalNames())
 	case form == "KEY":
 		return completeWords, startingWith(current, c.keys(ctx, c.words[0]))
-	case strings.HasPrefix(form, "FILE"), strings.HasSuffix(form, "=PATH]") && hasRest: // --file NAME=PATH
+	case strings.HasPrefix(form, "FILE"), form == "DIR|FILE", strings.HasSuffix(form, "=PATH]") && hasRest: // --file NAME=PATH
 		return completeFiles, nil
 	case strings.HasPrefix(form, "NAME=PATH"): // --env
 		if !hasRest {

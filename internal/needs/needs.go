@@ -25,8 +25,9 @@ type TB interface {
 
 // also lists further names of a program, for distributions that call it differently.
 var also = map[string][]string{
-	"vim":     {"vim.tiny", "vim.basic"},
-	"busybox": {"busybox-static"},
+	"vim":          {"vim.tiny", "vim.basic"},
+	"busybox":      {"busybox-static"},
+	"qemu-aarch64": {"qemu-aarch64-static"},
 }
 
 // Program returns the path of a program, or leaves the test out.

@@ -96,6 +96,9 @@ func TestDist(t *testing.T) {
 		dir := filepath.Join(filepath.Dir(out), "src")
 		checkout(t, root, dir)
 		cmd := exec.Command(tool, "-tags", tags, "-nfpm", nfpm, "-platforms", platforms, "-out", out)
+		if all {
+			cmd.Args = append(cmd.Args, "-image")
+		}
 		cmd.Dir = dir
 		// What the second one's machine has set must not show.
 		cmd.Env = append(os.Environ(), "GOFLAGS=", "GOWORK=off")
@@ -123,7 +126,7 @@ func TestDist(t *testing.T) {
 			t.Errorf("no %s among %v", want, names)
 		}
 	}
-	if all && len(names) != 4*2+2*2+1 {
+	if all && len(names) != 4*2+2*2+2 {
 		t.Errorf("%d files: %v", len(names), names)
 	}
 	cmd := exec.Command(needs.Program(t, "sha256sum"), "-c", "--quiet", "SHA256SUMS")

@@ -1,5 +1,5 @@
 // Command dist builds a release into dist/: static binaries for Linux and macOS as archives, packages for Debian and
-// RPM, a list of what is in each binary (CycloneDX), and the checksums of it all.
+// RPM, an image for containers, a list of what is in each binary (CycloneDX), and the checksums of it all.
 //
 // It is reproducible: the same commit and the same Go give the same bytes, whoever builds, wherever and whenever. The
 // commit names and dates the files, as go build stamps it into the binary; so a release is built from a clean checkout.
@@ -38,6 +38,7 @@ type release struct {
 	out       string // dist
 	tags      string // of go build
 	nfpm      string // module@version of the packager; "" for no packages
+	image     bool   // an OCI archive of the binaries for Linux
 	platforms []string
 
 	version string    // v1.2.3, or Go's pseudo-version
@@ -49,6 +50,7 @@ func main() {
 	flag.StringVar(&r.out, "out", "dist", "folder for the result")
 	flag.StringVar(&r.tags, "tags", "", "build tags")
 	flag.StringVar(&r.nfpm, "nfpm", "", "MODULE@VERSION of nfpm; without it no packages are made")
+	flag.BoolVar(&r.image, "image", false, "make an OCI archive of the binaries for Linux")
 	platforms := flag.String("platforms", "linux/amd64,linux/arm64,darwin/amd64,darwin/arm64", "OS/ARCH,…")
 	flag.Parse()
 	r.platforms = strings.Split(*platforms, ",")
@@ -82,7 +84,45 @@ func (r *release) run() error {
 			return fmt.Errorf("%s: %w", platform, err)
 		}
 	}
+	if err := r.container(work); err != nil {
+		return err
+	}
 	return r.checksums()
+}
+
+// container packs the binaries for Linux into one OCI archive.
+func (r *release) container(work string) error {
+	if !r.image {
+		return nil
+	}
+	file, err := filepath.Abs(filepath.Join(r.out, name+"_"+r.version+"_image.oci.tar"))
+	if err != nil {
+		return err
+	}
+	root, err := os.Getwd()
+	if err != nil {
+		return err
+	}
+	args := []string{"run", ".", "-out", file}
+	for _, platform := range r.platforms {
+		arch, ok := strings.CutPrefix(platform, "linux/")
+		if !ok {
+			continue
+		}
+		dir := filepath.Join(work, "linux_"+arch)
+		if len(args) == 4 { // the licenses are the same for every architecture
+			args = append(args, "-licenses", "LICENSE="+filepath.Join(root, "LICENSE")+
+				",THIRD-PARTY-LICENSES="+filepath.Join(dir, "THIRD-PARTY-LICENSES"))
+		}
+		args = append(args, arch+"="+filepath.Join(dir, name))
+	}
+	cmd := exec.Command("go", args...)
+	cmd.Dir = "tools/image"
+	cmd.Env = append(os.Environ(), "GOFLAGS=", "CGO_ENABLED=0", "GOWORK=off")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("tools/image: %w\n%s", err, out)
+	}
+	return nil
 }
 
 // platform makes everything of one binary.
