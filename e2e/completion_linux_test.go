@@ -89,6 +89,8 @@ func (r *completionRig) cases() [][2]string {
 		{"vaultexec --env=DB=app-prod@1#MO", "vaultexec --env=DB=app-prod@1#MODE "},
 		{"vaultexec get team/alpha#MO", "vaultexec get team/alpha#MODE "},
 		{"vaultexec list te", "vaultexec list team/"},
+		{"vaultexec diff app-prod team/al", "vaultexec diff app-prod team/alpha "},
+		{"vaultexec diff ca-f", "vaultexec diff ca-file.pem "},
 		{"vaultexec list app", "vaultexec list app"}, // no folder
 		{"vaultexec rotate app-prod MO", "vaultexec rotate app-prod MODE "},
 

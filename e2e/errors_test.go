@@ -206,6 +206,14 @@ vaultexec rotate app KEY --length 1
 vaultexec rotate app KEY --length 9 --charset hex
 vaultexec rotate app KEY --length 9 --charset uuid
 vaultexec rotate app KEY - <.
+vaultexec diff app
+vaultexec diff env env
+vaultexec diff file: app
+vaultexec diff a//b app#KEY
+vaultexec diff app missing.env
+vaultexec diff app ./dotenv-bad
+vaultexec diff app ./references
+vaultexec diff ./dotenv app --dialect node --expand
 vaultexec import x
 vaultexec import app missing
 vaultexec import app missing --dialect node --expand
@@ -283,6 +291,9 @@ vaultexec get /transit/cache-config
 vaultexec get --versions /v1/app
 vaultexec list nothing
 vaultexec list /transit
+vaultexec diff dotenv app
+vaultexec diff app deleted
+vaultexec diff app /transit/cache-config
 vaultexec rotate nothing KEY
 vaultexec rotate app KE
 vaultexec rotate deleted KEY

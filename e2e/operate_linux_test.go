@@ -117,6 +117,7 @@ func TestNothingIsLeftBehind(t *testing.T) {
 	secrets := []string{value, password, srv.RootToken}
 	for _, c := range []invocation{
 		{args: []string{"import", "app", dotenv}},
+		{args: []string{"diff", dotenv, "app", "--all"}}, {args: []string{"diff", "app@1", "app", "--json"}},
 		{args: []string{"import", "app", dotenv, "--json", "--log-format", "json"}},
 		{args: []string{"rotate", "app", "KEY", "-"}, stdin: value},
 		{args: []string{"rotate", "app", "KEY", "--from-file", dotenv}},

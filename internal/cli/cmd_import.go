@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/agenticverz/vaultexec/internal/dotenv"
 	"github.com/agenticverz/vaultexec/internal/fault"
 	"github.com/agenticverz/vaultexec/internal/vault"
 )
@@ -34,8 +33,7 @@ are written unless --expand.
 		{name: "map", arg: "GLOB=PATH", list: true, group: groupOwn, usage: "names that fit GLOB go to PATH"},
 		{name: "overwrite", group: groupOwn, usage: "change keys that have another value"},
 		{name: "replace", group: groupOwn, usage: "make the secret exactly what FILE says: keys that are not in it go, others change"},
-		{name: "expand", group: groupOwn, usage: "replace $VAR, ${VAR} and ${VAR:-default}, outside of single quotes, by the value that FILE gives VAR"},
-		{name: "dialect", arg: "compose|node|python|ruby", group: groupOwn, usage: "read FILE as Docker Compose, Node's dotenv, python-dotenv or Ruby's dotenv does; without it, lines that they read differently in a way that matters are refused (docs/dotenv.md)"},
+		expandOption, dialectOption,
 		{name: "write-references", arg: "NEWFILE", group: groupOwn, usage: "write a new .env file with references in place of the values, for --env-file"},
 		dryRunOption, jsonOption,
 	},
@@ -98,15 +96,11 @@ func (a *app) importTargets(s *settings, paths []string, file string) ([]*target
 	if err := fault.Join(append(s.faults, fault.All(err)...)); err != nil {
 		return nil, err
 	}
-	o := dotenv.Options{Expand: s.bool("expand"), Dialect: s.choice("dialect")}
-	if o.Expand && o.Dialect != "" && o.Dialect != "compose" {
-		s.bad(s.one("expand"), "only Docker Compose's dialect is expanded",
-			"leave --dialect "+o.Dialect+" out, or --expand")
-	}
+	o := dotenvOptions(s)
 	if err := fault.Join(s.faults); err != nil {
 		return nil, err
 	}
-	vars, err := a.readDotenv(file, o)
+	vars, err := a.readDotenv(file, o, "import", "vaultexec import PATH FILE")
 	if err != nil {
 		return nil, err
 	}

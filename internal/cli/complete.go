@@ -242,7 +242,7 @@ func (c *completer) form(ctx context.Context, form, current string) (string, []s
 		return completeWords, c.reference(ctx, current, false)
 	case strings.HasPrefix(form, "PATH"):
 		return completeWords, c.paths(ctx, current)
-	case form == "[PATH]": // of import, which takes a file alone, too
+	case form == "[PATH]", form == "A", form == "B": // of import, which takes a file alone, too, and diff
 		if list := c.paths(ctx, current); len(list) > 0 {
 			return completeWords, list
 		}
