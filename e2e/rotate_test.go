@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -140,12 +141,14 @@ func TestKilledAtAnyPoint(t *testing.T) {
 	for _, c := range []struct {
 		name, capabilities string
 		args               []string
-		file               bool
+		file, earlier      bool // what is wanted is in a file, or was in the version before
 	}{
-		{"rotate by patch", `"read", "patch"`, []string{"rotate", "app", "A", "-"}, false},
-		{"rotate by check-and-set", `"read", "update"`, []string{"rotate", "app", "A", "-"}, false},
-		{"import", `"read", "update"`, []string{"import", "app", dotenv, "--overwrite"}, true},
-		{"import --replace", `"read", "update"`, []string{"import", "app", dotenv, "--replace"}, true},
+		{"rotate by patch", `"read", "patch"`, []string{"rotate", "app", "A", "-"}, false, false},
+		{"rotate by check-and-set", `"read", "update"`, []string{"rotate", "app", "A", "-"}, false, false},
+		{"rollback by patch", `"read", "patch"`, []string{"rollback", "app"}, false, true},
+		{"rollback by check-and-set", `"read", "update"`, []string{"rollback", "app"}, false, true},
+		{"import", `"read", "update"`, []string{"import", "app", dotenv, "--overwrite"}, true, false},
+		{"import --replace", `"read", "update"`, []string{"import", "app", dotenv, "--replace"}, true, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			mount := sc.Mount(2)
@@ -154,11 +157,16 @@ func TestKilledAtAnyPoint(t *testing.T) {
 			old := map[string]string{"A": vaulttest.Canary("A"), "B": vaulttest.Canary("B")}
 			outcomes := map[bool]int{}
 			for point := 0; ; point++ {
+				wanted := map[string]string{"A": vaulttest.Canary("newA"), "B": old["B"]}
+				if c.file || c.earlier {
+					wanted["B"] = vaulttest.Canary("newB")
+				}
+				if c.earlier {
+					srv.PutKV(t, mount, "app", wanted)
+				}
 				srv.PutKV(t, mount, "app", old)
 				at, _ := secretAt(t, srv, mount, "app")
-				wanted := map[string]string{"A": vaulttest.Canary("newA"), "B": old["B"]}
 				if c.file {
-					wanted["B"] = vaulttest.Canary("newB")
 					text := fmt.Sprintf("A=%s\nB=%s\n", wanted["A"], wanted["B"])
 					if err := os.WriteFile(dotenv, []byte(text), 0o600); err != nil {
 						t.Fatal(err)
@@ -237,33 +245,42 @@ func killAt(t *testing.T, srv *vaulttest.Server, point int, start func(addr stri
 func TestLostAnswerIsNotWrittenTwice(t *testing.T) {
 	srv := vaulttest.Dev(t)
 	sc := srv.Scope(t)
-	for _, capabilities := range []string{`"read", "patch"`, `"read", "update"`} {
-		mount := sc.Mount(2)
+	for _, command := range [][]string{{"rotate", "app", "A"}, {"rollback", "app"}} {
+		for _, capabilities := range []string{`"read", "patch"`, `"read", "update"`} {
+			lostAnswer(t, srv, sc, command, capabilities)
+		}
+	}
+}
+
+func lostAnswer(t *testing.T, srv *vaulttest.Server, sc *vaulttest.Scope, command []string, capabilities string) {
+	t.Helper()
+	mount := sc.Mount(2)
+	for range 2 {
 		srv.PutKV(t, mount, "app", map[string]string{"A": vaulttest.Canary("A"), "B": vaulttest.Canary("B")})
-		policy := sc.Policy(fmt.Sprintf("path %q { capabilities = [%s] }", mount+"/data/*", capabilities))
-		token := srv.Token(t, vaulttest.TokenOpts{Policies: []string{policy}, NoDefault: true})
-		proxy := vaulttest.NewProxy(t, srv)
-		lose := func(p *vaulttest.Proxy, w http.ResponseWriter, r *http.Request, next http.Handler) {
-			rec := httptest.NewRecorder()
-			next.ServeHTTP(rec, r)
-			if rec.Code != http.StatusOK { // a PATCH that the policy denies
-				w.Header().Set("Content-Type", "application/json")
-				w.WriteHeader(rec.Code)
-				_, _ = w.Write(rec.Body.Bytes())
-				return
-			}
-			vaulttest.Reset(p, w, r, next)
+	}
+	policy := sc.Policy(fmt.Sprintf("path %q { capabilities = [%s] }", mount+"/data/*", capabilities))
+	token := srv.Token(t, vaulttest.TokenOpts{Policies: []string{policy}, NoDefault: true})
+	proxy := vaulttest.NewProxy(t, srv)
+	lose := func(p *vaulttest.Proxy, w http.ResponseWriter, r *http.Request, next http.Handler) {
+		rec := httptest.NewRecorder()
+		next.ServeHTTP(rec, r)
+		if rec.Code != http.StatusOK { // a PATCH that the policy denies
+			w.Header().Set("Content-Type", "application/json")
+			w.WriteHeader(rec.Code)
+			_, _ = w.Write(rec.Body.Bytes())
+			return
 		}
-		writes := func(r *http.Request) bool { return r.Method == "PATCH" || r.Method == "POST" }
-		n := 2 // the denied PATCH comes first
-		if strings.Contains(capabilities, "patch") {
-			n = 1
-		}
-		proxy.On(writes, vaulttest.First(n, lose, vaulttest.Pass))
-		e := invocation{args: []string{"rotate", "--mount", mount, "app", "A"}, env: []string{"VAULT_ADDR=" + proxy.Addr, "VAULT_TOKEN=" + token}}.must(t)
-		if version, _ := secretAt(t, srv, mount, "app"); version != "2" || !strings.Contains(e.out, "version 1 → 2, verified") {
-			t.Errorf("%s: version %s, and it says %s", capabilities, version, e.out)
-		}
+		vaulttest.Reset(p, w, r, next)
+	}
+	writes := func(r *http.Request) bool { return r.Method == "PATCH" || r.Method == "POST" }
+	n := 2 // the denied PATCH comes first
+	if strings.Contains(capabilities, "patch") {
+		n = 1
+	}
+	proxy.On(writes, vaulttest.First(n, lose, vaulttest.Pass))
+	e := invocation{args: append([]string{"--mount", mount}, command...), env: []string{"VAULT_ADDR=" + proxy.Addr, "VAULT_TOKEN=" + token}}.must(t)
+	if version, _ := secretAt(t, srv, mount, "app"); version != "3" || !regexp.MustCompile(`version 2 → 3,.* verified`).MatchString(e.out) {
+		t.Errorf("%s, %s: version %s, and it says %s", command[0], capabilities, version, e.out)
 	}
 }
 
