@@ -94,6 +94,8 @@ func (r *completionRig) cases() [][2]string {
 		{"vaultexec diff ca-f", "vaultexec diff ca-file.pem "},
 		{"vaultexec list app", "vaultexec list app"}, // no folder
 		{"vaultexec rotate app-prod MO", "vaultexec rotate app-prod MODE "},
+		{"vaultexec set app-prod MODE=- AP", "vaultexec set app-prod MODE=- API_KEY "},
+		{"vaultexec set app-prod --delete MO", "vaultexec set app-prod --delete MODE "},
 		{"vaultexec rollback app-prod --key MO", "vaultexec rollback app-prod --key MODE "},
 		{"vaultexec rollback app-prod --to ", "vaultexec rollback app-prod --to 1 "},
 

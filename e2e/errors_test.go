@@ -217,6 +217,15 @@ vaultexec diff ./dotenv app --dialect node --expand
 vaultexec rollback app@1
 vaultexec rollback 'app?a=b'
 vaultexec rollback app --to x --key ''
+vaultexec set app@1 KEY=@dotenv
+vaultexec set app </dev/null
+vaultexec set app KEY </dev/null
+vaultexec set app KEY=x OTHER=@missing - A=@dotenv A=@dotenv =@dotenv
+vaultexec set app KEY=- OTHER=- --delete '' </dev/null
+vaultexec set app KEY=- <.
+vaultexec set app KEY=@latin1
+vaultexec set app KEY=@empty
+vaultexec set app --delete KEY --raw
 vaultexec import x
 vaultexec import app missing
 vaultexec import app missing --dialect node --expand
@@ -300,6 +309,11 @@ vaultexec diff app /transit/cache-config
 vaultexec rotate nothing KEY
 vaultexec rotate app KE
 vaultexec rotate deleted KEY
+vaultexec set nothing KEY=@dotenv
+vaultexec set app KE=@dotenv NEW=@dotenv
+vaultexec set app KEY=@dotenv --delete KE
+vaultexec set deleted KEY=@dotenv OTHER=@dotenv
+vaultexec set agenticverz/fresh KEY=@dotenv --create
 vaultexec rollback nothing
 vaultexec rollback app
 vaultexec rollback deleted

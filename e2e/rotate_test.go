@@ -132,6 +132,58 @@ func TestTwentyRotationsAtOnce(t *testing.T) {
 	}
 }
 
+// Ten changes by set, each of which takes a key away, too, and ten rollbacks of one key, all at once: none is lost.
+func TestTwentyChangesAtOnce(t *testing.T) {
+	srv := vaulttest.Dev(t)
+	for name, capabilities := range map[string]string{"patch": `"read", "patch"`, "check-and-set": `"read", "update"`} {
+		t.Run(name, func(t *testing.T) {
+			sc := srv.Scope(t)
+			mount := sc.Mount(2)
+			srv.Must(t, "POST", mount+"/config", map[string]any{"max_versions": 50})
+			first, second := map[string]string{}, map[string]string{"OTHER": vaulttest.Canary("other")}
+			for i := range 10 {
+				back, set, gone := fmt.Sprint("BACK_", i), fmt.Sprint("SET_", i), fmt.Sprint("GONE_", i)
+				first[back] = vaulttest.Canary("first")
+				second[back], second[set], second[gone] = vaulttest.Canary("bad"), vaulttest.Canary("old"), vaulttest.Canary("gone")
+			}
+			srv.PutKV(t, mount, "app", first)
+			srv.PutKV(t, mount, "app", second)
+			policy := sc.Policy(fmt.Sprintf("path %q { capabilities = [%s] }", mount+"/data/*", capabilities))
+			token := srv.Token(t, vaulttest.TokenOpts{Policies: []string{policy}, NoDefault: true})
+			want := map[string]string{"OTHER": second["OTHER"]}
+			var wg sync.WaitGroup
+			change := func(stdin string, args ...string) {
+				wg.Go(func() {
+					e := invocation{args: append([]string{"--mount", mount}, args...), stdin: stdin,
+						env: []string{"VAULT_ADDR=" + srv.Addr, "VAULT_TOKEN=" + token}}.run(t)
+					if e.code != 0 || strings.Contains(e.out+e.errOut, "canary") || !strings.Contains(e.out, ", verified") {
+						t.Errorf("%s ended with %d: %s%s", args, e.code, vaulttest.Redact(e.out), vaulttest.Redact(e.errOut))
+					}
+				})
+			}
+			for i := range 10 {
+				back, set := fmt.Sprint("BACK_", i), fmt.Sprint("SET_", i)
+				want[back], want[set] = first[back], vaulttest.Canary("new")
+				change(want[set], "set", "app", set+"=-", "--delete", fmt.Sprint("GONE_", i))
+				change("", "rollback", "app", "--to", "1", "--key", back)
+			}
+			wg.Wait()
+			version, after := secretAt(t, srv, mount, "app")
+			if version != "22" {
+				t.Errorf("version %s, want 22", version)
+			}
+			for key, value := range want {
+				if after[key] != value {
+					t.Errorf("%s was lost", key)
+				}
+			}
+			if len(after) != len(want) {
+				t.Errorf("%d keys, want %d", len(after), len(want))
+			}
+		})
+	}
+}
+
 // A SIGKILL at any point leaves the old or the new version, whole. What is changed in Vault is changed by a request, so that
 // the points are: before each request, and after it with its answer unread.
 func TestKilledAtAnyPoint(t *testing.T) {
@@ -145,6 +197,8 @@ func TestKilledAtAnyPoint(t *testing.T) {
 	}{
 		{"rotate by patch", `"read", "patch"`, []string{"rotate", "app", "A", "-"}, false, false},
 		{"rotate by check-and-set", `"read", "update"`, []string{"rotate", "app", "A", "-"}, false, false},
+		{"set by patch", `"read", "patch"`, []string{"set", "app", "A=-"}, false, false},
+		{"set by check-and-set", `"read", "update"`, []string{"set", "app", "A=-"}, false, false},
 		{"rollback by patch", `"read", "patch"`, []string{"rollback", "app"}, false, true},
 		{"rollback by check-and-set", `"read", "update"`, []string{"rollback", "app"}, false, true},
 		{"import", `"read", "update"`, []string{"import", "app", dotenv, "--overwrite"}, true, false},
@@ -245,7 +299,7 @@ func killAt(t *testing.T, srv *vaulttest.Server, point int, start func(addr stri
 func TestLostAnswerIsNotWrittenTwice(t *testing.T) {
 	srv := vaulttest.Dev(t)
 	sc := srv.Scope(t)
-	for _, command := range [][]string{{"rotate", "app", "A"}, {"rollback", "app"}} {
+	for _, command := range [][]string{{"rotate", "app", "A"}, {"set", "app", "A=-"}, {"rollback", "app"}} {
 		for _, capabilities := range []string{`"read", "patch"`, `"read", "update"`} {
 			lostAnswer(t, srv, sc, command, capabilities)
 		}
@@ -278,7 +332,7 @@ func lostAnswer(t *testing.T, srv *vaulttest.Server, sc *vaulttest.Scope, comman
 		n = 1
 	}
 	proxy.On(writes, vaulttest.First(n, lose, vaulttest.Pass))
-	e := invocation{args: append([]string{"--mount", mount}, command...), env: []string{"VAULT_ADDR=" + proxy.Addr, "VAULT_TOKEN=" + token}}.must(t)
+	e := invocation{args: append([]string{"--mount", mount}, command...), stdin: vaulttest.Canary("typed"), env: []string{"VAULT_ADDR=" + proxy.Addr, "VAULT_TOKEN=" + token}}.must(t)
 	if version, _ := secretAt(t, srv, mount, "app"); version != "3" || !regexp.MustCompile(`version 2 → 3,.* verified`).MatchString(e.out) {
 		t.Errorf("%s, %s: version %s, and it says %s", command[0], capabilities, version, e.out)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -34,6 +35,46 @@ func checkKey(key, form string) error {
 	}
 	return &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot use %q as a key", key),
 		Why: "it is empty or holds a control character", Hint: "write it as in " + form}
+}
+
+// mayWrite refuses what needs --create: a typing error would otherwise make a new secret that nobody reads.
+func mayWrite(st vault.State, verb string, keys []string, create bool) error {
+	what := fmt.Sprintf("cannot %s %s", verb, st.Path)
+	if len(keys) == 1 {
+		what += "#" + keys[0]
+	}
+	switch {
+	case create, st.Blind:
+		return nil
+	case st.Gone != nil:
+		return &fault.Error{Kind: fault.Deleted, What: what, Why: fmt.Sprintf("the latest version is %s", st.Gone),
+			Hint: "bring it back with `vault kv undelete`, or the version before with `vaultexec rollback`, or start anew with --create: its other keys stay gone"}
+	case !st.Exists:
+		return vault.NoSecret(what)
+	case st.Keys == nil:
+		return nil
+	}
+	var list []*fault.Error
+	for _, key := range keys {
+		if !slices.Contains(st.Keys, key) {
+			e := noKey(fmt.Sprintf("cannot %s %s#%s", verb, st.Path, key), key, st.Keys)
+			if e.Hint != "" {
+				e.Hint += " "
+			}
+			e.Hint += "--create makes a new one"
+			list = append(list, e)
+		}
+	}
+	return fault.Join(list)
+}
+
+// noKey is the failure over a key that is not among those of a secret, with the one that was meant.
+func noKey(what, key string, keys []string) *fault.Error {
+	e := &fault.Error{Kind: fault.Missing, What: what, Why: "the secret has no such key"}
+	if near := vault.Nearest(key, keys); near != "" {
+		e.Hint = fmt.Sprintf("did you mean %q?", near)
+	}
+	return e
 }
 
 // apply makes a change. On KV version 1 it says what it cannot promise.
@@ -101,8 +142,25 @@ func (r *changeReport) take(key string, before, after vault.Value) {
 	*list = append(*list, key)
 }
 
+// takeIn is take for a secret whose values may be hidden. Then a key counts as changed, unless it is known to be new.
+func (r *changeReport) takeIn(st vault.State, key string, after vault.Value) {
+	switch {
+	case st.Readable():
+		r.take(key, st.Values[key], after)
+	case after.Same(vault.Value{}):
+		r.Dropped = append(r.Dropped, key)
+	case st.Keys != nil && !slices.Contains(st.Keys, key):
+		r.Added = append(r.Added, key)
+	default:
+		r.Changed = append(r.Changed, key)
+	}
+}
+
 // done notes how it ended.
 func (r *changeReport) done(out vault.Written, err error) {
+	if out.Before.Blind && out.Version > 0 {
+		r.Old = out.Version - 1 // a patch makes the next version
+	}
 	r.New, r.Verified, r.Why = out.Version, out.Verified, out.Why
 	r.Written = out.Method != "" && (err == nil || out.Version > 0)
 }

@@ -102,7 +102,7 @@ func (r *rollback) look(ctx context.Context, c *vault.Client, engine vault.Engin
 	if r.first, err = c.State(ctx, r.path, engine); err != nil {
 		return err
 	}
-	if err := r.mayWrite(r.first); err != nil {
+	if err := r.possible(r.first); err != nil {
 		return err
 	}
 	if to == 0 {
@@ -117,10 +117,10 @@ func (r *rollback) look(ctx context.Context, c *vault.Client, engine vault.Engin
 	}
 	for _, key := range r.keys {
 		if _, ok := r.old.Values[key]; !ok {
-			e := &fault.Error{Kind: fault.Missing, What: r.cannot() + "#" + key,
-				Why: fmt.Sprintf("version %d has no such key", r.old.Version), Hint: "--to names another version"}
-			if near := vault.Nearest(key, slices.Sorted(maps.Keys(r.old.Values))); near != "" {
-				e.Hint = fmt.Sprintf("did you mean %q?", near)
+			e := noKey(r.cannot()+"#"+key, key, slices.Sorted(maps.Keys(r.old.Values)))
+			e.Why = fmt.Sprintf("version %d has no such key", r.old.Version)
+			if e.Hint == "" {
+				e.Hint = "--to names another version"
 			}
 			return e
 		}
@@ -150,7 +150,7 @@ func (r *rollback) advise(e *fault.Error, to int) error {
 	return e
 }
 
-func (r *rollback) mayWrite(st vault.State) error {
+func (r *rollback) possible(st vault.State) error {
 	switch {
 	case !st.Readable():
 		return vault.Denied(r.cannot(), "what is there cannot be read, so that it cannot be compared", dataPath(st), "read")
@@ -192,7 +192,7 @@ func (r *rollback) changes(values map[string]vault.Value) map[string]vault.Value
 // check compares what is there now with what was there at first. A change of what would be replaced ends it: somebody
 // has written that since, and whoever asked for the rollback has not seen it. With --key other keys may change.
 func (r *rollback) check(now vault.State) error {
-	if err := r.mayWrite(now); err != nil {
+	if err := r.possible(now); err != nil {
 		return err
 	}
 	r.report = newChangeReport(now)

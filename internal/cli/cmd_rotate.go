@@ -78,7 +78,7 @@ func (a *app) rotate(ctx context.Context, s *settings, words []string) error {
 		edit := vault.Edit{
 			Path: p, Set: map[string]vault.Value{key: value.Value()}, Patience: a.patience(s), Create: s.bool("create"),
 			Check: func(st vault.State) error {
-				if err := mayRotate(st, key, s.bool("create")); err != nil {
+				if err := mayWrite(st, "rotate", []string{key}, s.bool("create")); err != nil {
 					return err
 				}
 				return misplaced(ctx, c, s, st, typed)
@@ -98,28 +98,6 @@ func (a *app) rotate(ctx context.Context, s *settings, words []string) error {
 		a.reportRotate(s, r)
 		return err
 	})
-}
-
-// mayRotate refuses what needs --create: a typing error would otherwise make a new secret that nobody reads.
-func mayRotate(st vault.State, key string, create bool) error {
-	what := fmt.Sprintf("cannot rotate %s#%s", st.Path, key)
-	switch {
-	case create, st.Blind:
-		return nil
-	case st.Gone != nil:
-		return &fault.Error{Kind: fault.Deleted, What: what, Why: fmt.Sprintf("the latest version is %s", st.Gone),
-			Hint: "bring it back with `vault kv undelete`, or start anew with --create: its other keys stay gone"}
-	case !st.Exists:
-		return vault.NoSecret(what)
-	case st.Keys != nil && !slices.Contains(st.Keys, key):
-		e := &fault.Error{Kind: fault.Missing, What: what, Why: "the secret has no such key",
-			Hint: "--create makes a new one"}
-		if near := vault.Nearest(key, st.Keys); near != "" {
-			e.Hint = fmt.Sprintf("did you mean %q? %s", near, e.Hint)
-		}
-		return e
-	}
-	return nil
 }
 
 // adviseRotate looks for the name that was meant, and says what to do when there is none.

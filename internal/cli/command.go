@@ -51,7 +51,7 @@ var withKV = append([]string{"--mount", "--kv-version"}, withLogin...)
 var adminCommands []*command
 
 func init() {
-	adminCommands = []*command{getCommand, listCommand, diffCommand, rotateCommand, rollbackCommand, importCommand, unsealCommand, statusCommand, psCommand,
+	adminCommands = []*command{getCommand, listCommand, diffCommand, rotateCommand, setCommand, rollbackCommand, importCommand, unsealCommand, statusCommand, psCommand,
 		configCommand, completionCommand}
 }
 

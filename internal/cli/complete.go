@@ -190,6 +190,9 @@ func (c *completer) word(ctx context.Context, current string) (string, []string)
 		return completeWords, nil
 	}
 	forms := strings.Fields(admin.args)
+	if n >= len(forms) && strings.HasSuffix(admin.args, "...") {
+		n = len(forms) - 1
+	}
 	if n >= len(forms) {
 		return completeWords, nil
 	}
@@ -226,7 +229,7 @@ func (c *completer) form(ctx context.Context, form, current string) (string, []s
 		return completeCommands, nil
 	case form == "SIGNAL":
 		return completeWords, startingWith(current, signalNames())
-	case form == "KEY" && len(c.words) > 0:
+	case (form == "KEY" || strings.HasPrefix(form, "[KEY")) && len(c.words) > 0:
 		return completeWords, startingWith(current, c.keys(ctx, c.words[0]))
 	case form == "VERSION" && len(c.words) > 0:
 		return completeWords, startingWith(current, c.versions(ctx, c.words[0]))
