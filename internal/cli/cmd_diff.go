@@ -134,7 +134,7 @@ func (a *app) readSide(ctx context.Context, c *vault.Client, s *settings, d *sid
 	}
 	secret, err := a.readSecret(ctx, c, s, d.path, "compare")
 	if err != nil {
-		if _, there := os.Stat(d.label); there == nil {
+		if f, no := os.Stat(d.label); no == nil && f.Mode().IsRegular() && fault.Is(err, fault.Missing, fault.Denied) {
 			fault.Of(err).AddHint("the file of this name is written as " + shellQuote("file:"+d.label))
 		}
 		return err

@@ -84,7 +84,10 @@ func (a *app) set(ctx context.Context, s *settings, words []string) error {
 			},
 		}
 		out, err := a.applyOrLook(ctx, c, s, edit, engine)
-		if err != nil && out.Version == 0 {
+		switch {
+		case err != nil && out.Version == 0 && len(keys) == 0: // nothing is to be made
+			return advise(ctx, c, s, typed, err)
+		case err != nil && out.Version == 0:
 			return adviseRotate(ctx, c, s, typed, err)
 		}
 		report.done(out, err)
