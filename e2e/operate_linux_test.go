@@ -201,7 +201,8 @@ func TestNoFileIsWritten(t *testing.T) {
 	if err := os.WriteFile(dotenv, []byte("KEY="+vaulttest.Canary("value")+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, args := range [][]string{{"import", "app", dotenv}, {"rotate", "app", "KEY"}, {"unseal"}} {
+	for _, args := range [][]string{{"import", "app", dotenv}, {"diff", dotenv, "app"}, {"rotate", "app", "KEY"},
+		{"set", "app", "KEY=@" + dotenv}, {"rollback", "app"}, {"unseal"}} {
 		log := filepath.Join(dir, "strace")
 		cmd := exec.Command(strace, append([]string{"-f", "-qq", "-e", "trace=open,openat,creat,memfd_create,execve", "-o", log, vaulttest.BuildStatic(t, ".")}, args...)...)
 		cmd.Env = []string{"VAULT_ADDR=" + srv.Addr, "VAULT_TOKEN=" + srv.RootToken, "VAULTEXEC_MOUNT=" + mount, "HOME=" + dir, "PATH=/nowhere"}

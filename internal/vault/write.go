@@ -285,7 +285,7 @@ func (w *writer) patch(ctx context.Context, st State) (int, error) {
 		body["options"] = map[string]int{"cas": st.Version}
 	}
 	p := st.Path
-	r := request{what: cannotWrite(p), method: http.MethodPatch, path: p.Mount + "/data/" + p.Name, merge: true,
+	r := request{what: cannotWrite(p), method: http.MethodPatch, path: p.Mount + "/data/" + p.Name, merge: true, values: true,
 		body: func() any { return body }}
 	r.denied = needs(r.path, "patch", `; "read" and "update" together do as well`)
 	a, err := w.client.do(ctx, r)
@@ -314,7 +314,7 @@ func (w *writer) put(ctx context.Context, st State) (int, error) {
 			delete(data, k)
 		}
 	}
-	r := request{what: cannotWrite(p), method: http.MethodPost, path: p.Mount + "/" + p.Name,
+	r := request{what: cannotWrite(p), method: http.MethodPost, path: p.Mount + "/" + p.Name, values: true,
 		body: func() any { return data }}
 	if w.engine.KV == 2 {
 		r.path = p.Mount + "/data/" + p.Name
