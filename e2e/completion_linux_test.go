@@ -30,7 +30,7 @@ func newCompletionRig(t *testing.T) *completionRig {
 	srv := vaulttest.Dev(t)
 	sc := srv.Scope(t)
 	r := &completionRig{mount: sc.Mount(2), dir: t.TempDir(), proxy: vaulttest.NewProxy(t, srv)}
-	for _, path := range []string{"app-prod", "team/alpha", "team/beta", "odd@name", "two words"} {
+	for _, path := range []string{"app-prod", "app-prod", "team/alpha", "team/beta", "odd@name", "two words"} {
 		srv.PutKV(t, r.mount, path, map[string]string{"API_KEY": vaulttest.Canary("key"), "MODE": vaulttest.Canary("mode")})
 	}
 	for _, name := range hostileNames {
@@ -38,6 +38,7 @@ func newCompletionRig(t *testing.T) *completionRig {
 	}
 	policy := sc.Policy(strings.ReplaceAll(`path "M/metadata" { capabilities = ["list"] }
 path "M/metadata/*" { capabilities = ["list"] }
+path "M/metadata/app-prod" { capabilities = ["read"] }
 path "M/data/*" { capabilities = ["read"] }`, "M", r.mount))
 	token := srv.Token(t, vaulttest.TokenOpts{Policies: []string{policy}, NoDefault: true})
 	bin := filepath.Join(r.dir, "bin")
@@ -89,9 +90,15 @@ func (r *completionRig) cases() [][2]string {
 		{"vaultexec --env=DB=app-prod@1#MO", "vaultexec --env=DB=app-prod@1#MODE "},
 		{"vaultexec get team/alpha#MO", "vaultexec get team/alpha#MODE "},
 		{"vaultexec list te", "vaultexec list team/"},
+		{"vaultexec diff app-prod team/al", "vaultexec diff app-prod team/alpha "},
+		{"vaultexec diff ca-f", "vaultexec diff ca-file.pem "},
 		{"vaultexec list app", "vaultexec list app"}, // no folder
 		{"vaultexec install bun", "vaultexec install bundle/"},
 		{"vaultexec rotate app-prod MO", "vaultexec rotate app-prod MODE "},
+		{"vaultexec set app-prod MODE=- AP", "vaultexec set app-prod MODE=- API_KEY "},
+		{"vaultexec set app-prod --delete MO", "vaultexec set app-prod --delete MODE "},
+		{"vaultexec rollback app-prod --key MO", "vaultexec rollback app-prod --key MODE "},
+		{"vaultexec rollback app-prod --to ", "vaultexec rollback app-prod --to 1 "},
 
 		// What stands after -- is not vaultexec's.
 		{"vaultexec --path x -- only-h", "vaultexec --path x -- only-here "},

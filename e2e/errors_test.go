@@ -212,6 +212,26 @@ vaultexec rotate app KEY --length 1
 vaultexec rotate app KEY --length 9 --charset hex
 vaultexec rotate app KEY --length 9 --charset uuid
 vaultexec rotate app KEY - <.
+vaultexec diff app
+vaultexec diff env env
+vaultexec diff file: app
+vaultexec diff a//b app#KEY
+vaultexec diff app missing.env
+vaultexec diff app ./dotenv-bad
+vaultexec diff app ./references
+vaultexec diff ./dotenv app --dialect node --expand
+vaultexec rollback app@1
+vaultexec rollback 'app?a=b'
+vaultexec rollback app --to x --key ''
+vaultexec set app@1 KEY=@dotenv
+vaultexec set app </dev/null
+vaultexec set app KEY </dev/null
+vaultexec set app KEY=x OTHER=@missing - A=@dotenv A=@dotenv =@dotenv
+vaultexec set app KEY=- OTHER=- --delete '' </dev/null
+vaultexec set app KEY=- <.
+vaultexec set app KEY=@latin1
+vaultexec set app KEY=@empty
+vaultexec set app --delete KEY --raw
 vaultexec import x
 vaultexec import app missing
 vaultexec import app missing --dialect node --expand
@@ -289,9 +309,27 @@ vaultexec get /transit/cache-config
 vaultexec get --versions /v1/app
 vaultexec list nothing
 vaultexec list /transit
+vaultexec diff dotenv app
+vaultexec diff app deleted
+vaultexec diff app /transit/cache-config
 vaultexec rotate nothing KEY
 vaultexec rotate app KE
 vaultexec rotate deleted KEY
+vaultexec set nothing KEY=@dotenv
+vaultexec set app KE=@dotenv NEW=@dotenv
+vaultexec set app KEY=@dotenv --delete KE
+vaultexec set deleted KEY=@dotenv OTHER=@dotenv
+vaultexec set agenticverz/fresh KEY=@dotenv --create
+vaultexec rollback nothing
+vaultexec rollback app
+vaultexec rollback deleted
+vaultexec rollback deleted --key KEY
+vaultexec rollback deleted --to 1
+vaultexec rollback destroyed --to 1
+vaultexec rollback app --to 9
+vaultexec rollback app --to 1 --key KE
+vaultexec rollback app --to 1 --key OTHER
+vaultexec rollback /v1/app
 vaultexec import deleted dotenv
 vaultexec import app dotenv
 vaultexec import agenticverz/fresh dotenv
@@ -300,6 +338,7 @@ vaultexec import two --mount team/kv --map A=app --map B=/team/kv/app
 vaultexec get --reveal null#KEY
 ulimit -s 512; vaultexec --path wide -- true
 VAULT_TOKEN=$DENIED_TOKEN vaultexec import app dotenv
+VAULT_TOKEN=$DENIED_TOKEN vaultexec rollback app
 VAULT_TOKEN=$DENIED_TOKEN vaultexec list
 VAULT_TOKEN=hvs.wrong vaultexec --path app -- true
 VAULT_TOKEN=hvs.wrong vaultexec status
@@ -549,6 +588,7 @@ var undriven = map[string]string{
 	"is still sealed after":       "a node that does not join: unseal_test.go",
 	"more needed":                 "a sealed Vault: unseal_test.go",
 	"its latest version is dele":  "a policy of patch alone: rotate_test.go",
+	"somebody else changed it at": "a write at the same moment: change_test.go",
 	"reads back with another":     "a write that is lost: internal/vault",
 	"cannot be read back after":   "a replica that stays behind: internal/vault",
 	"which is not mounted here":   "needs a namespace without /proc: e2e/process",

@@ -310,7 +310,7 @@ func TestNothingCanBeObserved(t *testing.T) {
 	wrongID := o.file("wrong-id", fresh("wrong-id"))
 	password := o.file("password", fresh("password"))
 	dotenv := o.file("dotenv", "IMPORTED="+fresh("imported")+"\n")
-	value := o.file("value", fresh("rotated"))
+	value, value2 := o.file("value", fresh("rotated")), o.file("value2", fresh("set"))
 	shares := o.file("shares", strings.Join(sealed.Keys, "\n"))
 	hook := filepath.Join(o.dir, "hook")
 	vaulttest.WriteFile(t, hook, "#!/bin/sh\nfor f in /proc/$$/fd/*; do readlink $f; done >\"${0%/*}/hook-fds\"\nenv >\"${0%/*}/hook-env\"\n", 0o755)
@@ -320,6 +320,8 @@ func TestNothingCanBeObserved(t *testing.T) {
 	away := vaulttest.NewProxy(t, srv)
 	careless := vaulttest.NewProxy(t, srv)
 	careless.Set(quoting)
+	carelessWriter := vaulttest.NewProxy(t, srv) // lets reads pass
+	carelessWriter.On(func(r *http.Request) bool { return r.Method == http.MethodPatch || r.Method == http.MethodPost }, quoting)
 
 	stop := make(chan struct{})
 	var looking sync.WaitGroup
@@ -497,6 +499,11 @@ func TestNothingCanBeObserved(t *testing.T) {
 	r.finish("0")
 	run("rotate to", "0", "rotate", "--from-file", value, "app", "API_KEY")
 	run("rotate, quoted", "120", "rotate", "--address", careless.Addr, "--wait", "0", "--from-file", value, "app", "API_KEY")
+	run("set", "0", "set", "app", "API_KEY=@"+value2, "ADDED=@"+value, "--create", "--json")
+	run("set, quoted", "120", "set", "--address", carelessWriter.Addr, "--wait", "0", "app", "API_KEY=@"+value)
+	run("diff", "1", "diff", "file:"+dotenv, "app", "--all")
+	run("rollback, quoted", "120", "rollback", "--address", carelessWriter.Addr, "--wait", "0", "app")
+	run("rollback", "0", "rollback", "app")
 	run("import", "0", "import", "imported", dotenv)
 	run("import, quoted", "120", "import", "--address", careless.Addr, "--wait", "0", "imported", dotenv)
 	o.begin("unseal", bin, "unseal", "--address", sealed.Addr, "--keys-file", shares).finish("0")

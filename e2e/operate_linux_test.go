@@ -97,6 +97,51 @@ func TestAtATerminal(t *testing.T) {
 	p.Expect(regexp.QuoteMeta(value + "\r\n" + ptytest.Prompt)) // a line of its own
 }
 
+// Everything that can be read elsewhere is read before a person is asked, and nothing is written before the last answer.
+func TestSetAtATerminal(t *testing.T) {
+	srv := vaulttest.Dev(t)
+	mount := srv.Scope(t).Mount(2)
+	first, second := vaulttest.Canary("first"), vaulttest.Canary("second")
+	srv.PutKV(t, mount, "app", map[string]string{"A": vaulttest.Canary("old"), "B": vaulttest.Canary("old")})
+	p := shellFor(t, srv, "VAULT_TOKEN="+srv.RootToken, "VAULTEXEC_MOUNT="+mount)
+	p.Run("vaultexec set app B=@missing A")
+	p.Expect("cannot read \"missing\"")
+	p.ExpectStatus(125)
+
+	p.Run("vaultexec set app A B")
+	p.Expect("New value of A: ")
+	awaitEcho(t, p, false)
+	p.Type(first + "\n")
+	p.Expect("New value of B: ")
+	awaitEcho(t, p, false)
+	p.Type(ptytest.CtrlC)
+	p.ExpectStatus(130)
+	awaitEcho(t, p, true)
+	if version, _ := secretAt(t, srv, mount, "app"); version != "1" {
+		t.Errorf("version %s, and B has no value yet", version)
+	}
+
+	p.Run("vaultexec set app A B=-") // at a terminal - asks, as for rotate
+	p.Expect("New value of A: ")
+	awaitEcho(t, p, false)
+	p.Type(first + "\n")
+	p.Expect("New value of B: ")
+	awaitEcho(t, p, false)
+	p.Type(second + "\n")
+	p.Expect("version 1 → 2, verified, 2 changed")
+	p.ExpectStatus(0)
+	out := p.Output()
+	if vaulttest.Redact(out) != out {
+		t.Errorf("a value is on the screen\n%s", vaulttest.Redact(out))
+	}
+	if n := strings.Count(out, "New value of A"); n != 2 {
+		t.Errorf("asked %d times for A, want 2: a file was missing the first time", n)
+	}
+	if _, data := secretAt(t, srv, mount, "app"); data["A"] != first || data["B"] != second {
+		t.Error("what was typed is not what was written")
+	}
+}
+
 // No command leaves a file, and what it starts (git) sees neither values nor credentials.
 func TestNothingIsLeftBehind(t *testing.T) {
 	srv := vaulttest.Dev(t)
@@ -117,8 +162,11 @@ func TestNothingIsLeftBehind(t *testing.T) {
 	secrets := []string{value, password, srv.RootToken}
 	for _, c := range []invocation{
 		{args: []string{"import", "app", dotenv}},
+		{args: []string{"diff", dotenv, "app", "--all"}}, {args: []string{"diff", "app@1", "app", "--json"}},
 		{args: []string{"import", "app", dotenv, "--json", "--log-format", "json"}},
 		{args: []string{"rotate", "app", "KEY", "-"}, stdin: value},
+		{args: []string{"set", "app", "KEY=@" + dotenv}}, {args: []string{"set", "app", "KEY=-", "--json", "--log-level", "debug"}, stdin: value},
+		{args: []string{"rollback", "app"}}, {args: []string{"rollback", "app", "--to", "1", "--key", "KEY", "--json"}},
 		{args: []string{"rotate", "app", "KEY", "--from-file", dotenv}},
 		{args: []string{"rotate", "app", "KEY", value}},
 		{args: []string{"rotate", "app", "KEY", "-", "--json", "--log-level", "debug"}, stdin: value},
@@ -153,7 +201,8 @@ func TestNoFileIsWritten(t *testing.T) {
 	if err := os.WriteFile(dotenv, []byte("KEY="+vaulttest.Canary("value")+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, args := range [][]string{{"import", "app", dotenv}, {"rotate", "app", "KEY"}, {"unseal"}} {
+	for _, args := range [][]string{{"import", "app", dotenv}, {"diff", dotenv, "app"}, {"rotate", "app", "KEY"},
+		{"set", "app", "KEY=@" + dotenv}, {"rollback", "app"}, {"unseal"}} {
 		log := filepath.Join(dir, "strace")
 		cmd := exec.Command(strace, append([]string{"-f", "-qq", "-e", "trace=open,openat,creat,memfd_create,execve", "-o", log, vaulttest.BuildStatic(t, ".")}, args...)...)
 		cmd.Env = []string{"VAULT_ADDR=" + srv.Addr, "VAULT_TOKEN=" + srv.RootToken, "VAULTEXEC_MOUNT=" + mount, "HOME=" + dir, "PATH=/nowhere"}

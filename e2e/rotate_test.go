@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -131,6 +132,58 @@ func TestTwentyRotationsAtOnce(t *testing.T) {
 	}
 }
 
+// Ten changes by set, each of which takes a key away, too, and ten rollbacks of one key, all at once: none is lost.
+func TestTwentyChangesAtOnce(t *testing.T) {
+	srv := vaulttest.Dev(t)
+	for name, capabilities := range map[string]string{"patch": `"read", "patch"`, "check-and-set": `"read", "update"`} {
+		t.Run(name, func(t *testing.T) {
+			sc := srv.Scope(t)
+			mount := sc.Mount(2)
+			srv.Must(t, "POST", mount+"/config", map[string]any{"max_versions": 50})
+			first, second := map[string]string{}, map[string]string{"OTHER": vaulttest.Canary("other")}
+			for i := range 10 {
+				back, set, gone := fmt.Sprint("BACK_", i), fmt.Sprint("SET_", i), fmt.Sprint("GONE_", i)
+				first[back] = vaulttest.Canary("first")
+				second[back], second[set], second[gone] = vaulttest.Canary("bad"), vaulttest.Canary("old"), vaulttest.Canary("gone")
+			}
+			srv.PutKV(t, mount, "app", first)
+			srv.PutKV(t, mount, "app", second)
+			policy := sc.Policy(fmt.Sprintf("path %q { capabilities = [%s] }", mount+"/data/*", capabilities))
+			token := srv.Token(t, vaulttest.TokenOpts{Policies: []string{policy}, NoDefault: true})
+			want := map[string]string{"OTHER": second["OTHER"]}
+			var wg sync.WaitGroup
+			change := func(stdin string, args ...string) {
+				wg.Go(func() {
+					e := invocation{args: append([]string{"--mount", mount}, args...), stdin: stdin,
+						env: []string{"VAULT_ADDR=" + srv.Addr, "VAULT_TOKEN=" + token}}.run(t)
+					if e.code != 0 || strings.Contains(e.out+e.errOut, "canary") || !strings.Contains(e.out, ", verified") {
+						t.Errorf("%s ended with %d: %s%s", args, e.code, vaulttest.Redact(e.out), vaulttest.Redact(e.errOut))
+					}
+				})
+			}
+			for i := range 10 {
+				back, set := fmt.Sprint("BACK_", i), fmt.Sprint("SET_", i)
+				want[back], want[set] = first[back], vaulttest.Canary("new")
+				change(want[set], "set", "app", set+"=-", "--delete", fmt.Sprint("GONE_", i))
+				change("", "rollback", "app", "--to", "1", "--key", back)
+			}
+			wg.Wait()
+			version, after := secretAt(t, srv, mount, "app")
+			if version != "22" {
+				t.Errorf("version %s, want 22", version)
+			}
+			for key, value := range want {
+				if after[key] != value {
+					t.Errorf("%s was lost", key)
+				}
+			}
+			if len(after) != len(want) {
+				t.Errorf("%d keys, want %d", len(after), len(want))
+			}
+		})
+	}
+}
+
 // A SIGKILL at any point leaves the old or the new version, whole. What is changed in Vault is changed by a request, so that
 // the points are: before each request, and after it with its answer unread.
 func TestKilledAtAnyPoint(t *testing.T) {
@@ -140,12 +193,16 @@ func TestKilledAtAnyPoint(t *testing.T) {
 	for _, c := range []struct {
 		name, capabilities string
 		args               []string
-		file               bool
+		file, earlier      bool // what is wanted is in a file, or was in the version before
 	}{
-		{"rotate by patch", `"read", "patch"`, []string{"rotate", "app", "A", "-"}, false},
-		{"rotate by check-and-set", `"read", "update"`, []string{"rotate", "app", "A", "-"}, false},
-		{"import", `"read", "update"`, []string{"import", "app", dotenv, "--overwrite"}, true},
-		{"import --replace", `"read", "update"`, []string{"import", "app", dotenv, "--replace"}, true},
+		{"rotate by patch", `"read", "patch"`, []string{"rotate", "app", "A", "-"}, false, false},
+		{"rotate by check-and-set", `"read", "update"`, []string{"rotate", "app", "A", "-"}, false, false},
+		{"set by patch", `"read", "patch"`, []string{"set", "app", "A=-"}, false, false},
+		{"set by check-and-set", `"read", "update"`, []string{"set", "app", "A=-"}, false, false},
+		{"rollback by patch", `"read", "patch"`, []string{"rollback", "app"}, false, true},
+		{"rollback by check-and-set", `"read", "update"`, []string{"rollback", "app"}, false, true},
+		{"import", `"read", "update"`, []string{"import", "app", dotenv, "--overwrite"}, true, false},
+		{"import --replace", `"read", "update"`, []string{"import", "app", dotenv, "--replace"}, true, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			mount := sc.Mount(2)
@@ -154,11 +211,16 @@ func TestKilledAtAnyPoint(t *testing.T) {
 			old := map[string]string{"A": vaulttest.Canary("A"), "B": vaulttest.Canary("B")}
 			outcomes := map[bool]int{}
 			for point := 0; ; point++ {
+				wanted := map[string]string{"A": vaulttest.Canary("newA"), "B": old["B"]}
+				if c.file || c.earlier {
+					wanted["B"] = vaulttest.Canary("newB")
+				}
+				if c.earlier {
+					srv.PutKV(t, mount, "app", wanted)
+				}
 				srv.PutKV(t, mount, "app", old)
 				at, _ := secretAt(t, srv, mount, "app")
-				wanted := map[string]string{"A": vaulttest.Canary("newA"), "B": old["B"]}
 				if c.file {
-					wanted["B"] = vaulttest.Canary("newB")
 					text := fmt.Sprintf("A=%s\nB=%s\n", wanted["A"], wanted["B"])
 					if err := os.WriteFile(dotenv, []byte(text), 0o600); err != nil {
 						t.Fatal(err)
@@ -237,33 +299,42 @@ func killAt(t *testing.T, srv *vaulttest.Server, point int, start func(addr stri
 func TestLostAnswerIsNotWrittenTwice(t *testing.T) {
 	srv := vaulttest.Dev(t)
 	sc := srv.Scope(t)
-	for _, capabilities := range []string{`"read", "patch"`, `"read", "update"`} {
-		mount := sc.Mount(2)
+	for _, command := range [][]string{{"rotate", "app", "A"}, {"set", "app", "A=-"}, {"rollback", "app"}} {
+		for _, capabilities := range []string{`"read", "patch"`, `"read", "update"`} {
+			lostAnswer(t, srv, sc, command, capabilities)
+		}
+	}
+}
+
+func lostAnswer(t *testing.T, srv *vaulttest.Server, sc *vaulttest.Scope, command []string, capabilities string) {
+	t.Helper()
+	mount := sc.Mount(2)
+	for range 2 {
 		srv.PutKV(t, mount, "app", map[string]string{"A": vaulttest.Canary("A"), "B": vaulttest.Canary("B")})
-		policy := sc.Policy(fmt.Sprintf("path %q { capabilities = [%s] }", mount+"/data/*", capabilities))
-		token := srv.Token(t, vaulttest.TokenOpts{Policies: []string{policy}, NoDefault: true})
-		proxy := vaulttest.NewProxy(t, srv)
-		lose := func(p *vaulttest.Proxy, w http.ResponseWriter, r *http.Request, next http.Handler) {
-			rec := httptest.NewRecorder()
-			next.ServeHTTP(rec, r)
-			if rec.Code != http.StatusOK { // a PATCH that the policy denies
-				w.Header().Set("Content-Type", "application/json")
-				w.WriteHeader(rec.Code)
-				_, _ = w.Write(rec.Body.Bytes())
-				return
-			}
-			vaulttest.Reset(p, w, r, next)
+	}
+	policy := sc.Policy(fmt.Sprintf("path %q { capabilities = [%s] }", mount+"/data/*", capabilities))
+	token := srv.Token(t, vaulttest.TokenOpts{Policies: []string{policy}, NoDefault: true})
+	proxy := vaulttest.NewProxy(t, srv)
+	lose := func(p *vaulttest.Proxy, w http.ResponseWriter, r *http.Request, next http.Handler) {
+		rec := httptest.NewRecorder()
+		next.ServeHTTP(rec, r)
+		if rec.Code != http.StatusOK { // a PATCH that the policy denies
+			w.Header().Set("Content-Type", "application/json")
+			w.WriteHeader(rec.Code)
+			_, _ = w.Write(rec.Body.Bytes())
+			return
 		}
-		writes := func(r *http.Request) bool { return r.Method == "PATCH" || r.Method == "POST" }
-		n := 2 // the denied PATCH comes first
-		if strings.Contains(capabilities, "patch") {
-			n = 1
-		}
-		proxy.On(writes, vaulttest.First(n, lose, vaulttest.Pass))
-		e := invocation{args: []string{"rotate", "--mount", mount, "app", "A"}, env: []string{"VAULT_ADDR=" + proxy.Addr, "VAULT_TOKEN=" + token}}.must(t)
-		if version, _ := secretAt(t, srv, mount, "app"); version != "2" || !strings.Contains(e.out, "version 1 → 2, verified") {
-			t.Errorf("%s: version %s, and it says %s", capabilities, version, e.out)
-		}
+		vaulttest.Reset(p, w, r, next)
+	}
+	writes := func(r *http.Request) bool { return r.Method == "PATCH" || r.Method == "POST" }
+	n := 2 // the denied PATCH comes first
+	if strings.Contains(capabilities, "patch") {
+		n = 1
+	}
+	proxy.On(writes, vaulttest.First(n, lose, vaulttest.Pass))
+	e := invocation{args: append([]string{"--mount", mount}, command...), stdin: vaulttest.Canary("typed"), env: []string{"VAULT_ADDR=" + proxy.Addr, "VAULT_TOKEN=" + token}}.must(t)
+	if version, _ := secretAt(t, srv, mount, "app"); version != "3" || !regexp.MustCompile(`version 2 → 3,.* verified`).MatchString(e.out) {
+		t.Errorf("%s, %s: version %s, and it says %s", command[0], capabilities, version, e.out)
 	}
 }
 

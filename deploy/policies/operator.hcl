@@ -1,7 +1,7 @@
 # For the people who run Vault, in place of the root token. It can change policies, and so give itself anything: it belongs to
 # people, through a login of theirs (OIDC, LDAP, userpass with MFA), not to machines.
 
-# Secrets: list, get, rotate, import, delete, undelete.
+# Secrets: list, get, diff, rotate, set, rollback, import, delete, undelete.
 path "agenticverz/*" {
   capabilities = ["create", "read", "update", "patch", "delete", "list"]
 }

@@ -57,26 +57,9 @@ func (a *app) get(ctx context.Context, s *settings, words []string) error {
 		if s.bool("versions") {
 			return a.getVersions(ctx, c, s, p)
 		}
-		var secret *vault.Secret
-		err := a.patience(s).Do(ctx, func(ctx context.Context) (err error) {
-			secret, err = c.Read(ctx, p, vault.ReadOptions{KVVersion: s.kvVersion(), NoLease: true})
-			return err
-		})
+		secret, err := a.readSecret(ctx, c, s, p, "get")
 		if err != nil {
-			return advise(ctx, c, s, p, err)
-		}
-		if secret.Unread() {
-			if _, f := c.CanBeRead(ctx, secret); f != nil {
-				return f
-			}
-			path := "/" + secret.Path.String()
-			if secret.Path.Fields != "" {
-				path = "'" + path + "'"
-			}
-			return &fault.Error{Kind: fault.Usage, What: "cannot get " + secret.Path.String(),
-				Why: fmt.Sprintf("the mount %s is of type %s, and reading there may create something",
-					secret.Engine.Mount, secret.Engine.Type),
-				Hint: "what it makes is for a command: vaultexec --path " + path + " -- COMMAND"}
+			return err
 		}
 		if key != "" {
 			return a.getKey(s, secret, key, reveal)
@@ -84,6 +67,32 @@ func (a *app) get(ctx context.Context, s *settings, words []string) error {
 		a.showSecret(s, secret)
 		return nil
 	})
+}
+
+// readSecret reads a secret that a command looks at, and makes none. verb is what cannot be done when that fails.
+func (a *app) readSecret(ctx context.Context, c *vault.Client, s *settings, p vault.Path, verb string) (
+	secret *vault.Secret, err error) {
+	err = a.patience(s).Do(ctx, func(ctx context.Context) (err error) {
+		secret, err = c.Read(ctx, p, vault.ReadOptions{KVVersion: s.kvVersion(), NoLease: true})
+		return err
+	})
+	if err != nil {
+		return nil, advise(ctx, c, s, p, err)
+	}
+	if secret.Unread() {
+		if _, f := c.CanBeRead(ctx, secret); f != nil {
+			return nil, f
+		}
+		path := "/" + secret.Path.String()
+		if secret.Path.Fields != "" {
+			path = "'" + path + "'"
+		}
+		return nil, &fault.Error{Kind: fault.Usage, What: "cannot " + verb + " " + secret.Path.String(),
+			Why: fmt.Sprintf("the mount %s is of type %s, and reading there may create something",
+				secret.Engine.Mount, secret.Engine.Type),
+			Hint: "what it makes is for a command: vaultexec --path " + path + " -- COMMAND"}
+	}
+	return secret, nil
 }
 
 // secretReport is what get shows.

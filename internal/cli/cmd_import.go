@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/agenticverz/vaultexec/internal/dotenv"
 	"github.com/agenticverz/vaultexec/internal/fault"
 	"github.com/agenticverz/vaultexec/internal/vault"
 )
@@ -34,8 +33,7 @@ are written unless --expand.
 		{name: "map", arg: "GLOB=PATH", list: true, group: groupOwn, usage: "names that fit GLOB go to PATH"},
 		{name: "overwrite", group: groupOwn, usage: "change keys that have another value"},
 		{name: "replace", group: groupOwn, usage: "make the secret exactly what FILE says: keys that are not in it go, others change"},
-		{name: "expand", group: groupOwn, usage: "replace $VAR, ${VAR} and ${VAR:-default}, outside of single quotes, by the value that FILE gives VAR"},
-		{name: "dialect", arg: "compose|node|python|ruby", group: groupOwn, usage: "read FILE as Docker Compose, Node's dotenv, python-dotenv or Ruby's dotenv does; without it, lines that they read differently in a way that matters are refused (docs/dotenv.md)"},
+		expandOption, dialectOption,
 		{name: "write-references", arg: "NEWFILE", group: groupOwn, usage: "write a new .env file with references in place of the values, for --env-file"},
 		dryRunOption, jsonOption,
 	},
@@ -50,22 +48,7 @@ type target struct {
 	typed  vault.Path // as it was written
 	engine vault.Engine
 	set    map[string]vault.Text
-	report importReport
-}
-
-// importReport says what happened to one secret. Of the keys it holds the names only.
-type importReport struct {
-	Path      string   `json:"path"`
-	KV        int      `json:"kv_version"`
-	Old       int      `json:"old_version,omitempty"`
-	New       int      `json:"new_version,omitempty"`
-	Added     []string `json:"added"`
-	Changed   []string `json:"changed"`
-	Unchanged []string `json:"unchanged"`
-	Dropped   []string `json:"dropped"`
-	Written   bool     `json:"written"`
-	Verified  bool     `json:"verified"`
-	Why       string   `json:"not_verified_because,omitempty"`
+	report changeReport
 }
 
 func (a *app) importFile(ctx context.Context, s *settings, words []string) error {
@@ -99,15 +82,11 @@ func (a *app) importTargets(s *settings, paths []string, file string) ([]*target
 	if err := fault.Join(append(s.faults, fault.All(err)...)); err != nil {
 		return nil, err
 	}
-	o := dotenv.Options{Expand: s.bool("expand"), Dialect: s.choice("dialect")}
-	if o.Expand && o.Dialect != "" && o.Dialect != "compose" {
-		s.bad(s.one("expand"), "only Docker Compose's dialect is expanded",
-			"leave --dialect "+o.Dialect+" out, or --expand")
-	}
+	o := dotenvOptions(s)
 	if err := fault.Join(s.faults); err != nil {
 		return nil, err
 	}
-	vars, err := a.readDotenv(file, o)
+	vars, err := a.readDotenv(file, o, "import", "vaultexec import PATH FILE")
 	if err != nil {
 		return nil, err
 	}
@@ -148,14 +127,7 @@ type mapRule struct {
 func mapRules(s *settings, words []string, mount string) ([]mapRule, error) {
 	var rules []mapRule
 	add := func(glob, text string) error {
-		p, err := vault.ParsePath(text, mount)
-		if err == nil {
-			err = vault.NoFields(p)
-		}
-		if err == nil && p.Version != 0 {
-			err = &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot import into %s", p),
-				Why: "an old version cannot be changed", Hint: "leave @VERSION out"}
-		}
+		p, err := writable(text, mount, "import into", "leave @VERSION out")
 		rules = append(rules, mapRule{glob, p})
 		return err
 	}
@@ -251,8 +223,7 @@ func (t *target) compare(st vault.State, replace bool) error {
 		return &fault.Error{Kind: fault.Deleted, What: what, Why: fmt.Sprintf("the latest version is %s", st.Gone),
 			Hint: "bring it back with `vault kv undelete`, or start anew with --replace"}
 	}
-	r := importReport{Path: st.Path.String(), KV: st.Engine.KV, Old: st.Version, Added: []string{}, Changed: []string{},
-		Unchanged: []string{}, Dropped: []string{}}
+	r := newChangeReport(st)
 	for _, k := range slices.Sorted(maps.Keys(t.set)) {
 		old, ok := st.Values[k]
 		switch {
@@ -271,13 +242,6 @@ func (t *target) compare(st vault.State, replace bool) error {
 	}
 	t.report = r
 	return nil
-}
-
-func dataPath(st vault.State) string {
-	if st.Engine.KV == 1 {
-		return st.Path.Mount + "/" + st.Path.Name
-	}
-	return st.Path.Mount + "/data/" + st.Path.Name
 }
 
 // refuseChanges lists every key that has another value, of all paths at once.
@@ -307,13 +271,12 @@ func (t *target) refuse() *fault.Error {
 // importInto writes one secret, unless there is nothing to change.
 func (a *app) importInto(ctx context.Context, c *vault.Client, s *settings, t *target) error {
 	replace := s.bool("replace")
-	if t.engine.KV == 1 {
-		a.ui.log.Warn(fmt.Sprintf(
-			"%s is KV version 1, which has no check-and-set: what somebody else writes to %s at the same moment is lost",
-			t.engine.Mount, t.path.Name))
+	set := make(map[string]vault.Value, len(t.set))
+	for k, v := range t.set {
+		set[k] = v.Value()
 	}
-	out, err := c.Apply(ctx, vault.Edit{
-		Path: t.path, Set: t.set, Alone: replace, Patience: a.patience(s), Whole: true,
+	out, err := a.apply(ctx, c, vault.Edit{
+		Path: t.path, Set: set, Alone: replace, Patience: a.patience(s), Whole: true,
 		Check: func(st vault.State) error {
 			if err := t.compare(st, replace); err != nil {
 				return err
@@ -330,8 +293,7 @@ func (a *app) importInto(ctx context.Context, c *vault.Client, s *settings, t *t
 	if err != nil && out.Version == 0 {
 		err = advise(ctx, c, s, t.typed, err)
 	}
-	t.report.New, t.report.Verified, t.report.Why = out.Version, out.Verified, out.Why
-	t.report.Written = out.Method != "" && (err == nil || out.Version > 0)
+	t.report.done(out, err)
 	return err
 }
 
@@ -340,7 +302,7 @@ func (a *app) reportImport(s *settings, file string, targets []*target, failed e
 	dry := s.bool("dry-run")
 	tracked := file != "-" && gitTracks(file)
 	if s.bool("json") {
-		reports := make([]importReport, len(targets))
+		reports := make([]changeReport, len(targets))
 		for i, t := range targets {
 			reports[i] = t.report
 		}
@@ -348,11 +310,11 @@ func (a *app) reportImport(s *settings, file string, targets []*target, failed e
 			File    string         `json:"file"`
 			Tracked bool           `json:"git_tracked"`
 			DryRun  bool           `json:"dry_run"`
-			Paths   []importReport `json:"paths"`
+			Paths   []changeReport `json:"paths"`
 		}{file, tracked, dry, reports})
 	} else {
 		for _, t := range targets {
-			a.ui.importText(t.report, dry)
+			a.ui.changeText(t.report, dry)
 		}
 	}
 	if tracked {
@@ -367,19 +329,6 @@ func (a *app) reportImport(s *settings, file string, targets []*target, failed e
 	}
 }
 
-// importText prints what happened to one secret, and to each key.
-func (u *ui) importText(r importReport, dry bool) {
-	u.printf("%s\n", oneLine(r.line(dry)))
-	for _, list := range []struct {
-		sign  string
-		names []string
-	}{{"+", r.Added}, {"~", r.Changed}, {"=", r.Unchanged}, {"-", r.Dropped}} {
-		for _, name := range list.names {
-			u.printf("  %s %s\n", list.sign, oneLine(name))
-		}
-	}
-}
-
 // runOptions are those of a run that has what was imported, each with a blank before it.
 func runOptions(s *settings, targets []*target) string {
 	if refs := s.str("write-references"); refs != "" {
@@ -390,39 +339,4 @@ func runOptions(s *settings, targets []*target) string {
 		fmt.Fprintf(&paths, " --path %s", shellQuote("/"+t.report.Path))
 	}
 	return paths.String()
-}
-
-func (r importReport) line(dry bool) string {
-	head := r.Path + ": "
-	changes := len(r.Added) + len(r.Changed) + len(r.Dropped)
-	switch {
-	case changes == 0:
-		return head + "up to date, nothing to write"
-	case dry:
-		head += "not written (dry run)"
-	case !r.Written:
-		head += "not written"
-	case r.KV == 1:
-		head += "written"
-	case r.Old == 0:
-		head += fmt.Sprintf("version %d, a new path", r.New)
-	default:
-		head += fmt.Sprintf("version %d → %d", r.Old, r.New)
-	}
-	if r.Written {
-		if r.Verified {
-			head += ", verified"
-		} else {
-			head += fmt.Sprintf(", not verified (%s)", r.Why)
-		}
-	}
-	for _, part := range []struct {
-		names []string
-		word  string
-	}{{r.Added, "new"}, {r.Changed, "changed"}, {r.Unchanged, "unchanged"}, {r.Dropped, "dropped"}} {
-		if n := len(part.names); n > 0 {
-			head += fmt.Sprintf(", %d %s", n, part.word)
-		}
-	}
-	return head
 }

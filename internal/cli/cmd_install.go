@@ -30,8 +30,8 @@ it and not read it, so that the kernel keeps them from looking into it from its
 start on: let another user run it than the one who installs it. Vault is not
 asked.
 `,
-	shared: []string{"--log-level", "--log-format", "--help"}, least: 1, most: 1,
-	do: (*app).install,
+	shared: []string{"--log-level", "--quiet", "--log-format", "--help"}, least: 1, most: 1,
+	report: true, do: (*app).install,
 }
 
 func (a *app) install(ctx context.Context, _ *settings, words []string) error {

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/agenticverz/vaultexec/internal/fault"
 	"github.com/agenticverz/vaultexec/internal/vault"
@@ -61,79 +59,46 @@ type rotateReport struct {
 }
 
 func (a *app) rotate(ctx context.Context, s *settings, words []string) error {
-	p, err := vault.ParsePath(words[0], s.mount())
+	typed, err := writable(words[0], s.mount(), "rotate", "leave @VERSION out")
 	if err != nil {
 		return err
 	}
-	if err := vault.NoFields(p); err != nil {
-		return err
-	}
 	key := words[1]
-	switch {
-	case p.Version != 0:
-		return &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot rotate %s", p),
-			Why: "an old version cannot be changed", Hint: "leave @VERSION out"}
-	case key == "" || strings.IndexFunc(key, unicode.IsControl) >= 0 || !utf8.ValidString(key):
-		return &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot use %q as a key", key),
-			Why: "it is empty or holds a control character", Hint: "write it as in vaultexec rotate PATH KEY"}
+	if err := checkKey(key, "vaultexec rotate PATH KEY"); err != nil {
+		return err
 	}
 	value, err := a.newValue(s, words[2:])
 	if err := fault.Join(append(s.faults, fault.All(err)...)); err != nil {
 		return err
 	}
 	return a.withVault(ctx, s, func(ctx context.Context, c *vault.Client) error {
-		typed := p
-		p, engine, err := a.resolve(ctx, c, s, p)
+		p, engine, err := a.resolve(ctx, c, s, typed)
 		if err != nil {
 			return err
 		}
 		edit := vault.Edit{
-			Path: p, Set: map[string]vault.Text{key: value}, Patience: a.patience(s), Create: s.bool("create"),
+			Path: p, Set: map[string]vault.Value{key: value.Value()}, Patience: a.patience(s), Create: s.bool("create"),
 			Check: func(st vault.State) error {
-				if err := mayRotate(st, key, s.bool("create")); err != nil {
+				if err := mayWrite(st, "rotate", []string{key}, s.bool("create")); err != nil {
 					return err
 				}
 				return misplaced(ctx, c, s, st, typed)
 			},
 		}
-		if s.bool("dry-run") {
-			return a.rotateDry(ctx, c, s, edit, engine, key, typed)
-		}
-		if engine.KV == 1 {
-			a.ui.log.Warn(fmt.Sprintf(
-				"%s is KV version 1, which has no check-and-set: what somebody else writes to %s at the same moment is lost",
-				engine.Mount, p.Name))
-		}
-		out, err := c.Apply(ctx, edit, engine)
-		r := rotateReportOf(out, key)
+		out, err := a.applyOrLook(ctx, c, s, edit, engine)
 		if err != nil && out.Version == 0 {
 			return adviseRotate(ctx, c, s, typed, err)
+		}
+		r := rotateReportOf(out, key)
+		if st := out.Before; s.bool("dry-run") {
+			r.DryRun = true
+			if st.Engine.KV == 2 && !st.Blind {
+				r.New = st.Version + 1
+			}
 		}
 		a.reportRotate(s, r)
 		return err
 	})
-}
-
-// mayRotate refuses what needs --create: a typing error would otherwise make a new secret that nobody reads.
-func mayRotate(st vault.State, key string, create bool) error {
-	what := fmt.Sprintf("cannot rotate %s#%s", st.Path, key)
-	switch {
-	case create, st.Blind:
-		return nil
-	case st.Gone != nil:
-		return &fault.Error{Kind: fault.Deleted, What: what, Why: fmt.Sprintf("the latest version is %s", st.Gone),
-			Hint: "bring it back with `vault kv undelete`, or start anew with --create: its other keys stay gone"}
-	case !st.Exists:
-		return vault.NoSecret(what)
-	case st.Keys != nil && !slices.Contains(st.Keys, key):
-		e := &fault.Error{Kind: fault.Missing, What: what, Why: "the secret has no such key",
-			Hint: "--create makes a new one"}
-		if near := vault.Nearest(key, st.Keys); near != "" {
-			e.Hint = fmt.Sprintf("did you mean %q? %s", near, e.Hint)
-		}
-		return e
-	}
-	return nil
 }
 
 // adviseRotate looks for the name that was meant, and says what to do when there is none.
@@ -157,28 +122,6 @@ func rotateReportOf(out vault.Written, key string) rotateReport {
 		r.Old = out.Version - 1 // a patch makes the next version
 	}
 	return r
-}
-
-func (a *app) rotateDry(ctx context.Context, c *vault.Client, s *settings, edit vault.Edit, engine vault.Engine,
-	key string, typed vault.Path) error {
-	var st vault.State
-	err := edit.Patience.Do(ctx, func(ctx context.Context) (err error) {
-		st, err = c.State(ctx, edit.Path, engine)
-		return err
-	})
-	if err == nil {
-		err = edit.Check(st)
-	}
-	if err != nil {
-		return adviseRotate(ctx, c, s, typed, err)
-	}
-	r := rotateReportOf(vault.Written{Before: st}, key)
-	r.DryRun = true
-	if st.Engine.KV == 2 && !st.Blind {
-		r.New = st.Version + 1
-	}
-	a.reportRotate(s, r)
-	return nil
 }
 
 func (a *app) reportRotate(s *settings, r rotateReport) {

@@ -53,7 +53,8 @@ var withKV = append([]string{"--mount", "--kv-version"}, withLogin...)
 var adminCommands []*command
 
 func init() {
-	adminCommands = []*command{getCommand, listCommand, rotateCommand, importCommand, unsealCommand, statusCommand, psCommand, installCommand,
+	adminCommands = []*command{getCommand, listCommand, diffCommand, rotateCommand, setCommand, rollbackCommand, importCommand,
+		unsealCommand, statusCommand, psCommand, installCommand,
 		configCommand, completionCommand}
 }
 

@@ -5,6 +5,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -189,6 +190,9 @@ func (c *completer) word(ctx context.Context, current string) (string, []string)
 		return completeWords, nil
 	}
 	forms := strings.Fields(admin.args)
+	if n >= len(forms) && strings.HasSuffix(admin.args, "...") {
+		n = len(forms) - 1
+	}
 	if n >= len(forms) {
 		return completeWords, nil
 	}
@@ -225,8 +229,10 @@ func (c *completer) form(ctx context.Context, form, current string) (string, []s
 		return completeCommands, nil
 	case form == "SIGNAL":
 		return completeWords, startingWith(current, signalNames())
-	case form == "KEY":
+	case (form == "KEY" || strings.HasPrefix(form, "[KEY")) && len(c.words) > 0:
 		return completeWords, startingWith(current, c.keys(ctx, c.words[0]))
+	case form == "VERSION" && len(c.words) > 0:
+		return completeWords, startingWith(current, c.versions(ctx, c.words[0]))
 	case strings.HasPrefix(form, "FILE"), form == "DIR|FILE", strings.HasSuffix(form, "=PATH]") && hasRest: // --file NAME=PATH
 		return completeFiles, nil
 	case strings.HasPrefix(form, "NAME=PATH"): // --env
@@ -242,7 +248,7 @@ func (c *completer) form(ctx context.Context, form, current string) (string, []s
 		return completeWords, c.reference(ctx, current, false)
 	case strings.HasPrefix(form, "PATH"):
 		return completeWords, c.paths(ctx, current)
-	case form == "[PATH]": // of import, which takes a file alone, too
+	case form == "[PATH]", form == "A", form == "B": // of import, which takes a file alone, too, and diff
 		if list := c.paths(ctx, current); len(list) > 0 {
 			return completeWords, list
 		}
@@ -394,4 +400,26 @@ func (c *completer) keys(ctx context.Context, path string) []string {
 		return nil
 	}
 	return slices.Sorted(maps.Keys(secret.Values))
+}
+
+// versions are the numbers of those of one secret that can be brought back.
+func (c *completer) versions(ctx context.Context, path string) (numbers []string) {
+	client, s := c.client(ctx)
+	if client == nil {
+		return nil
+	}
+	p, err := vault.ParsePath(path, s.mount())
+	if err == nil && p.Fields == "" {
+		p, _, err = client.Resolve(ctx, p, s.kvVersion())
+	}
+	if err != nil {
+		return nil
+	}
+	list, _ := client.Versions(ctx, p)
+	for _, v := range list {
+		if v.State == "live" {
+			numbers = append(numbers, strconv.Itoa(v.Version))
+		}
+	}
+	return numbers
 }

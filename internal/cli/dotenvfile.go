@@ -19,15 +19,31 @@ import (
 // maxDotenv bounds a file. Vault takes no secret over 1 MiB.
 const maxDotenv = 4 << 20
 
-func (a *app) readDotenv(file string, o dotenv.Options) (map[string]vault.Text, error) {
+// Options that say how a .env file is read.
+var (
+	expandOption  = option{name: "expand", group: groupOwn, usage: "replace $VAR, ${VAR} and ${VAR:-default}, outside of single quotes, by the value that FILE gives VAR"}
+	dialectOption = option{name: "dialect", arg: "compose|node|python|ruby", group: groupOwn, usage: "read FILE as Docker Compose, Node's dotenv, python-dotenv or Ruby's dotenv does; without it, lines that they read differently in a way that matters are refused (docs/dotenv.md)"}
+)
+
+// dotenvOptions are the options that say how a .env file is read.
+func dotenvOptions(s *settings) dotenv.Options {
+	o := dotenv.Options{Expand: s.bool("expand"), Dialect: s.choice("dialect")}
+	if o.Expand && o.Dialect != "" && o.Dialect != "compose" {
+		s.bad(s.one("expand"), "only Docker Compose's dialect is expanded",
+			"leave --dialect "+o.Dialect+" out, or --expand")
+	}
+	return o
+}
+
+// readDotenv reads a .env file, or standard input. verb is what it is read for; hint is for a file that is not there.
+func (a *app) readDotenv(file string, o dotenv.Options, verb, hint string) (map[string]vault.Text, error) {
 	what, in := fmt.Sprintf("%q", file), io.Reader(a.terminal.in)
 	if file == "-" {
 		what = "standard input"
 	} else {
 		f, err := os.Open(file)
 		if err != nil {
-			return nil, &fault.Error{Kind: fault.Usage, What: "cannot read " + what, Why: vault.Errno(err),
-				Hint: "vaultexec import PATH FILE"}
+			return nil, &fault.Error{Kind: fault.Usage, What: "cannot read " + what, Why: vault.Errno(err), Hint: hint}
 		}
 		defer func() { _ = f.Close() }()
 		in = f
@@ -41,7 +57,7 @@ func (a *app) readDotenv(file string, o dotenv.Options) (map[string]vault.Text, 
 	}
 	if err != nil {
 		e := *fault.Of(err)
-		e.What = "cannot import " + what
+		e.What = "cannot " + verb + " " + what
 		return nil, &e
 	}
 	vars := make(map[string]vault.Text, len(parsed))
@@ -82,7 +98,7 @@ func parseDotenv(in io.Reader, o dotenv.Options) (map[string]string, error) {
 	var bad *dotenv.Error
 	if errors.As(err, &bad) {
 		return nil, &fault.Error{Kind: fault.Value, Why: bad.Error(),
-			Hint: "correct that line: NAME=VALUE, quotes closed, as docker compose reads it; import takes --dialect for another reader's rules"}
+			Hint: "correct that line: NAME=VALUE, quotes closed, as docker compose reads it; import and diff take --dialect for another reader's rules"}
 	}
 	return parsed, err
 }

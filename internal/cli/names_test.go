@@ -35,7 +35,7 @@ func TestDeployNamesExist(t *testing.T) {
 				t.Errorf("%s names %s, which there is not", file, name)
 			}
 		}
-		for _, line := range regexp.MustCompile(`vaultexec"?( unseal| rotate| import| get| list| status| check)?( --?[a-z].*)`).FindAllString(string(b), -1) {
+		for _, line := range regexp.MustCompile(`vaultexec"?( unseal| rotate| rollback| set| import| get| list| diff| status| check)?( --?[a-z].*)`).FindAllString(string(b), -1) {
 			line, _, _ = strings.Cut(line, " -- ")
 			for _, name := range regexp.MustCompile(`--[a-z-]+`).FindAllString(line, -1) {
 				if !slices.Contains(optionsThere, name) {

@@ -34,27 +34,9 @@ func (a *app) newValue(s *settings, words []string) (vault.Text, error) {
 		return vault.Text{}, &fault.Error{Kind: fault.Usage, What: "cannot use --from-file",
 			Why: "the value is given on the command line, too", Hint: "leave one of them out"}
 	case file != "":
-		b, err := readUpTo(file, maxValue+2) // more than a value and its line break
-		if err != nil {
-			return vault.Text{}, &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot read --from-file %q", file),
-				Why: vault.Errno(err), Hint: vault.FileHint}
-		}
-		return checkValue(string(b), !s.bool("raw"), fmt.Sprintf("the value in %q", file))
+		return a.valueIn(s, file, "--from-file ")
 	case words[0] == "-" && !a.literalDash():
-		if isTerminal(a.terminal.in) {
-			line, err := a.terminal.readHidden("New value: ")
-			if err != nil {
-				return vault.Text{}, &fault.Error{Kind: fault.Usage, What: "cannot ask for the value", Why: err.Error(),
-					Hint: "read it from a file: --from-file FILE"}
-			}
-			return checkValue(line, false, "the value")
-		}
-		b, err := io.ReadAll(io.LimitReader(a.terminal.in, maxValue+2))
-		if err != nil {
-			return vault.Text{}, &fault.Error{Kind: fault.Usage, What: "cannot read the value from standard input",
-				Why: vault.Errno(err), Hint: "read it from a file: --from-file FILE"}
-		}
-		return checkValue(string(b), !s.bool("raw"), "the value on standard input")
+		return a.valueTyped(s, "New value: ", "--from-file FILE")
 	}
 	value := strings.Clone(words[0])
 	launcher.HideArgument(words[0])
@@ -64,6 +46,35 @@ func (a *app) newValue(s *settings, words []string) (vault.Text, error) {
 		return vault.NewText(""), nil
 	}
 	return checkValue(value, false, "the value")
+}
+
+// valueIn is the value in a file, which an option may name.
+func (a *app) valueIn(s *settings, file, option string) (vault.Text, error) {
+	b, err := readUpTo(file, maxValue+2) // more than a value and its line break
+	if err != nil {
+		return vault.Text{}, &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot read %s%q", option, file),
+			Why: vault.Errno(err), Hint: vault.FileHint}
+	}
+	return checkValue(string(b), !s.bool("raw"), fmt.Sprintf("the value in %q", file))
+}
+
+// valueTyped is the value that somebody types at a terminal, or that standard input is. fromFile is how a file is named.
+func (a *app) valueTyped(s *settings, question, fromFile string) (vault.Text, error) {
+	hint := "read it from a file: " + fromFile
+	if isTerminal(a.terminal.in) {
+		line, err := a.terminal.readHidden(question)
+		if err != nil {
+			return vault.Text{}, &fault.Error{Kind: fault.Usage, What: "cannot ask for the value",
+				Why: err.Error(), Hint: hint}
+		}
+		return checkValue(line, false, "the value")
+	}
+	b, err := io.ReadAll(io.LimitReader(a.terminal.in, maxValue+2))
+	if err != nil {
+		return vault.Text{}, &fault.Error{Kind: fault.Usage, What: "cannot read the value from standard input",
+			Why: vault.Errno(err), Hint: hint}
+	}
+	return checkValue(string(b), !s.bool("raw"), "the value on standard input")
 }
 
 // literalDash reports whether a lone - stood after --, where it is a value.
@@ -79,7 +90,7 @@ func checkValue(v string, trim bool, what string) (vault.Text, error) {
 	e := &fault.Error{Kind: fault.Value, What: "cannot use " + what}
 	switch {
 	case v == "":
-		e.Why, e.Hint = "it is empty", "an empty value can be given as '' on the command line"
+		e.Why, e.Hint = "it is empty", "`vaultexec rotate PATH KEY ''` makes it empty"
 	case len(v) > maxValue:
 		e.Why, e.Hint = "it is longer than Vault takes (1 MiB)",
 			"keep it elsewhere, encrypted with a key that is in Vault"

@@ -292,7 +292,7 @@ func (r request) secrets() []string {
 		if raw, err := json.Marshal(r.body()); err == nil {
 			var body any
 			_ = json.Unmarshal(raw, &body)
-			list = appendTexts(list, body)
+			list = appendTexts(list, body, !r.values)
 		}
 	}
 	list = slices.DeleteFunc(list, func(s string) bool { return len(s) < leastSecret })
@@ -300,19 +300,19 @@ func (r request) secrets() []string {
 	return list
 }
 
-// appendTexts adds every text in decoded JSON that is no name.
-func appendTexts(list []string, x any) []string {
+// appendTexts adds every text in decoded JSON, but those that are names, if there are any.
+func appendTexts(list []string, x any, names bool) []string {
 	switch x := x.(type) {
 	case string:
 		return append(list, x)
 	case []any:
 		for _, e := range x {
-			list = appendTexts(list, e)
+			list = appendTexts(list, e, names)
 		}
 	case map[string]any:
 		for key, e := range x {
-			if !slices.Contains([]string{"role", "name", "paths", "lease_id"}, key) {
-				list = appendTexts(list, e)
+			if !names || !slices.Contains([]string{"role", "name", "paths", "lease_id"}, key) {
+				list = appendTexts(list, e, names)
 			}
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -45,6 +46,24 @@ func TestWordsOfAnEcho(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, failures["read"] = c.Read(ctx, path, vault.ReadOptions{KVVersion: 2})
+		for _, kv := range []int{1, 2} {
+			out := vault.Edit{Path: path, Set: map[string]vault.Value{}, Create: true, Check: func(vault.State) error { return nil }}
+			for _, key := range []string{"name", "role", "paths", "lease_id", "KEY"} { // a key of this name is no name
+				out.Set[key] = vault.NewText(vaulttest.Canary(key)).Value()
+			}
+			engine := vault.Engine{Mount: "kv", Type: "kv", KV: kv}
+			mute := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.Method == http.MethodGet { // nothing is there
+					w.WriteHeader(http.StatusNotFound)
+					_, _ = io.WriteString(w, `{"errors":[]}`)
+					return
+				}
+				echo.Config.Handler.ServeHTTP(w, r)
+			}))
+			defer mute.Close()
+			writer := newClient(t, vault.Config{Address: mute.URL})
+			_, failures["write "+strconv.Itoa(kv)] = writer.Apply(ctx, out, engine)
+		}
 		for name, err := range failures {
 			f := fault.Of(err)
 			if err == nil || !strings.Contains(f.Error(), "cannot take") && name != "read" && name != "lookup" {

@@ -340,3 +340,12 @@ func (l *authenticator) compare(f *fault.Error) {
 		}
 	}
 }
+
+// revealed is for the body of a request only.
+func revealed(set map[string]Text) map[string]string {
+	m := make(map[string]string, len(set))
+	for k, v := range set {
+		m[k] = v.Reveal()
+	}
+	return m
+}

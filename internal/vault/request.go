@@ -35,6 +35,7 @@ type request struct {
 	denied func(*fault.Error) // gives a denial its hint, where nothing better is known; may be nil
 	secret bool               // the answer holds a secret
 	public bool               // the body does not: it was on the command line
+	values bool               // every text in the body is a value, whatever its key
 
 	sent *atomic.Bool // set when the request was on its way, so that Vault may have acted on it; may be nil
 }

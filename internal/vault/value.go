@@ -62,6 +62,12 @@ func (t Text) MarshalJSON() ([]byte, error) { return []byte(`"` + Hidden + `"`),
 // LogValue gives "***".
 func (t Text) LogValue() slog.Value { return slog.StringValue(Hidden) }
 
+// Value is the text as a JSON string.
+func (t Text) Value() Value {
+	raw, _ := json.Marshal(t.Reveal()) // never fails
+	return holdValue(raw)
+}
+
 // UnmarshalJSON takes a JSON string. A null is the empty one, as for a string.
 func (t *Text) UnmarshalJSON(b []byte) error {
 	var s string

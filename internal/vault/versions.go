@@ -4,7 +4,11 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"time"
+
+	"github.com/agenticverz/vaultexec/internal/fault"
 )
 
 // VersionInfo is one version of a secret on KV version 2.
@@ -44,6 +48,25 @@ func (c *Client) Versions(ctx context.Context, p Path) ([]VersionInfo, error) {
 		}
 	}
 	return list, nil
+}
+
+// Before reads the newest version before that of a state which is neither deleted nor destroyed. It asks for the data
+// alone: who may bring a version back need not be allowed to read the metadata.
+func (c *Client) Before(ctx context.Context, st State) (*Secret, error) {
+	p := st.Path
+	for p.Version = st.Version - 1; p.Version > 0; p.Version-- {
+		s, err := c.Read(ctx, p, ReadOptions{})
+		var gone *Gone
+		switch {
+		case err == nil || !fault.Is(err, fault.Missing) && !errors.As(err, &gone):
+			return s, err
+		case gone == nil:
+			p.Version = 1 // Vault keeps none that are older
+		}
+	}
+	p.Version = 0
+	return nil, &fault.Error{Kind: fault.Missing, What: cannotRead(p),
+		Why: fmt.Sprintf("no version before %d is left, or all are deleted", st.Version)}
 }
 
 // versionWire is one version in the metadata of a secret.

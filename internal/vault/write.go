@@ -1,6 +1,7 @@
 package vault
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,7 +10,6 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/agenticverz/vaultexec/internal/fault"
@@ -40,10 +40,10 @@ type State struct {
 // Readable reports whether the values can be read, or would be if there were any.
 func (s State) Readable() bool { return s.Values != nil }
 
-// Edit is a change of one secret: its keys that stand in Set get new values.
+// Edit is a change of one secret: its keys that stand in Set get new values. A key with the zero Value goes.
 type Edit struct {
 	Path  Path // with the real mount
-	Set   map[string]Text
+	Set   map[string]Value
 	Alone bool // no other key stays
 	// Create lets a secret be made that the policy does not show. (What is shown, Check judges.)
 	Create bool
@@ -234,7 +234,7 @@ func (w *writer) attempt(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if w.engine.KV == 2 && (st.Exists || st.Blind) && !w.edit.Alone && !w.edit.Whole && !w.noPatch {
+	if w.engine.KV == 2 && (st.Exists || st.Blind) && !w.edit.Alone && !w.edit.Whole && !w.noPatch && !w.edit.merges() {
 		if done, err := w.attemptPatch(ctx, st); done {
 			return err
 		}
@@ -258,6 +258,10 @@ func (w *writer) attemptPatch(ctx context.Context, st State) (done bool, err err
 		w.out.Method = ByCAS
 		w.out.Version, err = w.put(ctx, st) // on condition that there is no version at all
 		return true, w.note(err)
+	case fault.Is(err, fault.Missing) && !unsupported && st.Exists && !fault.Has(err, fault.NoMount):
+		f := *fault.Of(err)
+		f.Kind = fault.Conflict // it was deleted since: Check is to say what that means
+		return true, &f
 	case !fault.Is(err, fault.Denied) && !unsupported:
 		return true, w.note(err)
 	case !st.Readable():
@@ -276,12 +280,12 @@ func (w *writer) note(err error) error {
 }
 
 func (w *writer) patch(ctx context.Context, st State) (int, error) {
-	body := map[string]any{"data": revealed(w.edit.Set)}
+	body := map[string]any{"data": written(nil, w.edit.Set)}
 	if st.Version > 0 {
 		body["options"] = map[string]int{"cas": st.Version}
 	}
 	p := st.Path
-	r := request{what: cannotWrite(p), method: http.MethodPatch, path: p.Mount + "/data/" + p.Name, merge: true,
+	r := request{what: cannotWrite(p), method: http.MethodPatch, path: p.Mount + "/data/" + p.Name, merge: true, values: true,
 		body: func() any { return body }}
 	r.denied = needs(r.path, "patch", `; "read" and "update" together do as well`)
 	a, err := w.client.do(ctx, r)
@@ -300,16 +304,17 @@ func (w *writer) patch(ctx context.Context, st State) (int, error) {
 // put writes the whole secret: what stays of it and what is set.
 func (w *writer) put(ctx context.Context, st State) (int, error) {
 	p := st.Path
-	data := map[string]any{}
-	if !w.edit.Alone {
-		for k, v := range st.Values {
-			data[k] = v.raw()
+	before := st.Values
+	if w.edit.Alone {
+		before = nil
+	}
+	data := written(before, w.edit.Set)
+	for k, v := range data {
+		if v == nil {
+			delete(data, k)
 		}
 	}
-	for k, v := range w.edit.Set {
-		data[k] = v.Reveal()
-	}
-	r := request{what: cannotWrite(p), method: http.MethodPost, path: p.Mount + "/" + p.Name,
+	r := request{what: cannotWrite(p), method: http.MethodPost, path: p.Mount + "/" + p.Name, values: true,
 		body: func() any { return data }}
 	if w.engine.KV == 2 {
 		r.path = p.Mount + "/data/" + p.Name
@@ -338,13 +343,30 @@ func writtenVersion(p Path, a *Answer) (int, error) {
 
 func cannotWrite(p Path) string { return "cannot write " + p.String() }
 
-// revealed is for the body of a request only.
-func revealed(set map[string]Text) map[string]string {
-	m := make(map[string]string, len(set))
+// written is for the body of a request only: what was there and what is set. A key that goes is a nil, which a PATCH takes
+// for that.
+func written(before, set map[string]Value) map[string]any {
+	m := make(map[string]any, len(before)+len(set))
+	for k, v := range before {
+		m[k] = v.raw()
+	}
 	for k, v := range set {
-		m[k] = v.Reveal()
+		m[k] = nil
+		if v.held != nil {
+			m[k] = v.raw()
+		}
 	}
 	return m
+}
+
+// merges reports whether a PATCH would not write what is to be set: it merges objects, and takes a null away.
+func (e Edit) merges() bool {
+	for _, v := range e.Set {
+		if raw := bytes.TrimSpace(v.raw()); len(raw) > 0 && (raw[0] == '{' || raw[0] == 'n') {
+			return true
+		}
+	}
+	return false
 }
 
 // holds reports whether values are what the edit wanted.
@@ -353,12 +375,7 @@ func holds(values map[string]Value, edit Edit) bool {
 		return false
 	}
 	for k, want := range edit.Set {
-		got, ok := values[k]
-		if !ok {
-			return false
-		}
-		text, err := got.Text()
-		if err != nil || !text.Equal(want) || !strings.HasPrefix(strings.TrimSpace(string(got.raw())), `"`) {
+		if !values[k].Same(want) {
 			return false
 		}
 	}
@@ -400,6 +417,18 @@ func (c *Client) readBack(ctx context.Context, edit Edit, w Written) (bool, erro
 		}
 	}
 }
+
+// Same reports whether both are the same JSON, however it is spelled. The zero Value, which no key has, is only itself.
+func (v Value) Same(o Value) bool {
+	if v.held == nil || o.held == nil {
+		return v.held == nil && o.held == nil
+	}
+	a, aerr := v.Text()
+	b, berr := o.Text()
+	return aerr == berr && a.Equal(b) && v.isString() == o.isString()
+}
+
+func (v Value) isString() bool { return bytes.HasPrefix(bytes.TrimSpace(v.raw()), []byte(`"`)) }
 
 // Matches reports whether a value is this text, whatever its JSON type.
 func (v Value) Matches(t Text) bool {
