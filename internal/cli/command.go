@@ -52,7 +52,7 @@ var adminCommands []*command
 
 func init() {
 	adminCommands = []*command{getCommand, listCommand, rotateCommand, importCommand, unsealCommand, statusCommand, psCommand,
-		configCommand, completionCommand}
+		scanCommand, configCommand, completionCommand}
 }
 
 func findCommand(name string) *command {
