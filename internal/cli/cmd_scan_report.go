@@ -72,10 +72,15 @@ func (r *scanned) verdict() error {
 	switch {
 	case len(found) > 0:
 		slices.Sort(found)
+		const some = 10
+		names := strings.Join(found[:min(len(found), some)], ", ")
+		if len(found) > some {
+			names += ", …"
+		}
 		return &fault.Error{Kind: fault.Found,
 			What: fmt.Sprintf("found in plain text: %d of %s, in %s", len(found), count(len(r.keys), "key"), count(r.places(), "file")),
 			Why:  "looked into " + r.seen(),
-			Hint: "whoever can read that has them: write new values (vaultexec rotate) for " + strings.Join(found, ", ") +
+			Hint: "whoever can read that has them: write new values (vaultexec rotate) for " + names +
 				", then take the old ones out"}
 	case len(r.Unread) > 0:
 		return &fault.Error{Kind: fault.Usage, What: "cannot say that there is no secret in plain text",

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -264,6 +265,11 @@ func TestTree(t *testing.T) {
 	want(t, scanTree(t, o, dir, false), seen...)
 	want(t, scanTree(t, o, dir, true), all...)
 	want(t, scanTree(t, o, filepath.Join(dir, "a"), false), "other:2", "tracked:1")
+	// A folder that is ignored as a whole is not clean.
+	if r := scanTree(t, o, filepath.Join(dir, "build"), false); len(r.Findings) > 0 || len(r.Unread) != 1 || r.Unread[0].Name != "." {
+		t.Errorf("an ignored folder: %+v", r)
+	}
+	want(t, scanTree(t, o, filepath.Join(dir, "build"), true), "x/y:1")
 	if r := scanTree(t, o, dir, false); r.Findings[2].Offset != 3 {
 		t.Errorf("%+v is not at 3", r.Findings[2])
 	}
@@ -335,5 +341,41 @@ func TestStream(t *testing.T) {
 	s.Stream(t.Context(), bytes.NewReader(append(make([]byte, 1<<20), "another-1"...)))
 	if r := s.Result(); len(r.Findings) != 1 || r.Findings[0] != (Finding{File: "-", Offset: 1 << 20, Key: "app#K1", Form: "plain"}) {
 		t.Errorf("%+v", r.Findings)
+	}
+}
+
+// A file is never in memory as a whole, and neither is a blob.
+func TestLarge(t *testing.T) { // not parallel: others allocate, too
+	const size = 64 << 20
+	dir := t.TempDir()
+	git(t, dir, "init", "-q")
+	f, err := os.Create(filepath.Join(dir, "core"))
+	if err == nil {
+		_, err = f.WriteAt([]byte(hidden), size)
+		f.Close()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := secretOf(hidden)
+	git(t, dir, "add", "-A")
+	for name, look := range map[string]func(*Scanner) error{
+		"file":   func(s *Scanner) error { return s.Tree(t.Context(), dir, false) },
+		"staged": func(s *Scanner) error { return s.Staged(t.Context(), dir) },
+		"object": func(s *Scanner) error { return s.History(t.Context(), dir) },
+	} {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		s := New(o)
+		if err := look(s); err != nil {
+			t.Fatal(err)
+		}
+		runtime.ReadMemStats(&after)
+		if r := s.Result(); len(r.Findings) != 1 || r.Findings[0].Offset != size {
+			t.Errorf("%s: %+v", name, r)
+		}
+		if n := (after.TotalAlloc - before.TotalAlloc) >> 20; n > 16 {
+			t.Errorf("%s: %d MB are allocated", name, n)
+		}
 	}
 }

@@ -44,6 +44,9 @@ func (s *Scanner) Tree(ctx context.Context, dir string, ignored bool) error {
 			failed = t.list(ctx, &repo{dir: git, top: top, at: abs, environ: s.opts.Environ}, "")
 		}
 		t.send(ctx)
+		if t.added == 0 && failed == nil && !ignored && t.hasFiles() {
+			s.unread(".", "git ignores all that is in it; --ignored looks into that")
+		}
 	}()
 	parallel(ctx, t.work, t.lookInto)
 	if failed == nil {
@@ -62,6 +65,7 @@ type tree struct {
 	root    int // its descriptor
 	dir     string
 	ignored bool
+	added   int // files
 	next    batch
 	work    chan batch
 }
@@ -83,6 +87,7 @@ func (t *tree) add(ctx context.Context, name string) {
 		t.next.folder = folder
 	}
 	t.next.names = append(t.next.names, base)
+	t.added++
 }
 
 func (t *tree) send(ctx context.Context) {
@@ -180,6 +185,12 @@ func (t *tree) entries(folder string) ([]fs.DirEntry, error) {
 	entries, err := f.ReadDir(-1)
 	slices.SortFunc(entries, func(a, b fs.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
 	return entries, err
+}
+
+// hasFiles reports whether there is anything in the folder but what belongs to git.
+func (t *tree) hasFiles() bool {
+	entries, err := t.entries("")
+	return err == nil && slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return e.Name() != ".git" })
 }
 
 // isFolder reports whether a name is a folder now.
