@@ -32,7 +32,9 @@ in place of a line. Compressed data is not unpacked.
 
 Values shorter than --mask-min, or too common (true, 5432, localhost), are not
 looked for; their keys are named. Of a value with several lines, one line alone
-counts when it is a word of 16 characters or more. Leased secrets are not read.
+counts when it is a word of 16 characters or more. What is in an object has a key of
+its own (app-prod#db.password), which --exclude db.password leaves out. Leased
+secrets are not read.
 
 Exit code: 0 when nothing was found; 1 when something was; 125 when something could
 not be looked into and nothing was found in the rest.
@@ -163,11 +165,14 @@ func (a *app) needles(ctx context.Context, s *settings, o launcher.Options) (sca
 	}
 	var n scan.Options
 	var values []string
-	add := func(value, key string, part bool) bool {
+	add := func(value, key string, part, within bool) bool {
 		if len(value) < o.Masking.Least || mask.Common(value) {
 			return false
 		}
 		values, n.Keys, n.Parts = append(values, value), append(n.Keys, key), append(n.Parts, part)
+		if !within {
+			return true
+		}
 		for _, within := range mask.Within(value) {
 			if len(within) >= o.Masking.Least && !mask.Common(within) {
 				values, n.Keys, n.Parts = append(values, within), append(n.Keys, key), append(n.Parts, true)
@@ -177,13 +182,13 @@ func (a *app) needles(ctx context.Context, s *settings, o launcher.Options) (sca
 	}
 	for _, k := range keys {
 		name := shortReference(k.Path, k.Name, s.mount())
-		if !add(k.Value.Reveal(), name, false) {
+		if !add(k.Value.Reveal(), name, false, !k.Object) {
 			out.leftOut = append(out.leftOut, name)
 			continue
 		}
 		out.keys = append(out.keys, name)
 		for _, part := range k.Parts {
-			add(part.Reveal(), name, true)
+			add(part.Reveal(), name, true, true)
 		}
 	}
 	if len(values) == 0 {
