@@ -109,7 +109,7 @@ func (a *app) scan(ctx context.Context, s *settings, words []string) error {
 		return err
 	}
 	if err != nil {
-		out.Unread = append(out.Unread, scan.Unread{Name: where, Why: fault.Of(err).Error()})
+		out.Unread = append(out.Unread, scan.Unread{Name: ".", Why: fault.Of(err).Error()})
 	}
 	return a.reportScan(s, out)
 }

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/agenticverz/vaultexec/internal/fault"
 )
@@ -58,7 +59,7 @@ func (r *repo) command(ctx context.Context, args ...string) (*exec.Cmd, *complai
 		cmd.Env = append(cmd.Env, "GIT_INDEX_FILE="+r.index)
 	}
 	said := &complaint{}
-	cmd.Stderr = said
+	cmd.Stderr, cmd.WaitDelay = said, 5*time.Second
 	return cmd, said
 }
 

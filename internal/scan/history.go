@@ -58,7 +58,7 @@ func (s *Scanner) objects(ctx context.Context, out *bufio.Reader, work chan<- lo
 		switch {
 		case o.kind == "":
 			if name == "" {
-				name = o.id
+				name = "(object " + o.id + ")"
 			}
 			s.unread(name, "the repository does not have its content")
 			continue

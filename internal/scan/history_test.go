@@ -71,6 +71,13 @@ func TestHistory(t *testing.T) {
 			if got := places(r); !slices.Equal(got, []string{"c:2", "large:524289"}) || len(r.Unread) != 1 {
 				t.Errorf("shallow: %q, unread %+v", got, r.Unread)
 			}
+			git(t, dir, "config", "uploadpack.allowFilter", "true")
+			partial := filepath.Join(t.TempDir(), "partial")
+			git(t, dir, "clone", "-q", "--bare", "--filter=blob:none", "file://"+dir, partial)
+			r = history(t, o, partial)
+			if got := places(r); !slices.Equal(got, []string{"(commit message):7", "(tag):6"}) || len(r.Unread) != 1 {
+				t.Errorf("partial: %q, unread %+v", got, r.Unread)
+			}
 		})
 	}
 	dir := t.TempDir()

@@ -109,7 +109,7 @@ func (s *Scanner) search(ctx context.Context, r io.Reader, at Finding) error {
 	searcher := s.pool.Get().(*mask.Searcher)
 	defer s.pool.Put(searcher)
 	in := &input{ctx: ctx, r: r}
-	runs := &runs{scanner: s, at: at, open: map[string]*run{}}
+	runs := &runs{scanner: s, in: in, at: at, open: map[string]*run{}, last: map[string]Finding{}}
 	n, err := searcher.Search(in, runs.add)
 	s.bytes.Add(n)
 	runs.end()
@@ -168,7 +168,9 @@ type run struct {
 type runs struct {
 	scanner *Scanner
 	at      Finding
-	open    map[string]*run // by key
+	in      *input
+	open    map[string]*run    // by key
+	last    map[string]Finding // of each key
 	list    []Finding
 	more    int
 }
@@ -201,11 +203,16 @@ func (rs *runs) add(h mask.Hit) {
 }
 
 func (rs *runs) close(r *run) {
+	last, known := rs.last[r.Key]
+	if known && !rs.in.binary && last.Line == r.Line && last.Form == r.Form && last.Part == r.part { // a line tells it once
+		return
+	}
 	if len(rs.list) >= mostInOne {
 		rs.more++
 		return
 	}
 	r.Part = r.part
+	rs.last[r.Key] = r.Finding
 	rs.list = append(rs.list, r.Finding)
 }
 

@@ -337,6 +337,11 @@ func TestStream(t *testing.T) {
 	s := New(secretOf(v))
 	s.Stream(t.Context(), strings.NewReader(strings.Repeat("a line\n", 1<<20)+v+"\n"+v))
 	want(t, s.Result(), "-:1048577", "-:1048578")
+	s = New(secretOf(v))
+	s.Stream(t.Context(), strings.NewReader(v+v+" "+v+"\n"+v))
+	if r := s.Result(); len(r.Findings) != 2 {
+		t.Errorf("a line tells it more than once: %+v", r.Findings)
+	}
 	s = New(secretOf(v, "another-1"))
 	s.Stream(t.Context(), bytes.NewReader(append(make([]byte, 1<<20), "another-1"...)))
 	if r := s.Result(); len(r.Findings) != 1 || r.Findings[0] != (Finding{File: "-", Offset: 1 << 20, Key: "app#K1", Form: "plain"}) {
