@@ -19,10 +19,11 @@ import (
 // repo is a git repository, which somebody else may have made. Its configuration, its index and its objects are data
 // here: what they name is not run.
 type repo struct {
-	dir     string // the git directory
-	top     string // the work tree; "" in a bare one
-	at      string // where git is started
-	index   string // another index than its own
+	dir     string            // the git directory
+	top     string            // the work tree; "" in a bare one
+	at      string            // where git is started
+	index   string            // another index than its own
+	warn    func(text string) // is told what git says although it goes well; nil for nobody
 	environ []string
 }
 
@@ -82,6 +83,17 @@ func (c *complaint) String() string {
 	}
 	line, _, _ := strings.Cut(string(c.text), "\n")
 	return strings.TrimSpace(line)
+}
+
+// pass tells what git says although it goes well: that it cannot open a folder, for instance. A file of settings or of
+// names to ignore that it cannot read hides nothing.
+func (r *repo) pass(said *complaint) {
+	for line := range strings.Lines(string(said.text)) {
+		line = strings.TrimPrefix(strings.TrimSpace(line), "warning: ")
+		if r.warn != nil && line != "" && !strings.HasPrefix(line, "unable to access") {
+			r.warn("git says: " + line)
+		}
+	}
 }
 
 // fails turns the end of git into a failure; nil when it went well.
@@ -156,6 +168,7 @@ func (r *repo) read(ctx context.Context, args []string, input func(io.Writer) er
 	case err == nil && taken != nil:
 		return r.fails(ctx, taken, said)
 	case err == nil:
+		r.pass(said)
 		return werr
 	}
 	return r.fails(ctx, err, said)
@@ -223,7 +236,7 @@ func (s *Scanner) repoOf(dir string) (*repo, error) {
 	if err != nil {
 		return nil, cannotScan(dir, why(err), "name a folder that can be read")
 	}
-	r := &repo{at: abs, environ: s.opts.Environ}
+	r := &repo{at: abs, environ: s.opts.Environ, warn: func(text string) { s.unread("(repository)", text) }}
 	if IsGitDir(abs) {
 		r.dir = abs
 		return r, nil

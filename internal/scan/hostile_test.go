@@ -181,3 +181,19 @@ func TestHostileIndex(t *testing.T) {
 	}
 	want(t, scanTree(t, secretOf(hidden), dir, true))
 }
+
+// What git says beside its list is not lost: it leaves out a folder that it cannot open, and ends well.
+func TestGitWarns(t *testing.T) { // not parallel: it sets PATH
+	dir, bin := t.TempDir(), t.TempDir()
+	git(t, dir, "init", "-q")
+	write(t, dir, "a", "x")
+	write(t, bin, "git", "#!/bin/sh\necho \"warning: could not open directory 'b/': Permission denied\" >&2\necho \"warning: unable to access '/root/x': no\" >&2\nprintf 'a\\0'\n")
+	if err := os.Chmod(filepath.Join(bin, "git"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
+	r := scanTree(t, secretOf(hidden), dir, false)
+	if len(r.Unread) != 1 || r.Unread[0] != (Unread{".", "git says: could not open directory 'b/': Permission denied"}) || r.Files != 1 {
+		t.Errorf("%+v", r)
+	}
+}

@@ -41,7 +41,7 @@ func (s *Scanner) Tree(ctx context.Context, dir string, ignored bool) error {
 		if git == "" {
 			t.walk(ctx, "")
 		} else {
-			failed = t.list(ctx, &repo{dir: git, top: top, at: abs, environ: s.opts.Environ}, "")
+			failed = t.list(ctx, t.repo(git, top, abs, ""), "")
 		}
 		t.send(ctx)
 		if t.added == 0 && failed == nil && !ignored && t.hasFiles() {
@@ -134,6 +134,15 @@ func (t *tree) list(ctx context.Context, r *repo, folder string) error {
 	return nil
 }
 
+// repo is the repository that lists a folder.
+func (t *tree) repo(dir, top, at, folder string) *repo {
+	if folder == "" {
+		folder = "."
+	}
+	return &repo{dir: dir, top: top, at: at, environ: t.scanner.opts.Environ,
+		warn: func(text string) { t.scanner.unread(folder, text) }}
+}
+
 // enter goes into a folder that git has only the name of: a submodule, or another repository. Its own git knows what
 // is ignored there.
 func (t *tree) enter(ctx context.Context, folder string) error {
@@ -145,7 +154,7 @@ func (t *tree) enter(ctx context.Context, folder string) error {
 	unix.Close(fd)
 	at := filepath.Join(t.dir, filepath.FromSlash(folder))
 	if dir, err := gitDirOf(at); err == nil && dir != "" {
-		return t.list(ctx, &repo{dir: dir, top: at, at: at, environ: t.scanner.opts.Environ}, folder)
+		return t.list(ctx, t.repo(dir, at, at, folder), folder)
 	}
 	t.walk(ctx, folder)
 	return nil
