@@ -317,6 +317,19 @@ func TestUnread(t *testing.T) {
 		if r := scanTree(t, o, dir, false); fmt.Sprint(r.Unread) != "[{a permission denied}]" {
 			t.Errorf("%+v", r.Unread)
 		}
+		closed := filepath.Join(dir, "closed")
+		write(t, dir, "closed/b", "x")
+		if err := os.Chmod(closed, 0); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = os.Chmod(closed, 0o700) })
+		inGit := fmt.Sprint(scanTree(t, o, dir, false).Unread)
+		if err := os.RemoveAll(filepath.Join(dir, ".git")); err != nil {
+			t.Fatal(err)
+		}
+		if got := fmt.Sprint(scanTree(t, o, dir, false).Unread); got != "[{a permission denied} {closed permission denied}]" || !strings.Contains(inGit, "closed/") {
+			t.Errorf("%s, in a repository %s", got, inGit)
+		}
 	}
 	s := New(o)
 	s.Stream(t.Context(), failing{})
