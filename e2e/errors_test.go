@@ -266,6 +266,13 @@ vaultexec unseal --keys-file keys-bad
 vaultexec unseal --keys-file keys-json
 vaultexec unseal --keys-file keys-recovery
 vaultexec unseal --address http://vault.invalid:8200 --keys-file keys-none
+vaultexec scan
+vaultexec scan --path app a b
+vaultexec scan --path app missing
+vaultexec scan --path app not-pem
+vaultexec scan --path app --history -
+vaultexec scan --path app --staged --history
+vaultexec scan --path app --json --sarif
 `)
 }
 
@@ -336,6 +343,12 @@ vaultexec import agenticverz/fresh dotenv
 vaultexec import fresh dotenv --write-references dotenv
 vaultexec import two --mount team/kv --map A=app --map B=/team/kv/app
 vaultexec get --reveal null#KEY
+vaultexec scan --path same
+vaultexec scan --path app - <holds-key
+vaultexec scan --path app - <.
+vaultexec scan --path app --history
+mkdir -p bare/objects bare/refs && echo x >bare/HEAD && vaultexec scan --path app bare
+vaultexec scan --path app --staged bare
 ulimit -s 512; vaultexec --path wide -- true
 VAULT_TOKEN=$DENIED_TOKEN vaultexec import app dotenv
 VAULT_TOKEN=$DENIED_TOKEN vaultexec rollback app
@@ -447,7 +460,7 @@ path "transit/*" { capabilities = ["read", "list"] }`)}})
 		"no-shebang": {"echo\n", 0o700}, "no-interpreter": {"#!/nowhere/sh\n", 0o700}, "dos-script": {"#!/bin/sh\r\n", 0o700}, "interpreter-denied": {"#!DIR/empty\n", 0o700},
 		"dotenv": {"KEY=2\n", 0o600}, "dotenv-bad": {"KEY='x\n", 0o600}, "references": {"KEY=vault:app#KEY\n", 0o600}, "open-keys": {"x", 0o644}, "keys-none": {"\n", 0o600}, "keys-bad": {"!!!\n", 0o600},
 		"keys-json": {`{"unseal_keys_b64":["!"]}`, 0o600}, "keys-recovery": {`{"recovery_keys_b64":["` + strings.Repeat("A", 43) + `="]}`, 0o600},
-		"keys-brace": {"{", 0o600}, "config": {"mount: agenticverz\nprofiles: {dev: {}}\n", 0o600}, "config-bad": {"mont: x\ntoken: y\nwait: [1]\n", 0o600}, "two": {"A=1\nB=2\n", 0o600}, "huge": {strings.Repeat("x", 5<<20), 0o600},
+		"holds-key": {"not base64!", 0o600}, "keys-brace": {"{", 0o600}, "config": {"mount: agenticverz\nprofiles: {dev: {}}\n", 0o600}, "config-bad": {"mont: x\ntoken: y\nwait: [1]\n", 0o600}, "two": {"A=1\nB=2\n", 0o600}, "huge": {strings.Repeat("x", 5<<20), 0o600},
 	} {
 		vaulttest.WriteFile(t, filepath.Join(r.dir, name), strings.ReplaceAll(f.text, "DIR", r.dir), f.mode)
 	}
@@ -595,6 +608,7 @@ var undriven = map[string]string{
 	"two of them could not be to": "needs a terminal that is shared",
 	"the current folder is gone":  "a folder that is removed under vaultexec's feet",
 	"its folder %q was removed":   "beside a command: e2e/process",
+	"cannot look into the reposi": "git says why, in its own words: internal/scan, TestHistory",
 	"cannot hand over the socket": "needs a limit of descriptors that is reached at the last moment",
 	"with --listen vaultexec sta": "other systems than Linux",
 	"cannot read vaultexec's own": "root can read it: install_linux_test.go",

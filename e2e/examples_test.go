@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
@@ -330,6 +331,136 @@ func TestExampleGitLabCI(t *testing.T) {
 	r.run(t, "gitlab-ci", env, "^deploying as ada$", "bash", "-eo", "pipefail", "-c", strings.Join(words(t, at(t, job, "script")), "\n"))
 }
 
+// value is one that the rig has written.
+func (r *exampleRig) value(t *testing.T, path, key string) string {
+	t.Helper()
+	return at(t, r.srv.Must(t, "GET", "agenticverz/data/"+path, nil), "data", "data", key).(string)
+}
+
+// scanExample runs the scan of an example in a repository that has the secret in its history alone, and in one that has not.
+func (r *exampleRig) scanExample(t *testing.T, env []string, path, key string, argv ...string) {
+	t.Helper()
+	dir := t.TempDir()
+	git := func(args ...string) {
+		t.Helper()
+		cmd := exec.Command(needs.Program(t, "git"), args...)
+		cmd.Dir, cmd.Env = dir, append(env, "GIT_AUTHOR_NAME=a", "GIT_AUTHOR_EMAIL=a@b", "GIT_COMMITTER_NAME=a", "GIT_COMMITTER_EMAIL=a@b")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("git %s: %v: %s", args, err, out)
+		}
+	}
+	scan := func() (string, error) {
+		cmd := exec.Command(lookPath(env, argv[0]), argv[1:]...)
+		cmd.Dir, cmd.Env = dir, env
+		out, err := cmd.CombinedOutput()
+		if vaulttest.Redact(string(out)) != string(out) {
+			t.Errorf("%v shows a secret: %s", argv, vaulttest.Redact(string(out)))
+		}
+		return string(out), err
+	}
+	git("init", "-q")
+	vaulttest.WriteFile(t, filepath.Join(dir, "file"), "x\n", 0o600)
+	git("add", "-A")
+	git("commit", "-q", "-m", "first")
+	if out, err := scan(); err != nil {
+		t.Errorf("%v: %v: %s", argv, err, out)
+	}
+	value := r.value(t, path, key)
+	vaulttest.WriteFile(t, filepath.Join(dir, "file"), "x\nkey: "+base64.StdEncoding.EncodeToString([]byte(value)), 0o600)
+	git("add", "-A")
+	git("commit", "-q", "-m", "second")
+	git("revert", "--no-edit", "HEAD")
+	if out, err := scan(); err == nil || !strings.Contains(out, "found in plain text: 1 of ") {
+		t.Errorf("%v: %v: %s", argv, err, out)
+	}
+}
+
+func TestExampleScanInCI(t *testing.T) {
+	t.Parallel()
+	r := newExampleRig(t)
+	job := at(t, example(t, "gitlab-ci/.gitlab-ci.yml"), "scan")
+	env := append(slices.Clone(r.env), variables(at(t, job, "variables").(map[string]any), r.srv.Addr, nil)...)
+	for name := range at(t, job, "id_tokens").(map[string]any) {
+		env = append(env, name+"="+r.jwt)
+	}
+	r.scanExample(t, env, "deploy", "DEPLOY_TOKEN", "bash", "-eo", "pipefail", "-c", strings.Join(words(t, at(t, job, "script")), "\n"))
+
+	needs.Program(t, "curl")
+	needs.Program(t, "jq")
+	identity := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_ = json.NewEncoder(w).Encode(map[string]string{"value": r.jwt})
+	}))
+	defer identity.Close()
+	job = at(t, example(t, "github-actions/scan.yaml"), "jobs", "scan")
+	env = append(slices.Clone(r.env), variables(at(t, job, "env").(map[string]any), r.srv.Addr, nil)...)
+	env = append(env, "ACTIONS_ID_TOKEN_REQUEST_TOKEN=request-token", "ACTIONS_ID_TOKEN_REQUEST_URL="+identity.URL+"/token?v=1")
+	r.scanExample(t, env, "deploy", "DEPLOY_TOKEN", "bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", at(t, job, "steps", 1, "run").(string))
+}
+
+// The hook refuses a commit with a secret and no other, as git starts it and as pre-commit does.
+func TestExamplePreCommit(t *testing.T) {
+	t.Parallel()
+	r := newExampleRig(t)
+	env := append(r.login(t), "GIT_AUTHOR_NAME=a", "GIT_AUTHOR_EMAIL=a@b", "GIT_COMMITTER_NAME=a", "GIT_COMMITTER_EMAIL=a@b")
+	hook, err := filepath.Abs("examples/pre-commit/pre-commit")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ours []map[string]any
+	if err := yaml.Unmarshal([]byte(read(t, ".pre-commit-hooks.yaml")), &ours); err != nil || len(ours) != 1 {
+		t.Fatalf("%d hooks: %v", len(ours), err)
+	}
+	theirs := at(t, example(t, "pre-commit/.pre-commit-config.yaml"), "repos", 0, "hooks", 0).(map[string]any)
+	value := r.value(t, "app-dev", "API_KEY")
+	dir := t.TempDir()
+	run := func(argv ...string) (string, error) {
+		t.Helper()
+		cmd := exec.Command(lookPath(env, argv[0]), argv[1:]...)
+		cmd.Dir, cmd.Env = dir, env
+		out, err := cmd.CombinedOutput()
+		if vaulttest.Redact(string(out)) != string(out) {
+			t.Errorf("%v shows a secret: %s", argv, vaulttest.Redact(string(out)))
+		}
+		return string(out), err
+	}
+	git := func(args ...string) {
+		t.Helper()
+		if out, err := run(append([]string{needs.Program(t, "git")}, args...)...); err != nil {
+			t.Fatalf("git %s: %v: %s", args, err, out)
+		}
+	}
+	git("init", "-q")
+	if err := os.Symlink(hook, filepath.Join(dir, ".git/hooks/pre-commit")); err != nil {
+		t.Fatal(err)
+	}
+	entries := []string{theirs["entry"].(string), ours[0]["entry"].(string) + " --mount agenticverz --path app-dev"}
+	vaulttest.WriteFile(t, filepath.Join(dir, "a.js"), "x\n", 0o600)
+	git("add", "-A")
+	for _, entry := range entries {
+		if out, err := run("sh", "-c", entry); err != nil {
+			t.Errorf("%s: %v: %s", entry, err, out)
+		}
+	}
+	git("commit", "-q", "-m", "first")
+	vaulttest.WriteFile(t, filepath.Join(dir, "a.js"), "x\nkey = '"+value+"'\n", 0o600)
+	for _, args := range [][]string{{"-a"}, {"a.js"}} { // of which the second has an index of its own
+		out, err := run(append([]string{needs.Program(t, "git"), "commit", "-m", "second"}, args...)...)
+		if err == nil || !strings.Contains(out, "a.js:2: app-dev#API_KEY  plain\n") {
+			t.Errorf("git commit %s: %v: %s", args, err, out)
+		}
+	}
+	git("add", "-A")
+	for _, entry := range entries {
+		if out, err := run("sh", "-c", entry); err == nil || !strings.Contains(out, "a.js:2: app-dev#API_KEY  plain\n") {
+			t.Errorf("%s: %v: %s", entry, err, out)
+		}
+	}
+	git("checkout", "-q", "HEAD", "a.js")
+	vaulttest.WriteFile(t, filepath.Join(dir, "b.js"), "y\n", 0o600)
+	git("add", "-A")
+	git("commit", "-q", "-m", "second")
+}
+
 // Each example has a page of at most a screen, and the list names each.
 func TestExamplePages(t *testing.T) {
 	t.Parallel()
@@ -338,7 +469,7 @@ func TestExamplePages(t *testing.T) {
 		t.Fatal(err)
 	}
 	pages, _ := filepath.Glob("examples/*/README.md")
-	if len(pages) != 10 {
+	if len(pages) != 11 {
 		t.Errorf("%d examples", len(pages))
 	}
 	for _, file := range pages {

@@ -38,6 +38,7 @@ type observer struct {
 	command string      // the program that is given the secrets: in its environment they are in their place
 	program string      // vaultexec
 	given   atomic.Bool // it is started with credentials in its environment
+	digs    atomic.Bool // it has git hand it what a repository holds, in a pipe
 	memory  string      // folder of --file NAME=PATH, whose files are in their place, too
 	env     []string
 	forms   [][]byte
@@ -252,7 +253,7 @@ func (o *observer) judge(line []byte) {
 	}
 	if m := writeLine.FindSubmatch(line); m != nil {
 		to := string(m[1])
-		elsewhere := o.given.Load() && strings.HasPrefix(to, "pipe:") || // the helper's answer
+		elsewhere := (o.given.Load() || o.digs.Load()) && strings.HasPrefix(to, "pipe:") || // the helper's answer, an object; what is printed is looked at by itself
 			strings.HasPrefix(to, "socket:") || strings.HasPrefix(to, "TCP") || strings.HasPrefix(to, "/memfd:") || strings.HasPrefix(to, o.memory+"/")
 		if !elsewhere && o.shows(line) {
 			o.leak("what is written", line)
@@ -487,6 +488,14 @@ func TestNothingCanBeObserved(t *testing.T) {
 	}
 	o.begin("completion", bin, "--token-file", tokenFile, "--generate-bash-completion").finish("125")
 
+	// what looks for the values, and starts git
+	plant := repositoryWith(t, srv.Must(t, "GET", mount+"/data/app", nil)["data"].(map[string]any)["data"].(map[string]any)["API_KEY"].(string))
+	o.digs.Store(true)
+	for _, report := range []string{"--history", "--json", "--sarif", "--staged"} {
+		run("scan "+report, "1", "scan", "--path", "app", report, plant)
+	}
+	o.digs.Store(false)
+
 	// the operating commands
 	run("status", "0", "status")
 	run("list", "0", "list")
@@ -522,6 +531,24 @@ func TestNothingCanBeObserved(t *testing.T) {
 	if left, _ := os.ReadDir(o.memory); len(left) > 0 {
 		t.Errorf("%s was left behind", left[0].Name())
 	}
+}
+
+// repositoryWith makes a git repository with a value in a commit and another file with it in the index.
+func repositoryWith(t *testing.T, value string) string {
+	t.Helper()
+	dir := t.TempDir()
+	for _, args := range [][]string{{"init", "-q"}, {"add", "-A"}, {"-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "-m", "x"}, {"add", "-A"}} {
+		if args[0] == "add" {
+			vaulttest.WriteFile(t, filepath.Join(dir, "file"), "key: "+value+"\n", 0o600)
+			value += "\n" + value
+		}
+		cmd := exec.Command(needs.Program(t, "git"), args...)
+		cmd.Dir = dir
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("git %s: %v: %s", args, err, vaulttest.Redact(string(out)))
+		}
+	}
+	return dir
 }
 
 // quoting answers like a careless proxy: with what it was asked.

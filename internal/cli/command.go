@@ -54,8 +54,7 @@ var adminCommands []*command
 
 func init() {
 	adminCommands = []*command{getCommand, listCommand, diffCommand, rotateCommand, setCommand, rollbackCommand, importCommand,
-		unsealCommand, statusCommand, psCommand, installCommand,
-		configCommand, completionCommand}
+		scanCommand, unsealCommand, statusCommand, psCommand, installCommand, configCommand, completionCommand}
 }
 
 func findCommand(name string) *command {
@@ -112,7 +111,7 @@ func (a *app) administer(c *command, g *given, args []string) error {
 	if err != nil {
 		return err
 	}
-	if c.report && s.bool("quiet") && !s.given.has("json") {
+	if c.report && s.bool("quiet") && !s.given.has("json") && !s.given.has("sarif") {
 		a.ui.stdout = io.Discard
 	}
 	for name := range g.values {

@@ -223,7 +223,7 @@ func (c *completer) value(ctx context.Context, o option, current string) (kind s
 func (c *completer) form(ctx context.Context, form, current string) (string, []string) {
 	name, rest, hasRest := strings.Cut(current, "=")
 	switch {
-	case form == "DIR":
+	case form == "DIR", form == "[DIR|-]":
 		return completeDirs, nil
 	case form == "PROGRAM":
 		return completeCommands, nil

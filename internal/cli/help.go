@@ -44,7 +44,8 @@ var topics = map[string]func() string{
 
 const exitCodes = `Exit codes of vaultexec itself; a command that was started gives its own.
 
-    1  vaultexec diff: the two differ
+    1  vaultexec diff: the two differ;
+       vaultexec scan: a secret stands in plain text
     2  vaultexec status: Vault is sealed or not initialized
   120  Vault was away for longer than --wait: unreachable, sealed, overloaded;
        or it cannot be talked to like this: TLS refused, wrong protocol

@@ -22,12 +22,16 @@ func needsParent(s *settings) bool {
 
 // masking reads --mask and --mask-min.
 func masking(s *settings) launcher.Masking {
+	return launcher.Masking{On: s.bool("mask"), Least: maskMin(s)}
+}
+
+func maskMin(s *settings) int {
 	v := s.one("mask-min")
 	n, err := strconv.Atoi(v.text)
 	if err != nil || n < 1 {
 		s.bad(v, "not a number of bytes", "write it as 6; the least is 1")
 	}
-	return launcher.Masking{On: s.bool("mask"), Least: n}
+	return n
 }
 
 // files reads --file.

@@ -5,12 +5,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
-	"io/fs"
-	"os"
 	"path/filepath"
-	"strings"
 
-	"golang.org/x/sys/unix"
+	"github.com/agenticverz/vaultexec/internal/scan"
 )
 
 // maxIndex bounds what is read of a repository's index: a million files take about a hundred bytes each.
@@ -28,7 +25,7 @@ func gitTracks(file string) bool {
 	if real, err := filepath.EvalSymlinks(abs); err == nil {
 		abs = real
 	}
-	top, dir := gitDir(filepath.Dir(abs))
+	top, dir := scan.GitDir(filepath.Dir(abs))
 	if dir == "" {
 		return false
 	}
@@ -36,7 +33,7 @@ func gitTracks(file string) bool {
 	if err != nil {
 		return false
 	}
-	f, err := openRegular(filepath.Join(dir, "index"))
+	f, err := scan.OpenRegular(filepath.Join(dir, "index"))
 	if err != nil {
 		return false
 	}
@@ -154,57 +151,4 @@ func kept4(in *bufio.Reader, n int) (int, error) {
 		return 0, errIndex
 	}
 	return n - int(off), nil
-}
-
-// gitDir finds the work tree that a folder lies in, and its git directory. That is .git itself, or the place that a
-// .git file names, as in a linked work tree and a submodule (gitrepository-layout(5)).
-func gitDir(folder string) (top, dir string) {
-	for {
-		dir = filepath.Join(folder, ".git")
-		info, err := os.Stat(dir)
-		switch {
-		case err == nil && info.IsDir():
-			return folder, dir
-		case err == nil:
-			return folder, linkedDir(folder, dir)
-		case !errors.Is(err, fs.ErrNotExist):
-			return "", ""
-		}
-		parent := filepath.Dir(folder)
-		if parent == folder {
-			return "", ""
-		}
-		folder = parent
-	}
-}
-
-// linkedDir reads "gitdir: PATH".
-func linkedDir(folder, file string) string {
-	f, err := openRegular(file)
-	if err != nil {
-		return ""
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, unix.PathMax))
-	path, ok := strings.CutPrefix(strings.TrimRight(string(b), "\r\n"), "gitdir: ")
-	if err != nil || !ok {
-		return ""
-	}
-	if !filepath.IsAbs(path) {
-		path = filepath.Join(folder, path)
-	}
-	return path
-}
-
-// openRegular opens a file that somebody else may have prepared: a FIFO or a device is not waited for.
-func openRegular(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
-	if err != nil {
-		return nil, err
-	}
-	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
-		f.Close()
-		return nil, errors.Join(err, fs.ErrInvalid)
-	}
-	return f, nil
 }

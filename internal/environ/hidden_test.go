@@ -21,5 +21,5 @@ func TestNoStructShows(t *testing.T) {
 			return false
 		}
 		return true
-	}, Env{}, Fetched{}, Source{}, Variable{}, builder{}, made{})
+	}, Env{}, Fetched{}, Key{}, Source{}, Variable{}, builder{}, made{})
 }

@@ -30,6 +30,7 @@ const (
 	NotExecutable                 // the command was found and cannot be executed
 	NotFound                      // the command was not found
 	Conflict                      // somebody else wrote first (check-and-set)
+	Found                         // a secret is where none belongs
 )
 
 // kinds is the table of exit codes in the README. 125 to 127 are those of docker and env(1).
@@ -53,6 +54,7 @@ var kinds = [...]struct {
 	NotExecutable: {"not-executable", 126, false, ""},
 	NotFound:      {"not-found", 127, false, ""},
 	Conflict:      {"conflict", 123, false, ""},
+	Found:         {"found", 1, false, ""},
 }
 
 // String names the kind in logs.

@@ -14,6 +14,7 @@ type layer struct {
 	under *layer // nil: the stream
 
 	code   coding // what was decoded
+	how    string // the name of its form, where the code and the pieces do not tell
 	start  int    // the place in the text below where the first group of a code begins, or would
 	first  int    // the place where the code begins
 	pieces []piece
@@ -204,7 +205,7 @@ func decodeRun(l *layer, code coding, start, from, to int) *layer {
 // reports whether something else comes behind.
 func decodeDump(under *layer, at int, decimal bool, most int) (d *layer, whole bool) {
 	src := under.text
-	d = &layer{under: under}
+	d = &layer{under: under, how: formBytes}
 	for i := at; i < len(src); {
 		switch c := src[i]; {
 		case c == ' ' || c == ':' || c == ',':
@@ -236,7 +237,7 @@ func decodeDump(under *layer, at int, decimal bool, most int) (d *layer, whole b
 // withoutBlanks leaves out the blanks of a plain text.
 func withoutBlanks(under *layer, room *rooms) *layer {
 	l := room.layer(maxPasses+1, len(under.text))
-	l.under = under
+	l.under, l.how = under, formFolded
 	for from := 0; from < len(under.text); {
 		to := bytes.IndexByte(under.text[from:], ' ') + from
 		if to < from {
@@ -274,7 +275,7 @@ func fromUTF16(under *layer) []*layer {
 		if little {
 			from = (odd + 1) % 2
 		}
-		l := &layer{under: under}
+		l := &layer{under: under, how: formUTF16}
 		for i := from; i+2 <= len(src); i += 2 {
 			unit := uint16(src[i])<<8 | uint16(src[i+1])
 			if little {

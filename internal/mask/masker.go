@@ -131,6 +131,8 @@ type finder struct {
 	few    int  // so many bytes of it may begin a value in another form
 	like   bool // they do
 
+	located func(place, *layer, match) // is told of each value, where it is not nil
+
 	lineEnds bool // with the bytes that came: a line is what it is, and begins no value that goes on in the next
 }
 
@@ -162,6 +164,7 @@ func (f *finder) find(b []byte) (rest, limit int) {
 		}
 		if m.length > 0 {
 			f.values = append(f.values, span{m.at, m.at + m.length})
+			f.locate(inExact, nil, m)
 		}
 	}
 	if len(f.set.plain[0].patterns)+len(f.set.plain[1].patterns) == 0 {
@@ -206,7 +209,7 @@ func (f *finder) look(text []byte, under *layer, depth int, behind tail) *layer 
 		f.searchPlain(withoutQuotes(text, under, behind != open, depth == 0 && f.m.indented, room), depth, behind)
 	}
 	if len(f.set.dense.patterns) > 0 {
-		f.search(f.set.dense, withoutBlanks(l, room), seen, depth, behind)
+		f.search(inDense, f.set.dense, withoutBlanks(l, room), seen, depth, behind)
 	}
 	if depth == 0 && behind == open {
 		f.lead(l, len(l.text))
@@ -234,6 +237,7 @@ func (f *finder) searchExact(text []byte, under *layer, behind tail) {
 		if m.length > 0 {
 			from, to := under.source(m.at, m.at+m.length)
 			f.values = append(f.values, span{from, to})
+			f.locate(inExact, under, m)
 		}
 	}
 }
@@ -242,13 +246,13 @@ func (f *finder) searchExact(text []byte, under *layer, behind tail) {
 func (f *finder) searchPlain(l *layer, depth int, behind tail) *runs {
 	seen := &runs{}
 	for _, patterns := range f.set.plain {
-		f.search(patterns, l, seen, depth, behind)
+		f.search(inPlain, patterns, l, seen, depth, behind)
 	}
 	return seen
 }
 
 // search looks for patterns in a plain text.
-func (f *finder) search(patterns *index, l *layer, seen *runs, depth int, behind tail) {
+func (f *finder) search(in place, patterns *index, l *layer, seen *runs, depth int, behind tail) {
 	for next := 0; ; next++ {
 		m := patterns.find(l.text, next)
 		if next = m.at; m.at == len(l.text) {
@@ -257,6 +261,7 @@ func (f *finder) search(patterns *index, l *layer, seen *runs, depth int, behind
 		if m.length > 0 {
 			if from, to := l.source(m.at, m.at+m.length); !m.flat || depth > 0 || to-from == m.length {
 				f.values = append(f.values, span{from, to})
+				f.locate(in, l, m)
 			}
 		}
 		if m.partial > 0 || m.waits {
@@ -294,6 +299,13 @@ func (f *finder) lead(l *layer, at int) {
 	place, _ := l.source(from, at)
 	if f.rest = min(f.rest, place); f.set.before > leastLead && !f.m.Typed {
 		f.few = max(f.few, at-from)
+	}
+}
+
+// locate tells where a value was found.
+func (f *finder) locate(in place, l *layer, m match) {
+	if f.located != nil {
+		f.located(in, l, m)
 	}
 }
 

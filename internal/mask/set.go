@@ -31,11 +31,18 @@ type Set struct {
 
 // NewSet makes a set of values. Of what is shorter than least nothing is looked for. Whether a value itself is too
 // common is for the caller to say (Common); parts of it that are, are left out.
-func NewSet(values []string, least int) *Set {
+func NewSet(values []string, least int) *Set { return newSet(values, least, nil) }
+
+// newSet tells note of every pattern that is looked for, where it is not nil: which value it is of, and whether it is
+// only a part of that.
+func newSet(values []string, least int, note func(in place, text string, value int, part bool)) *Set {
 	s := &Set{before: leastLead}
 	var exact []pattern
 	var plain [2][]pattern
 	var dense []pattern
+	if note == nil {
+		note = func(place, string, int, bool) {}
+	}
 	known := map[string]bool{}
 	add := func(text string, k kind) {
 		if key := string(rune(k)) + text; !known[key] {
@@ -47,24 +54,29 @@ func NewSet(values []string, least int) *Set {
 			plain[i] = append(plain[i], pattern{text, k})
 		}
 	}
-	for _, v := range values {
+	for i, v := range values {
 		if len(v) < least {
 			continue
 		}
 		if len(v) <= largeValue {
-			for _, f := range asItIs(v, least) {
-				exact = append(exact, pattern{f, whole})
-			}
+			asItIs(v, least, func(text string, part bool) {
+				exact = append(exact, pattern{text, whole})
+				note(inExact, text, i, part)
+			})
 		}
-		addPlain(add, v, least)
+		addPlain(v, least, func(text string, k kind, part bool) {
+			add(text, k)
+			note(inPlain, text, i, part)
+		})
 		if p := strings.ReplaceAll(plainText(v), " ", ""); strings.Contains(v, " ") && len(p) >= max(least, 1) &&
 			!Common(p) {
 			parts := []string{p}
 			if len(v) > largeValue {
 				parts = pieces(p, linePiece)
 			}
-			for _, p := range parts {
-				dense = append(dense, pattern{p, whole})
+			for _, part := range parts {
+				dense = append(dense, pattern{part, whole})
+				note(inDense, part, i, len(part) < len(p))
 			}
 		}
 		s.longest = max(s.longest, min(len(v), largeValue))
@@ -87,28 +99,28 @@ const (
 	linePiece  = 64
 )
 
-// asItIs is a value and its lines, byte for byte.
-func asItIs(v string, least int) []string {
-	var list []string
-	add := func(s string) {
+// asItIs adds a value and its lines, byte for byte.
+func asItIs(v string, least int, put func(text string, part bool)) {
+	add := func(s string, part bool) {
 		if len(s) >= max(least, 1) && !Common(s) {
-			list = append(list, s)
+			put(s, part)
 			if strings.Contains(s, "\n") { // as a terminal shows it
-				list = append(list, strings.ReplaceAll(s, "\n", "\r\n"))
+				put(strings.ReplaceAll(s, "\n", "\r\n"), part)
 			}
 		}
 	}
 	if Common(v) && len(v) >= max(least, 1) {
-		return []string{v}
+		put(v, false)
+		return
 	}
-	add(v)
-	add(strings.TrimRight(v, "\r\n")) // $(cat FILE) and the like leave the last line break out
+	add(v, false)
+	all := strings.TrimRight(v, "\r\n")
+	add(all, false) // $(cat FILE) and the like leave the last line break out
 	for line := range strings.Lines(v) {
 		if line = strings.TrimSpace(line); len(line) < len(v) && !isArmor(line) {
-			add(line)
+			add(line, len(line) < len(all))
 		}
 	}
-	return list
 }
 
 // crowd is how many values are too many to look for codes within codes within codes: that would take megabytes.
@@ -128,39 +140,40 @@ const few = 16
 const leastLead = 8
 
 // addPlain adds a value as it is without quoting.
-func addPlain(add func(string, kind), v string, least int) {
-	whole := func(v string, k kind) {
+func addPlain(v string, least int, add func(text string, k kind, part bool)) {
+	put := func(v string, k kind, part bool) {
 		if len(v) >= max(least, 1) && !Common(v) {
-			add(v, k)
+			add(v, k, part)
 		}
 	}
 	p := plainText(v)
 	for line := range strings.Lines(v) {
 		if line = strings.TrimSpace(line); len(line) < len(v) && !isArmor(line) && len(line) <= longLine {
-			whole(plainText(line), 0)
+			line = plainText(line)
+			put(line, 0, len(line) < len(p))
 		}
 	}
 	if len(v) > largeValue {
 		for _, piece := range pieces(p, linePiece) {
-			whole(piece, 0)
+			put(piece, 0, true)
 		}
 		return
 	}
 	if Common(v) && p == v { // the caller wants it all the same
-		add(p, flat)
+		add(p, flat, false)
 		return
 	}
 	k := kind(0)
 	if strings.Trim(p, "0123456789") == "" && len(p) < longNumber {
 		k = flat // or six lines of one digit each would be a value
 	}
-	whole(p, k)
+	put(p, k, false)
 	// With what follows, the end may be another escape.
 	if l, rest, _ := plainOf([]byte(v), nil, false, false, nil); rest > 0 {
-		whole(string(l.text), k)
+		put(string(l.text), k, len(l.text) < len(p)/2)
 	}
 	if strings.Contains(p, " ") {
-		whole(strings.ReplaceAll(p, " ", "+"), k)
+		put(strings.ReplaceAll(p, " ", "+"), k, false)
 	}
 }
 

@@ -20,5 +20,5 @@ func TestNoStructShows(t *testing.T) {
 		}
 		return true
 	}, Text{}, Value{}, Auth{}, Answer{}, Client{}, Config{}, Edit{}, Lease{}, Secret{}, Secrets{}, Session{}, Share{}, State{}, Unsealing{}, Written{},
-		attempt{}, authenticator{}, dataV2{}, grant{}, keeper{}, leaves{}, reading{}, refusals{}, request{}, tlsFiles{}, wrapInfo{}, writer{})
+		attempt{}, authenticator{}, dataV2{}, grant{}, keeper{}, leaves{}, Leaf{}, reading{}, refusals{}, request{}, tlsFiles{}, wrapInfo{}, writer{})
 }

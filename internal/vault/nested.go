@@ -111,3 +111,58 @@ func namesHint(name, where string, names []string) string {
 	}
 	return where + " has: " + strings.Join(names, ", ")
 }
+
+// Leaf is a text or a number in an object or a list, with the way there, as Find takes it behind the key.
+type Leaf struct {
+	Way  string
+	Text Text
+}
+
+// mostSteps bounds the ways of leaves. What lies deeper is one of Leaves, without a name.
+const mostSteps = 16
+
+// NamedLeaves lists the leaves of a value that is an object or a list, down to the given number of them.
+func (v Value) NamedLeaves(most int) (list []Leaf) {
+	v.walk("", mostSteps, func(way string, v Value) bool {
+		if text, err := v.Text(); err == nil {
+			list = append(list, Leaf{way, text})
+		}
+		return len(list) < most
+	})
+	return list
+}
+
+// walk passes on what is below a value until take returns false.
+func (v Value) walk(way string, steps int, take func(way string, v Value) bool) bool {
+	raw := bytes.TrimSpace(v.raw())
+	if steps == 0 || len(raw) == 0 {
+		return true
+	}
+	below := func(step string, v Value) bool {
+		at := join(way, step)
+		if raw := bytes.TrimSpace(v.raw()); len(raw) > 0 && (raw[0] == '{' || raw[0] == '[') {
+			return v.walk(at, steps-1, take)
+		}
+		return take(at, v)
+	}
+	switch raw[0] {
+	case '{':
+		var object map[string]Value
+		if json.Unmarshal(raw, &object) != nil {
+			return true
+		}
+		for _, name := range slices.Sorted(maps.Keys(object)) {
+			if !below(name, object[name]) {
+				return false
+			}
+		}
+	case '[':
+		items, _ := v.Items()
+		for i, item := range items {
+			if !below(strconv.Itoa(i), item) {
+				return false
+			}
+		}
+	}
+	return true
+}

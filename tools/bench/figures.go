@@ -47,6 +47,7 @@ func (r *report) figures() string {
 	line("handover", "start-first-wait", "the longest wait of a request meanwhile",
 		"start-first-quiet", "before", "stop-first-wait", "stop-first")
 	line("scale", "cpu-request", "Vault's CPU for one look, audit log on")
+	line("scan", "vaultexec-speed", "vaultexec scan: 200 values in every form, in the source of Go", "grep-speed", "grep -r -F, as they are")
 	var absent []string
 	for _, s := range r.Sections {
 		for _, a := range s.Absent {
