@@ -74,7 +74,7 @@ func (a *app) get(ctx context.Context, s *settings, words []string) error {
 				path = "'" + path + "'"
 			}
 			return &fault.Error{Kind: fault.Usage, What: "cannot get " + secret.Path.String(),
-				Why: fmt.Sprintf("the mount %s is of type %s, and reading there may create something",
+				Why: fmt.Sprintf("reading from %s (type %s) may create something",
 					secret.Engine.Mount, secret.Engine.Type),
 				Hint: "what it makes is for a command: vaultexec --path " + path + " -- COMMAND"}
 		}
