@@ -213,7 +213,7 @@ func TestAnswers(t *testing.T) {
 		{name: "eof", does: eof, code: "120", retry: true, says: `the connection was cut`},
 		{name: "truncated", does: vaulttest.Truncate, code: "120", retry: true, says: `the connection was cut`},
 		{name: "timeout", does: vaulttest.BlackHole, code: "120", retry: true, says: `no answer in time`, args: []string{"--timeout", "200ms"}},
-		{name: "html 200", does: vaulttest.HTML(200), code: "120", retry: true, says: `the answer is not Vault's \(HTTP 200 from http://127`},
+		{name: "html 200", does: vaulttest.HTML(200), code: "120", retry: true, says: `the answer is not Vault's \(HTTP 200, http://127`},
 		{name: "html 404", does: vaulttest.HTML(404), code: "120", retry: true, says: `the answer is not Vault's \(HTTP 404`},
 		{name: "html 403", does: vaulttest.HTML(403), code: "120", retry: true, says: `the answer is not Vault's \(HTTP 403`},
 		{name: "html 503", does: vaulttest.HTML(503), code: "120", retry: true, says: `the answer is not Vault's \(HTTP 503`},
@@ -224,7 +224,7 @@ func TestAnswers(t *testing.T) {
 		{name: "other JSON 200", does: vaulttest.Answer(200, `{"status":"ok"}`), code: "120", retry: true, says: `the answer is not Vault's`},
 		{name: "JSON list", does: vaulttest.Answer(200, `[1]`), code: "120", retry: true, says: `the answer is not Vault's`},
 		{name: "JSON of other types", does: vaulttest.Answer(200, `{"data":"x","lease_duration":"y"}`), code: "120", retry: true, says: `the answer is not Vault's`},
-		{name: "redirect elsewhere", does: vaulttest.Redirect(307, "http://127.0.0.9:8200"), code: "120", retry: true, says: `is a standby and redirects to http://127.0.0.9:8200, which is not followed`},
+		{name: "redirect elsewhere", does: vaulttest.Redirect(307, "http://127.0.0.9:8200"), code: "120", retry: true, says: `a standby redirects to http://127.0.0.9:8200 \(not followed\)`},
 		{name: "redirect 301", does: vaulttest.Redirect(301, "https://vault.example"), code: "120", retry: true, says: `redirects to https://vault.example`},
 		{name: "redirect 302", does: vaulttest.Redirect(302, "http://vault.example"), code: "120", retry: true, says: `redirects to http://vault.example`},
 		{name: "redirect to nowhere", does: vaulttest.Answer(307, ""), code: "120", retry: true, says: `a redirect to nowhere`},
@@ -239,7 +239,7 @@ func TestAnswers(t *testing.T) {
 		{name: "403 policy", does: vaultError(403, policyForm), code: "121", says: `permission denied$`},
 		{name: "403 bare", does: vaultError(403, "permission denied"), code: "121", says: `the token is not valid$`},
 		{name: "403 invalid token", does: vaultError(403, "2 errors occurred:\n\t* permission denied\n\t* invalid token\n\n"), code: "121", says: `the token is not valid$`},
-		{name: "403 preflight", does: vaultError(403, "preflight capability check returned 403, please ensure client's policies grant access to path \"x/\""), code: "121", says: `no such mount$`},
+		{name: "403 preflight", does: vaultError(403, "preflight capability check returned 403, please ensure client's policies grant access to path \"x/\""), code: "121", says: `reaches the mount, or it does not exist$`},
 		{name: "404 nothing", does: vaultError(404), code: "122", says: `no such secret$`},
 		{name: "404 no mount", does: vaultError(404, `no handler for route "x/data/app". route entry not found.`), code: "122", says: `no such mount$`},
 		{name: "404 namespace", does: vaultError(404, "namespace not found"), code: "122", says: `no such namespace$`},
@@ -329,7 +329,7 @@ func TestRedirectKeepsToken(t *testing.T) {
 	other := vaulttest.NewProxy(t, r.srv)
 	for _, status := range []int{301, 302, 303, 307, 308} {
 		r.proxy.Set(vaulttest.Redirect(status, other.Addr))
-		r.touch("--wait", "0").finish("120").says("which is not followed")
+		r.touch("--wait", "0").finish("120").says(`\(not followed\)\nvaultexec: hint: give the address of a load balancer or of the active node, not http://127`)
 	}
 	if n := len(other.Requests()); n != 0 || other.Conns() != 0 {
 		t.Errorf("%d requests over %d connections went to where the redirect points", n, other.Conns())
@@ -577,7 +577,7 @@ func TestTLS(t *testing.T) {
 		{name: "foreign-authority", addr: good.Addr, args: []string{"--ca-cert", foreign.File}, code: "120", says: `signed by an unknown authority`},
 		{name: "wrong-name", addr: misnamed.Addr, args: []string{"--ca-cert", ca.File}, code: "120", says: `is for another name .*\nvaultexec: hint: .*--tls-server-name`},
 		{name: "expired", addr: expired.Addr, args: []string{"--ca-cert", ca.File}, code: "120", says: `has expired or is not yet valid`},
-		{name: "https-to-http", addr: https(r.proxy.Addr), code: "120", says: `does not speak TLS, and the address says https .*\nvaultexec: hint: write the address as http://`},
+		{name: "https-to-http", addr: https(r.proxy.Addr), code: "120", says: `does not speak TLS \(https://127.*\nvaultexec: hint: write the address as http://`},
 		{name: "http-to-https", addr: plain(good.Addr), code: "120", says: `the server speaks TLS, and the address says http\nvaultexec: hint: write the address as https://`},
 		{name: "no-such-ca", addr: good.Addr, args: []string{"--ca-cert", "nothing.pem"}, code: "125", says: `cannot read --ca-cert "nothing.pem": no such file`},
 		{name: "not-a-ca", addr: good.Addr, args: []string{"--ca-cert", "/dev/null"}, code: "125", says: `"/dev/null" is empty`},

@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/agenticverz/vaultexec/internal/vaulttest"
 )
@@ -378,6 +379,7 @@ VAULT_ADDR=https${VAULT_ADDR#http} vaultexec --path app -- true
 		{read, "app", vaulttest.Reset, false},
 		{read, "app", vaulttest.Truncate, false},
 		{read, "app", vaulttest.Redirect(307, "https://10.0.0.2:8200/v1/x"), false},
+		{read, "app", vaulttest.Redirect(307, "https://127.0.0.1:8443/v1/x"), false},
 		{read, "app", vaulttest.Answer(307, ""), false},
 		{read, "app", vaulttest.Answer(307, "", "Location", "/v1/x"), false},
 		{"vaultexec --path /a/b/c -- true", "sys/internal/ui/mounts", vaulttest.Answer(200, `{"data":{"path":"x/","type":"kv"}}`), true},
@@ -568,7 +570,62 @@ func TestErrors(t *testing.T) {
 			}
 		}
 	}
+	for line, why := range tooLong(b.String()) {
+		t.Errorf("%q %s: what explains or cures belongs into the hint", line, why)
+	}
 	vaulttest.Golden(t, "testdata/errors.golden", b.String())
+}
+
+// columns is how wide the first line of a failure may be, with the names in it. What explains it or cures it is in the hint.
+const columns = 100
+
+// wide are the first lines that may be wider, by a part of their text, and why.
+var wide = map[string]string{
+	"its path has 108 bytes": "the path is too long, and that is the failure",
+}
+
+// tooLong returns what is wrong with the width of lines in the form of the golden file.
+func tooLong(golden string) map[string]string {
+	bad, used := map[string]string{}, map[string]bool{}
+	for line := range strings.Lines(golden) {
+		line = strings.TrimSuffix(line, "\n")
+		n := utf8.RuneCountInString(line)
+		if !strings.HasPrefix(line, "vaultexec: ") || strings.HasPrefix(line, "vaultexec: hint: ") || n <= columns {
+			continue
+		}
+		excepted := false
+		for part := range wide {
+			if strings.Contains(line, part) {
+				excepted, used[part] = true, true
+			}
+		}
+		if !excepted {
+			bad[line] = fmt.Sprintf("has %d columns, and may have %d", n, columns)
+		}
+	}
+	for part := range wide {
+		if !used[part] {
+			bad[part] = "is excepted in wide, and no line needs that"
+		}
+	}
+	return bad
+}
+
+// TestTooLong is the negative control: columns are characters, a hint may be longer, and a warning may not.
+func TestTooLong(t *testing.T) {
+	fits := strings.Repeat("–", columns-len("vaultexec: "))
+	excepted := "vaultexec: its path has 108 bytes" + fits + "\n"
+	for line, bad := range map[string]bool{
+		"vaultexec: " + fits: false, "vaultexec: " + fits + "–": true, "vaultexec: hint: " + fits: false, "vaultexec: warning: " + fits: true,
+		"$ vaultexec " + fits + fits: false,
+	} {
+		if got := tooLong(excepted + line + "\n"); (len(got) > 0) != bad || bad && got[line] == "" {
+			t.Errorf("%q: %v", line, got)
+		}
+	}
+	if got := tooLong("vaultexec: short\n"); len(got) != len(wide) {
+		t.Errorf("exceptions that nothing needs are not noticed: %v", got)
+	}
 }
 
 // selfEvident are texts whose cause says what to do.
@@ -605,7 +662,7 @@ var undriven = map[string]string{
 	"reads back with another":     "a write that is lost: internal/vault",
 	"cannot be read back after":   "a replica that stays behind: internal/vault",
 	"which is not mounted here":   "needs a namespace without /proc: e2e/process",
-	"two of them could not be to": "needs a terminal that is shared",
+	"one group cannot be told ap": "needs a terminal that is shared",
 	"the current folder is gone":  "a folder that is removed under vaultexec's feet",
 	"its folder %q was removed":   "beside a command: e2e/process",
 	"cannot look into the reposi": "git says why, in its own words: internal/scan, TestHistory",

@@ -348,7 +348,7 @@ func TestUnusableChange(t *testing.T) {
 		"dangerous": {map[string]any{"A": "x", "LD_PRELOAD": "/tmp/x.so"}, "changes which code runs"},
 		"null":      {map[string]any{"A": nil}, "the value is null"},
 		"nul":       {map[string]any{"A": "x\x00y"}, "NUL byte"},
-		"too long":  {map[string]any{"A": strings.Repeat("x", 200_000)}, "the kernel takes"},
+		"too long":  {map[string]any{"A": strings.Repeat("x", 200_000)}, "a variable may have"},
 		"collision": {map[string]any{"A": "x", "C": "y"}, "both"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -396,7 +396,7 @@ func TestFolderOfOthers(t *testing.T) {
 	for _, sub := range []string{"bad", "bad/link"} {
 		env := twoFiles(filepath.Join(dir, sub), "x")
 		err := newFiles(true).place(env)
-		if e := fault.Of(err); err == nil || !strings.Contains(e.Why, "others may change it: the mode of the folder") || !strings.Contains(e.Hint, "chmod go-w") {
+		if e := fault.Of(err); err == nil || !strings.Contains(e.Why, fmt.Sprintf("others may change it: %q has mode 0", filepath.Join(dir, "bad"))) || !strings.Contains(e.Hint, "chmod go-w") {
 			t.Errorf("%s: %v", sub, err)
 		}
 		if err := CheckFilePlaces([]environ.FileSpec{*env.Vars[0].File}, true); err == nil {

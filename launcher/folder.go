@@ -85,7 +85,7 @@ func byPath(reads []*read) map[vault.Path]*read {
 func (f *fetcher) leftOut(r *read) {
 	absence := fault.Of(r.absence).Error()
 	if r.member {
-		f.log.Warn(absence + "; it is left out of the folder")
+		f.log.Warn(absence + "; it is left out")
 		return
 	}
 	f.log.Warn(absence + "; it is optional and left out")

@@ -29,8 +29,8 @@ func (l *launch) besideOnTerminal() error {
 		return nil
 	}
 	return &fault.Error{Kind: fault.Usage, What: "cannot use --restart-order start-first",
-		Why:  "the command shares vaultexec's process group on this terminal, and two of them could not be told apart",
-		Hint: "start vaultexec by itself and not in a pipeline or a script, or without a terminal (setsid, systemd, a container)"}
+		Why:  "two commands in one group cannot be told apart",
+		Hint: "on this terminal the command shares vaultexec's process group: start vaultexec by itself and not in a pipeline or a script, or without a terminal (setsid, systemd, a container)"}
 }
 
 // afterDrained is how long the old command may still be busy to accept what it took out of its queue.

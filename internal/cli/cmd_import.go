@@ -217,7 +217,7 @@ func (t *target) compare(st vault.State, replace bool) error {
 	what := fmt.Sprintf("cannot import into %s", st.Path)
 	switch {
 	case !st.Readable():
-		return vault.Denied(what, "what is there cannot be read, so that it can neither be kept nor compared",
+		return vault.Denied(what, "what is there cannot be read, to keep or compare it",
 			dataPath(st), "read")
 	case st.Gone != nil && !replace:
 		return &fault.Error{Kind: fault.Deleted, What: what, Why: fmt.Sprintf("the latest version is %s", st.Gone),

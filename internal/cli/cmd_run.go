@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/agenticverz/vaultexec/internal/environ"
@@ -118,14 +119,16 @@ func (a *app) launchOptions(s *settings) launcher.Options {
 }
 
 func mode(s *settings) launcher.Mode {
-	stay := s.bool("supervise") || s.bool("init") || s.bool("watch") || needsParent(s) || len(s.all("ok-exit")) > 0 ||
-		s.isSet("ready") || s.isSet("status")
+	opposite := staying(s)
+	stay := len(opposite) > 0
 	listens := launcher.ListenStays && len(s.all("listen")) > 0
 	switch {
 	case s.bool("replace") && stay:
-		s.bad(s.one("replace"),
-			"--supervise, --init, --watch, --mask, --ok-exit, --ready, --status or --file NAME=PATH asks for the opposite",
-			"give one of them")
+		v, ask, list := s.one("replace"), " ask for the opposite", strings.Join(opposite, ", ")
+		if len(opposite) == 1 {
+			ask = " asks for the opposite"
+		}
+		s.bad(v, list+ask, fmt.Sprintf("leave %s out, or %s", v.from, list))
 	case s.bool("replace") && listens:
 		s.bad(s.one("replace"), "with --listen vaultexec stays as the command's parent on this system", "leave it out")
 	case s.bool("replace"):
@@ -134,6 +137,24 @@ func mode(s *settings) launcher.Mode {
 		return launcher.Supervise
 	}
 	return launcher.Auto
+}
+
+// staying lists what is given and needs a vaultexec that stays beside the command.
+func staying(s *settings) (list []string) {
+	for _, name := range []string{"supervise", "init", "watch", "mask"} {
+		if s.bool(name) {
+			list = append(list, s.one(name).from)
+		}
+	}
+	for _, name := range []string{"ok-exit", "ready", "status"} {
+		if len(s.all(name)) > 0 {
+			list = append(list, s.one(name).from)
+		}
+	}
+	if inPlace(s) {
+		list = append(list, "--file NAME=PATH")
+	}
+	return list
 }
 
 func supervision(s *settings) launcher.Supervision {

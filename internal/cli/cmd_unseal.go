@@ -151,6 +151,8 @@ func (a *app) unsealNote(s *settings, c *vault.Client, text string) {
 	}
 }
 
+const orTrust = ", or unseal on that machine; --allow-http where the network itself is trusted"
+
 // unsealClients makes a client for every node. No token is involved, and no Agent in front.
 func (a *app) unsealClients(s *settings) []*vault.Client {
 	addresses := s.strs("address")
@@ -166,13 +168,11 @@ func (a *app) unsealClients(s *settings) []*vault.Client {
 		}
 		if to := c.Exposed(); to != "" && !s.bool("allow-http") {
 			f := &fault.Error{Kind: fault.Usage, What: "cannot unseal " + c.Where(),
-				Why:  fmt.Sprintf("the shares would cross the network unencrypted, readable by %s", to),
-				Hint: "use https://, or unseal on that machine; --allow-http where the network itself is trusted"}
+				Why:  "the shares would cross the network unencrypted",
+				Hint: to + " could read them: use https://" + orTrust}
 			if c.Unverified() {
-				f.Why = fmt.Sprintf(
-					"the server's certificate is not verified (--tls-skip-verify): the shares would be readable by %s",
-					to)
-				f.Hint = "name the CA with --ca-cert, or unseal on that machine; --allow-http where the network itself is trusted"
+				f.Why = "the server's certificate is not verified"
+				f.Hint = to + " could read the shares: use --ca-cert, not --tls-skip-verify" + orTrust
 			}
 			s.faults = append(s.faults, f)
 		}
@@ -197,7 +197,7 @@ func readKeysFile(option, path string, allow []int) ([]vault.Share, error) {
 		return nil, e
 	}
 	if mode := info.Mode().Perm(); mode&0o077 != 0 {
-		e.Why = fmt.Sprintf("users other than its owner have access to it (mode %04o)", mode)
+		e.Why = fmt.Sprintf("others have access to it (mode %04o)", mode)
 		e.Hint = fmt.Sprintf("chmod 600 %s, and think about who may have read it", shellQuote(path))
 		return nil, e
 	}

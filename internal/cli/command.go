@@ -269,7 +269,7 @@ func misplaced(ctx context.Context, c *vault.Client, s *settings, st vault.State
 		return nil
 	}
 	return &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot make %s", st.Path),
-		Why:  "there is no such secret yet, and its path begins with a mount",
+		Why:  "it is new, and its path begins with a mount",
 		Hint: hint + fmt.Sprintf("; for a new secret of this name write %q", "/"+vault.EscapePath(st.Path.String()))}
 }
 

@@ -11,10 +11,10 @@ import (
 	"github.com/agenticverz/vaultexec/launcher"
 )
 
-// needsParent reports whether an option needs vaultexec to stay: somebody has to mask the output and remove the files.
-// What is wrong with the options is noted elsewhere.
-func needsParent(s *settings) bool {
-	return s.bool("mask") || slices.ContainsFunc(s.all("file"), func(v setting) bool {
+// inPlace reports whether a file has a path, and somebody has to stay to remove it. What is wrong with the options is
+// noted elsewhere.
+func inPlace(s *settings) bool {
+	return slices.ContainsFunc(s.all("file"), func(v setting) bool {
 		f, err := launcher.ParseFile(v.text)
 		return err == nil && f.Path != ""
 	})
@@ -99,7 +99,7 @@ func checkFiles(s *settings, o *launcher.Options) {
 	}
 	replaceable := slices.ContainsFunc(o.Rules.Files, func(f environ.FileSpec) bool { return f.Path != "" })
 	if s.bool("watch") && o.Watching.OnChange.Do == launcher.ReactSignal && !replaceable {
-		s.bad(s.one("on-change"), "nothing can change under a running command but a --file NAME=PATH",
-			"give one, or restart the command: --on-change restart")
+		s.bad(s.one("on-change"), "there is no --file NAME=PATH to read anew",
+			"give one, as nothing else can change under a running command, or restart the command: --on-change restart")
 	}
 }

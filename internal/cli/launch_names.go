@@ -85,7 +85,7 @@ func dangerous(sources []environ.Source, allowed []string) error {
 		what := fmt.Sprintf("cannot set %s", src.Name)
 		if environ.Steers(src.Name) {
 			return &fault.Error{Kind: fault.Usage, What: what,
-				Why:  "it steers vaultexec and Vault's own tools, and no secret may do that",
+				Why:  "it steers vaultexec and Vault's tools, and no secret may",
 				Hint: "give it another name; to set it for vaultexec itself, set it where vaultexec is started"}
 		}
 		if why, hint := choosesCode(src.Name, "it", allowed); why != "" {
@@ -101,6 +101,6 @@ func choosesCode(name, called string, allowed []string) (why, hint string) {
 	if !environ.IsDangerous(name, allowed) {
 		return "", ""
 	}
-	return called + " changes which code runs, and whoever may write the secret would own the process",
-		"allow it with --allow-name " + name
+	return called + " changes which code runs",
+		"whoever may write the secret would own the process: choose another name, or allow it with --allow-name " + name
 }

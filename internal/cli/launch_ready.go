@@ -14,7 +14,7 @@ func startFirst(s *settings) bool {
 	v := s.one("restart-order")
 	first := s.choice("restart-order") == "start-first"
 	if first && s.bool("replace") {
-		s.bad(v, "with --replace nobody stays to start another command", "give one of them")
+		s.bad(v, "with --replace nobody starts another command", "give one of them")
 	}
 	return first
 }
@@ -41,9 +41,10 @@ func readiness(s *settings, listens []listen.Spec, environ []string) launcher.Re
 	switch {
 	case err != nil:
 	case a.text != "" && !r.Asks():
-		s.bad(a, "only --ready http:PATH and --ready tcp connect to an address", "give one of these, or leave it out")
+		s.bad(a, "only --ready http:PATH and --ready tcp use it", "give one of these, or leave it out")
 	case r.By == launcher.ReadyNotify && s.bool("pass-notify"):
-		s.bad(v, "with --pass-notify the command speaks to systemd, and vaultexec cannot hear it", "leave --pass-notify out")
+		s.bad(v, "with --pass-notify vaultexec cannot hear the command",
+			"leave --pass-notify out: with it the command speaks to systemd itself")
 	case r.Asks() && a.text == "" && !slices.ContainsFunc(listens, isTCP):
 		s.bad(v, "there is no --listen HOST:PORT to connect to", "give one, or name the address with --ready-address 127.0.0.1:9000")
 	case r.By == launcher.ReadyAfter && r.After >= r.Timeout && r.Timeout > 0:

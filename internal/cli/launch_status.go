@@ -48,7 +48,8 @@ func (a *app) statusOptions(s *settings, listens []listen.Spec) launcher.Status 
 	case !s.bool("watch"):
 		s.bad(m, "without --watch vaultexec does not look at the secrets", "give --watch, too")
 	case o.MaxAge <= s.duration("interval"):
-		s.bad(m, "it must be longer than --interval, or every look comes too late", "give three times the interval, or more")
+		s.bad(m, "it must be longer than --interval",
+			"give three times the interval, or more; otherwise every look comes too late")
 	}
 	return o
 }

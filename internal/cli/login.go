@@ -285,8 +285,8 @@ func (a *app) approleLogin(s *settings, in inputs, conf *vault.LoginConfig) {
 		in.secretID = credential{}
 	case in.secretID.given() && in.wrappedSecretID.given():
 		s.faults = append(s.faults, &fault.Error{Kind: fault.Usage, What: "cannot log in with approle",
-			Why:  fmt.Sprintf("both %s and %s give a secret id", in.secretID.from, in.wrappedSecretID.from),
-			Hint: "take one of them out"})
+			Why:  fmt.Sprintf("both %s and %s are given", in.secretID.from, in.wrappedSecretID.from),
+			Hint: "take one of them out: each gives a secret id"})
 	}
 	conf.SecretID, conf.WrappedSecretID = in.secretID.read(), in.wrappedSecretID.readWrapped()
 }

@@ -41,7 +41,7 @@ func (a *app) newValue(s *settings, words []string) (vault.Text, error) {
 	value := strings.Clone(words[0])
 	launcher.HideArgument(words[0])
 	a.ui.log.Warn(
-		"the value on the command line is now in the shell's history, and was visible to everybody in the list of processes until it was overwritten there; - reads it from standard input")
+		"the value was in the process list and is in the shell's history; use - (stdin)")
 	if value == "" { // meant: nobody writes '' by accident
 		return vault.NewText(""), nil
 	}

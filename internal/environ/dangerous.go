@@ -120,7 +120,7 @@ func dangerousValue(name, value string) bool {
 func refusal(name, value string, allowed []string) (why, hint string) {
 	switch {
 	case Steers(name):
-		return name + " steers vaultexec and Vault's own tools, and no secret may do that",
+		return name + " steers vaultexec and Vault's tools, and no secret may",
 			"rename it with --env or --prefix, or leave it out with --exclude; to set it for vaultexec itself, set it where vaultexec is started"
 	case IsDangerous(name, allowed):
 		return name + " changes which code runs",

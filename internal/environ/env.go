@@ -258,8 +258,8 @@ func (b *builder) tryPut(v Variable) {
 	}
 	if size := len(name) + 1 + len(value) + 1; size > maxArgStrlen {
 		b.fail(fault.Value, v.Origin,
-			fmt.Sprintf("%s would be %d bytes, and the kernel takes %d for one variable", name, size, maxArgStrlen),
-			fmt.Sprintf("hand it over as a file with --file %s, or leave the key out with --exclude", name))
+			fmt.Sprintf("%s would be %d bytes; a variable may have %d", name, size, maxArgStrlen),
+			fmt.Sprintf("hand it over as a file with --file %s, or leave the key out with --exclude; the limit is the kernel's", name))
 		return
 	}
 	b.insert(v)
@@ -361,9 +361,8 @@ func CheckSize(env *Env, argv []string, stackLimit uint64) error {
 		largest = append(largest, fmt.Sprintf("%s (%s, %d bytes)", v.Name, v.Origin, len(v.Value.Reveal())))
 	}
 	return &fault.Error{Kind: fault.Value, What: "cannot start the command",
-		Why: fmt.Sprintf("arguments and environment take %d bytes with what the kernel adds, and the limit is %d",
-			total, limit),
-		Hint: "hand the largest over as files with --file, or raise the stack limit (ulimit -s); the largest are " +
+		Why: fmt.Sprintf("arguments and environment take %d bytes of at most %d", total, limit),
+		Hint: "raise the stack limit (ulimit -s), of which the kernel takes a part, or hand the largest over with --file: " +
 			strings.Join(largest, ", ")}
 }
 

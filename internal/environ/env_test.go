@@ -91,7 +91,7 @@ func TestBuildEnvFaults(t *testing.T) {
 	for _, want := range []string{
 		`cannot use m/bad@3#a-b: "a-b" is not a variable name`, `m/bad@3#1x: "1x" is`, `m/bad@3#: "" is not`, `m/bad@3#LD_X: LD_X changes which code runs`,
 		"m/bad@3#NULL: the value is null", "m/bad@3#NUL: the value holds a NUL byte", "cannot set OK: both m/bad@3#OK and m/twin@3#OK give it",
-		"cannot use m/twin@3#KO: no such key", "m/long@3#L: L would be 131073 bytes, and the kernel takes 131072",
+		"cannot use m/twin@3#KO: no such key", "m/long@3#L: L would be 131073 bytes; a variable may have 131072",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("%q is missing in\n%s", want, text)
@@ -221,7 +221,7 @@ func TestCheckSize(t *testing.T) {
 	}
 	f := fault.Of(CheckSize(at(low+1), argv, stack))
 	var taken, limit int
-	if _, err := fmt.Sscanf(f.Why, "arguments and environment take %d bytes with what the kernel adds, and the limit is %d", &taken, &limit); err != nil || taken != limit+1 {
+	if _, err := fmt.Sscanf(f.Why, "arguments and environment take %d bytes of at most %d", &taken, &limit); err != nil || taken != limit+1 {
 		t.Errorf("%d bytes are too many by one: %s", low+1, f.Why)
 	}
 	if f.Kind != fault.Value || !strings.Contains(f.Hint, "V0 (m/p#k, 100000 bytes), V1 (m/p#k, 100000 bytes), V2 (m/p#k, ") || strings.Contains(f.Error()+f.Hint, "xxx") {

@@ -58,11 +58,11 @@ func ParseEnv(s, mount string) ([]Source, error) {
 func ParseVariable(name, value, mount string) (sources []Source, text string, err error) {
 	switch {
 	case strings.HasPrefix(value, ">>"+mark), strings.Contains(value, "${>>"+mark):
-		err = &fault.Error{Why: "it would write to Vault, as bank-vaults does, and a start writes nothing"}
+		err = &fault.Error{Why: "it would write to Vault, as bank-vaults does; a start writes nothing"}
 	case value == mark+"login":
 		err = &fault.Error{
-			Why:  "bank-vaults puts the token of its own login there, and vaultexec hands its token to no command",
-			Hint: "leave the variable out; --keep-token hands on a token that was given, as VAULT_TOKEN"}
+			Why:  "vaultexec hands the token of its own login to no command",
+			Hint: "leave the variable out (bank-vaults puts the token of its login there); --keep-token hands on a token that was given, as VAULT_TOKEN"}
 	case transit(value):
 		err = &fault.Error{Why: "it is ciphertext of the transit engine, which is not decrypted here"}
 	case strings.HasPrefix(value, mark):

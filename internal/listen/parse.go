@@ -92,7 +92,7 @@ func (s *Spec) unix(text string) (why, hint string) {
 	}
 	switch {
 	case strings.HasPrefix(text, "@"), strings.HasPrefix(text, "\x00"):
-		return "abstract sockets have no mode: every process of the machine may connect", asUnix
+		return "abstract sockets have no mode: anybody may connect", asUnix
 	case !strings.HasPrefix(text, "/"):
 		return "its path is not absolute", asUnix
 	case strings.HasSuffix(text, "/"), path.Clean(text) == "/":
@@ -102,7 +102,7 @@ func (s *Spec) unix(text string) (why, hint string) {
 	}
 	s.Path = path.Clean(text)
 	if len(s.Path) > maxPath {
-		return fmt.Sprintf("its path has %d bytes; the path of a socket may have %d at most", len(s.Path), maxPath),
+		return fmt.Sprintf("its path has %d bytes, and may have %d at most", len(s.Path), maxPath),
 			"choose a shorter one, such as unix:/run/app.sock"
 	}
 	return "", ""

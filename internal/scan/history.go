@@ -138,6 +138,7 @@ func (s *Scanner) incomplete(ctx context.Context, r *repo) {
 	}
 	if promised, _ := filepath.Glob(escapeGlob(packs) + "/*.promisor"); len(promised) > 0 {
 		s.unread("(history)", "the clone is partial, and only what was fetched is in it; `git fetch --refetch` without a filter brings all")
+		r.warn = nil // git says the same
 	}
 }
 

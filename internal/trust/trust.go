@@ -326,17 +326,20 @@ func (c *Checker) refusal(path string) error {
 	var why, chmod, users []string
 	chown := map[string][]string{} // by the user that is to own them
 	for _, f := range c.found {
-		of := fmt.Sprintf(" of the %s %q", f.kind, f.path)
-		name := f.path
-		if f.kind == "" {
-			of, name = "", path
+		mode, name := fmt.Sprintf("%q has mode %04o", f.path, f.mode), f.path
+		user := fmt.Sprintf("%q belongs to user %d", f.path, f.uid)
+		switch f.kind {
+		case "link":
+			user = "the link " + user
+		case "": // the path itself, which the text names already
+			name, mode, user = path, fmt.Sprintf("the mode is %04o", f.mode), fmt.Sprintf("the owner is user %d", f.uid)
 		}
 		if f.mode != 0 {
-			why = append(why, fmt.Sprintf("the mode%s is %04o", of, f.mode))
+			why = append(why, mode)
 			chmod = append(chmod, quote(name))
 			continue
 		}
-		why = append(why, fmt.Sprintf("the owner%s is user %d", of, f.uid))
+		why = append(why, user)
 		owner := "root"
 		if uid := os.Geteuid(); uid != 0 && f.kind == "" {
 			owner = fmt.Sprint(uid)

@@ -121,28 +121,28 @@ func TestRule(t *testing.T) {
 		{"our file in root's group", func(tr tree) { tr.make("d/", 0o775, mallory, 0).make("d/f", 0o664, mallory, 0) }, "d/f", mallory, nil, ""},
 		{"a group of ours that others are in", func(tr tree) { tr.make("f", 0o664, mallory, 100) }, "f", mallory, nil, "the mode is 0664"},
 
-		{"a folder that everybody may write", func(tr tree) { tr.make("d/", 0o777).make("d/f", 0o644) }, "d/f", 0, nil, `the mode of the folder "ROOT/d" is 0777`},
-		{"another's folder", func(tr tree) { tr.make("d/", 0o755, mallory).make("d/f", 0o644) }, "d/f", 0, nil, `the owner of the folder "ROOT/d" is user 4242`},
-		{"a folder far above", func(tr tree) { tr.make("a/", 0o777).make("a/b/", 0o755).make("a/b/c/", 0o755).make("a/b/c/f", 0o644) }, "a/b/c/f", 0, nil, `the mode of the folder "ROOT/a" is 0777`},
+		{"a folder that everybody may write", func(tr tree) { tr.make("d/", 0o777).make("d/f", 0o644) }, "d/f", 0, nil, `"ROOT/d" has mode 0777`},
+		{"another's folder", func(tr tree) { tr.make("d/", 0o755, mallory).make("d/f", 0o644) }, "d/f", 0, nil, `"ROOT/d" belongs to user 4242`},
+		{"a folder far above", func(tr tree) { tr.make("a/", 0o777).make("a/b/", 0o755).make("a/b/c/", 0o755).make("a/b/c/f", 0o644) }, "a/b/c/f", 0, nil, `"ROOT/a" has mode 0777`},
 		{"all of them", func(tr tree) { tr.make("a/", 0o777).make("a/b/", 0o755, mallory).make("a/b/f", 0o646) }, "a/b/f", 0, nil,
-			`the mode of the folder "ROOT/a" is 0777, the owner of the folder "ROOT/a/b" is user 4242, the mode is 0646`},
-		{"up and down again", func(tr tree) { tr.make("bad/", 0o777).make("f", 0o644) }, "bad/../f", 0, nil, `the mode of the folder "ROOT/bad" is 0777`},
+			`"ROOT/a" has mode 0777, "ROOT/a/b" belongs to user 4242, the mode is 0646`},
+		{"up and down again", func(tr tree) { tr.make("bad/", 0o777).make("f", 0o644) }, "bad/../f", 0, nil, `"ROOT/bad" has mode 0777`},
 
 		{"sticky: ours", func(tr tree) { tr.make("d/", 0o1777).make("d/f", 0o644) }, "d/f", 0, nil, ""},
 		{"sticky: another's file", func(tr tree) { tr.make("d/", 0o1777).make("d/f", 0o644, mallory) }, "d/f", 0, nil, "the owner is user 4242"},
-		{"sticky: another's folder", func(tr tree) { tr.make("d/", 0o1777).make("d/e/", 0o755, mallory).make("d/e/f", 0o644) }, "d/e/f", 0, nil, `the owner of the folder "ROOT/d/e" is user 4242`},
-		{"sticky: another's link", func(tr tree) { tr.make("d/", 0o1777).make("f", 0o644).make("d/l -> ../f", 0, mallory) }, "d/l", 0, nil, `the owner of the link "ROOT/d/l" is user 4242`},
+		{"sticky: another's folder", func(tr tree) { tr.make("d/", 0o1777).make("d/e/", 0o755, mallory).make("d/e/f", 0o644) }, "d/e/f", 0, nil, `"ROOT/d/e" belongs to user 4242`},
+		{"sticky: another's link", func(tr tree) { tr.make("d/", 0o1777).make("f", 0o644).make("d/l -> ../f", 0, mallory) }, "d/l", 0, nil, `the link "ROOT/d/l" belongs to user 4242`},
 		{"sticky: our link", func(tr tree) { tr.make("d/", 0o1777).make("f", 0o644).make("d/l -> ../f", 0) }, "d/l", 0, nil, ""},
-		{"sticky: another's sticky folder", func(tr tree) { tr.make("d/", 0o1777, mallory).make("d/f", 0o644) }, "d/f", 0, nil, `the owner of the folder "ROOT/d" is user 4242`},
+		{"sticky: another's sticky folder", func(tr tree) { tr.make("d/", 0o1777, mallory).make("d/f", 0o644) }, "d/f", 0, nil, `"ROOT/d" belongs to user 4242`},
 
-		{"a link out of a bad folder", func(tr tree) { tr.make("bad/", 0o777).make("f", 0o644).make("bad/l -> ../f", 0) }, "bad/l", 0, nil, `the mode of the folder "ROOT/bad" is 0777`},
-		{"a link into a bad folder", func(tr tree) { tr.make("bad/", 0o777).make("bad/f", 0o644).make("l -> bad/f", 0) }, "l", 0, nil, `the mode of the folder "ROOT/bad" is 0777`},
+		{"a link out of a bad folder", func(tr tree) { tr.make("bad/", 0o777).make("f", 0o644).make("bad/l -> ../f", 0) }, "bad/l", 0, nil, `"ROOT/bad" has mode 0777`},
+		{"a link into a bad folder", func(tr tree) { tr.make("bad/", 0o777).make("bad/f", 0o644).make("l -> bad/f", 0) }, "l", 0, nil, `"ROOT/bad" has mode 0777`},
 		{"a link through a bad folder", func(tr tree) {
 			tr.make("bad/", 0o777).make("f", 0o644).make("bad/m -> ../f", 0).make("l -> ROOT/bad/m", 0)
-		}, "l", 0, nil, `the mode of the folder "ROOT/bad" is 0777`},
+		}, "l", 0, nil, `"ROOT/bad" has mode 0777`},
 		{"a folder by a link", func(tr tree) {
 			tr.make("bad/", 0o777).make("bad/e/", 0o755).make("bad/e/f", 0o644).make("l -> bad/e", 0)
-		}, "l/f", 0, nil, `the mode of the folder "ROOT/bad" is 0777`},
+		}, "l/f", 0, nil, `"ROOT/bad" has mode 0777`},
 		{"another's link in a folder of ours", func(tr tree) { tr.make("f", 0o644).make("l -> f", 0, mallory) }, "l", 0, nil, ""},
 
 		{"a pipe with a name", func(tr tree) { tr.check(unix.Mkfifo(tr.at("p"), 0o622)); tr.check(unix.Chmod(tr.at("p"), 0o622)) }, "p", 0, nil, "the mode is 0622"},
@@ -259,7 +259,7 @@ func TestDescriptors(t *testing.T) {
 	// The way to it counts.
 	tr.make("bad/", 0o777)
 	tr.check(os.Symlink(fmt.Sprint("/dev/fd/", f.Fd()), tr.at("bad/l")))
-	if got := verdict(Open(tr.at("bad/l"), nil)); !strings.Contains(got, "is 0777") {
+	if got := verdict(Open(tr.at("bad/l"), nil)); !strings.Contains(got, "mode 0777") {
 		t.Error(got)
 	}
 	// What another process has open is that process's affair.
@@ -363,7 +363,7 @@ func TestContainers(t *testing.T) {
 			tr.check(unix.Chmod(tr.at(v.dir), uint32(v.mode)))
 		}
 		is("sticky/token", app, "ok")
-		is("open/token", app, `the mode of the folder "ROOT/open" is 2777`) // as it never is: a container has it read-only
+		is("open/token", app, `"ROOT/open" has mode 2777`) // as it never is: a container has it read-only
 		readOnly("sticky")
 		readOnly("open")
 		is("sticky/token", app, "ok")
@@ -379,7 +379,7 @@ func TestContainers(t *testing.T) {
 		// docker run -v ./conf:/conf:ro: a folder of the host's user
 		tr.make("conf/", 0o755, app).make("conf/a.yaml", 0o644, app).make("conf/b.yaml", 0o644, mallory).make("conf/c.yaml", 0o666, app).make("in/", 0o755)
 		bind("conf", "in")
-		is("in/a.yaml", 0, `the owner of the folder "ROOT/in" is user 1000, the owner is user 1000`)
+		is("in/a.yaml", 0, `"ROOT/in" belongs to user 1000, the owner is user 1000`)
 		readOnly("in")
 		is("in/a.yaml", 0, "ok")
 		is("in/b.yaml", 0, "the owner is user 4242")
@@ -397,7 +397,7 @@ func TestContainers(t *testing.T) {
 		tr.make("all/", 0o755).make("all/open/", 0o777).make("all/open/f", 0o644).make("all/g", 0o644, mallory)
 		bind("all", "all")
 		readOnly("all")
-		is("all/open/f", 0, `the mode of the folder "ROOT/all/open" is 0777`)
+		is("all/open/f", 0, `"ROOT/all/open" has mode 0777`)
 		is("all/g", 0, "the owner is user 4242")
 	})
 }
@@ -429,7 +429,7 @@ func TestUserNamespace(t *testing.T) {
 	if errors.Is(err, fs.ErrPermission) {
 		needs.Missing(t, "user namespaces: "+err.Error())
 	}
-	want := "ok\nothers may change it: the owner is user 65534\nothers may change it: the owner is user 65534\nothers may change it: the mode of the folder \"ROOT/bad\" is 0777\n"
+	want := "ok\nothers may change it: the owner is user 65534\nothers may change it: the owner is user 65534\nothers may change it: \"ROOT/bad\" has mode 0777\n"
 	if got := strings.ReplaceAll(string(out), tr.root, "ROOT"); err != nil || got != want {
 		t.Errorf("%v\n%s\nwant\n%s", err, got, want)
 	}

@@ -32,32 +32,38 @@ func checkAddress(address string) (*url.URL, error) {
 		return nil, &fault.Error{Kind: fault.Usage, What: "cannot use the address of Vault", Why: "not a URL",
 			Hint: `write it as --address http://127.0.0.1:8200 or VAULT_ADDR`}
 	}
-	fine := u.Host != ""
-	switch u.Scheme {
-	case "http", "https":
-	case "unix":
-		fine = u.Path != ""
-	default:
-		fine = false
-	}
 	if p := strings.TrimSuffix(u.Path, "/"); u.Scheme != "unix" && strings.HasSuffix(p, "/v1") {
 		// Vault would look for the mount "v1" there, and deny it.
 		return nil, &fault.Error{Kind: fault.Usage,
 			What: fmt.Sprintf("cannot use %q as the address of Vault", u.Redacted()),
-			Why:  "it ends in /v1, which every request begins with anyway", Hint: "leave /v1 out"}
+			Why:  "it ends in /v1", Hint: "leave /v1 out: every request begins with it anyway"}
 	}
-	if !fine || u.RawQuery != "" || u.Fragment != "" {
+	if why := misformed(u); why != "" {
 		what := "cannot use the address of Vault"
 		shown := *u // the query may hold a token, and what stands before an @ a password
 		shown.User, shown.RawQuery, shown.Fragment = nil, "", ""
 		if text := shown.String(); !strings.Contains(text, "@") {
 			what = fmt.Sprintf("cannot use %q as the address of Vault", text)
 		}
-		return nil, &fault.Error{Kind: fault.Usage, What: what,
-			Why:  "not of the form http://HOST[:PORT], https://HOST[:PORT] or unix:///SOCKET",
-			Hint: "correct --address, VAULT_ADDR or VAULT_AGENT_ADDR"}
+		return nil, &fault.Error{Kind: fault.Usage, What: what, Why: why,
+			Hint: "correct --address, VAULT_ADDR or VAULT_AGENT_ADDR: http://HOST[:PORT], https://HOST[:PORT] or unix:///SOCKET"}
 	}
 	return u, nil
+}
+
+// misformed says what an address has too little or too much; "" for a good one.
+func misformed(u *url.URL) string {
+	switch {
+	case u.Scheme != "http" && u.Scheme != "https" && u.Scheme != "unix":
+		return "not an http, https or unix URL"
+	case u.Scheme == "unix" && u.Path == "":
+		return "it names no socket"
+	case u.Scheme != "unix" && u.Host == "":
+		return "it names no host"
+	case u.RawQuery != "" || u.Fragment != "":
+		return "it has a query or a fragment"
+	}
+	return ""
 }
 
 func addHeaders(client *api.Client, text string) error {

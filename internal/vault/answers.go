@@ -64,7 +64,7 @@ var answers = []rule{
 	{status: 403, text: "invalid token", kind: fault.BadToken, why: whyBadToken},
 	{status: 403, text: "permission denied", exact: true, kind: fault.BadToken, why: whyBadToken},
 	{status: 403, text: "bad token", kind: fault.BadToken, why: whyBadToken},
-	{status: 403, text: "preflight capability check", kind: fault.Denied, why: "no policy of the token covers anything there, or there is no such mount"},
+	{status: 403, text: "preflight capability check", kind: fault.Denied, why: "no policy of the token reaches the mount, or it does not exist"},
 	{status: 403, text: "permission denied", kind: fault.Denied, why: "permission denied"},
 	{status: 403, kind: fault.Denied},
 	{status: 404, text: "no handler for route", kind: fault.Missing, cause: fault.NoMount, why: "no such mount"},
@@ -101,7 +101,7 @@ var logins = []rule{
 	{status: 400, text: "Client sent an HTTP request to an HTTPS server", kind: fault.Address, why: "the server speaks TLS, and the address says http", hint: "write the address as https://"},
 	{status: 400, text: "LDAP Result Code 200", kind: fault.Away, why: "Vault cannot reach the directory"},
 	{status: 400, text: "tls connection required", kind: fault.Refused, cause: fault.NoTLS, why: "certificates can only be shown over TLS", hint: "write the address as https://"},
-	{status: 400, text: "wrapping token is not valid or does not exist", kind: fault.Refused, why: "the wrapping token was used already or has expired (Vault does not tell which), and may have been intercepted", hint: "if none of your own people or programs has used it, somebody else has: revoke what it held. Have a new one issued"},
+	{status: 400, text: "wrapping token is not valid or does not exist", kind: fault.Refused, why: "the wrapping token was used already or has expired", hint: "if none of your own people or programs used it (Vault does not tell), it may have been intercepted: revoke what it held. Have a new one issued"},
 	{status: 400, text: "invalid role or secret ID", kind: fault.Refused, why: "invalid role id or secret id", hint: "a wrong, expired or used-up secret id look the same to Vault: have a new one issued, and compare the role id"},
 	{status: 400, kind: fault.Refused},
 	{status: 403, text: "permission denied", exact: true, kind: fault.Refused, cause: fault.PlainDenial, why: "permission denied", hint: "no such auth mount, or the account is locked after wrong tries, or Vault cannot check the credential: compare --auth-mount"},
@@ -206,7 +206,7 @@ func (c *Client) judgeForeign(r request, a *Answer, resp *http.Response, body []
 		c.proxyRefused(e, a.Status)
 		return e
 	}
-	e := notVaults(r.what, fmt.Sprintf("HTTP %d from %s", a.Status, c.where))
+	e := notVaults(r.what, fmt.Sprintf("HTTP %d, %s", a.Status, c.where))
 	e.RetryAfter = retryAfter(resp)
 	return e
 }
@@ -340,12 +340,11 @@ func (c *Client) redirected(r request, resp *http.Response) error {
 	if resp.Request != nil && resp.Request.URL.Scheme == "http" && loc.Scheme == "https" &&
 		loc.Hostname() == resp.Request.URL.Hostname() {
 		return &fault.Error{Kind: fault.Away, What: r.what,
-			Why:  fmt.Sprintf("%s redirects to %s, which is not followed", c.where, to),
-			Hint: "write the address as " + to}
+			Why: fmt.Sprintf("Vault redirects to %s (not followed)", to), Hint: "write the address as " + to}
 	}
 	return &fault.Error{Kind: fault.Away, What: r.what,
-		Why:  fmt.Sprintf("%s is a standby and redirects to %s, which is not followed", c.where, to),
-		Hint: "give the address of a load balancer or of the active node"}
+		Why:  fmt.Sprintf("a standby redirects to %s (not followed)", to),
+		Hint: "give the address of a load balancer or of the active node, not " + c.where}
 }
 
 // retryAfter reads the Retry-After header, in seconds or as a date (RFC 9110, 10.2.3).

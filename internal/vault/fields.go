@@ -250,8 +250,8 @@ func (u usage) judge(p Path, e Engine) (capability string, f *fault.Error) {
 	case u.read && unknown(u.query) == "":
 		return "read", nil
 	case u.read && u.write && !making.hold(e, p):
-		return "", fieldsRefused(p, "the path holds settings of the engine, which fields would change",
-			"leave them out to read it; `vault write` changes settings")
+		return "", fieldsRefused(p, "the path holds settings that fields would change",
+			"leave them out to read it; `vault write` changes settings of the engine")
 	case !u.write && len(u.query) == 0:
 		return "", fieldsRefused(p, "the path takes no fields", "leave them out, or "+hintQuestion)
 	}

@@ -39,7 +39,7 @@ func ParsePathOrFolder(s, mount string) (Path, error) {
 	case dir == "":
 		return Path{Mount: mount, Folder: true}, nil
 	case dir == "/":
-		return Path{}, pathError(s, "a leading slash names the mount, and none follows it",
+		return Path{}, pathError(s, "a leading slash names the mount, and none follows",
 			`write "*" for everything at the top of --mount, or name the mount, as in "/agenticverz/*"`)
 	}
 	p, err := ParseDir(dir, mount)
@@ -67,7 +67,7 @@ func (c *Client) ListFolder(ctx context.Context, p Path, kvVersion int) (*Folder
 	p = p.within(engine.Mount)
 	if engine.KV == 0 {
 		return nil, &fault.Error{Kind: fault.Usage, What: cannotList(p),
-			Why:  fmt.Sprintf("the mount %s is of type %s, and has no folders of secrets", engine.Mount, engine),
+			Why:  fmt.Sprintf("the mount %s (type %s) has no folders of secrets", engine.Mount, engine),
 			Hint: "name each path that is to be read"}
 	}
 	keys, err := c.List(ctx, engine, p.Name)

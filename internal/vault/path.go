@@ -91,7 +91,7 @@ func parsePath(s, mount string) (Path, error) {
 	switch {
 	case !absolute:
 	case len(segments) == 1:
-		return Path{}, pathError(s, "a leading slash names the mount, and nothing follows it",
+		return Path{}, pathError(s, "a leading slash names the mount, and nothing follows",
 			fmt.Sprintf("write %q for a secret of the mount %q", segments[0], mount))
 	case len(segments) == 2:
 		p.Mount = segments[0]

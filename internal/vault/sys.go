@@ -35,7 +35,7 @@ type SealStatus struct {
 // Seal asks for the state of the seal.
 func (c *Client) Seal(ctx context.Context) (SealStatus, error) {
 	start := time.Now()
-	r := request{what: "cannot ask for the state of Vault", path: "sys/seal-status", bare: true, token: &Text{}}
+	r := request{what: "cannot read Vault's state", path: "sys/seal-status", bare: true, token: &Text{}}
 	a, err := c.do(ctx, r)
 	if err != nil {
 		return SealStatus{}, err

@@ -58,7 +58,7 @@ func (c *Client) tlsTrouble(e *fault.Error, err error, at string) bool {
 	case errors.As(err, &verify):
 		e.Why, e.Hint = "the server's certificate is not valid", "name its CA with --ca-cert FILE (VAULT_CACERT)"
 	case errors.Is(err, http.ErrSchemeMismatch), errors.As(err, &record):
-		e.Why, e.Hint = "the server does not speak TLS, and the address says https",
+		e.Why, e.Hint = "the server does not speak TLS",
 			"write the address as http://, or have TLS switched on"
 	case strings.Contains(errText(err), "tls: server selected unsupported protocol version"):
 		e.Why, e.Hint = alerts[0].why, alerts[0].hint

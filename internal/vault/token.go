@@ -71,8 +71,8 @@ func CheckCredential(name, s string) (Text, error) {
 	case quoted(s):
 		e.Why, e.Hint = "it is in quotes", "leave them out: only a shell removes them"
 	case strings.IndexFunc(s, func(r rune) bool { return r <= ' ' || r >= 0x7f }) >= 0:
-		e.Why, e.Hint = "it holds a blank, a line break or a character that no credential has",
-			"put the credential there, and nothing else"
+		e.Why, e.Hint = "it holds a character that no credential has",
+			"put the credential there, and nothing else: not even a blank or a line break in it"
 	default:
 		return NewText(s), nil
 	}
@@ -189,21 +189,23 @@ func tokenHelper(path string, allow []int) (string, error) {
 	return conf.TokenHelper, nil
 }
 
-const helperHint = "correct token_helper there, or set VAULT_TOKEN or give --token-file to do without it"
-
 // askHelper runs "HELPER get" as the Vault CLI does, without os/exec: while a command is supervised every child is
 // reaped by the main goroutine, which would leave os/exec waiting for a status that is gone.
 //
 // It is waited for a minute at most, and no longer than ctx: a helper that hangs must not keep vaultexec from ending
 // after its command, nor the watch from going on. Then it is left alone: its process ID may be somebody else's by now.
 func askHelper(ctx context.Context, helper, configPath string, environ []string, allow []int) (Text, error) {
-	what := fmt.Sprintf("cannot get a token from the token helper %q (named by %s)", helper, configPath)
+	what := fmt.Sprintf("cannot get a token from the token helper %q", helper)
+	named := "token_helper in " + configPath + " names the helper"
+	hint := "correct token_helper in " + configPath + ", or set VAULT_TOKEN or give --token-file to do without it"
 	if !filepath.IsAbs(helper) {
-		return Text{}, &fault.Error{Kind: fault.Usage, What: what, Why: "its path is not absolute", Hint: helperHint}
+		return Text{}, &fault.Error{Kind: fault.Usage, What: what, Why: "its path is not absolute", Hint: hint}
 	}
 	if err := trust.Program(helper, allow); err != nil {
-		return Text{}, &fault.Error{Kind: fault.Usage, What: what, Why: Errno(err),
-			Hint: trust.Cure(err, helperHint), Err: err}
+		if cure := trust.Cure(err, ""); cure != "" {
+			hint = cure + "; " + named
+		}
+		return Text{}, &fault.Error{Kind: fault.Usage, What: what, Why: Errno(err), Hint: hint, Err: err}
 	}
 	type answer struct {
 		out    []byte
@@ -222,22 +224,21 @@ func askHelper(ctx context.Context, helper, configPath string, environ []string,
 	case a = <-answers:
 	case <-limited.Done():
 		return Text{}, &fault.Error{Kind: fault.Away, What: what,
-			Why: fmt.Sprintf("it did not answer within %s", helperLimit), Err: limited.Err()}
+			Why: fmt.Sprintf("it did not answer within %s", helperLimit), Hint: hint, Err: limited.Err()}
 	}
 	out, status, err := a.out, a.status, a.err
 	switch {
 	case err != nil:
-		return Text{}, &fault.Error{Kind: fault.Usage, What: what, Why: "it cannot be started: " + Errno(err),
-			Hint: helperHint}
+		return Text{}, &fault.Error{Kind: fault.Usage, What: what, Why: Errno(err), Hint: hint}
 	case status.Exited() && status.ExitStatus() != 0:
 		return Text{}, &fault.Error{Kind: fault.Usage, What: what,
-			Why: fmt.Sprintf("it ended with exit status %d", status.ExitStatus()), Hint: helperHint}
+			Why: fmt.Sprintf("it ended with exit status %d", status.ExitStatus()), Hint: hint}
 	case status.Signaled():
 		return Text{}, &fault.Error{Kind: fault.Usage, What: what,
-			Why: "it was ended by signal " + status.Signal().String(), Hint: helperHint}
+			Why: "it was ended by signal " + status.Signal().String(), Hint: hint}
 	case len(bytes.TrimSpace(out)) == 0:
 		return Text{}, &fault.Error{Kind: fault.Usage, What: what, Why: "it has no token",
-			Hint: "log in with `vault login`"}
+			Hint: "log in with `vault login`; " + named}
 	}
 	return CheckCredential("the token helper's answer", string(out))
 }

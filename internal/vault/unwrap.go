@@ -39,12 +39,11 @@ const wrapPath = "sys/wrapping/wrap"
 // rewrapped says that a wrapping token was not made where it should have been. It is not used up then.
 func (l *authenticator) rewrapped(from, want string) error {
 	e := &fault.Error{Kind: fault.Refused, What: l.what(),
-		Why: fmt.Sprintf("the wrapping token was made by %q and not by %s: somebody may have unwrapped it and wrapped it again",
-			from, want),
-		Hint: "treat what it held as intercepted: revoke it and have a new one issued. If it was made like this on purpose, correct --auth-mount and --role"}
+		Why:  fmt.Sprintf("the wrapping token was made by %q, not by %s", from, want),
+		Hint: "somebody may have intercepted it and wrapped it again: revoke what it held, and have a new one issued. If it is so on purpose, correct --auth-mount and --role"}
 	if from == wrapPath && l.conf.Method == AuthToken {
-		e.Why = "the wrapping token was made by sys/wrapping/wrap: an Agent's sink with wrap_ttl makes it so, and so does whoever has unwrapped a token and wrapped it again; Vault does not tell which"
-		e.Hint = "if it is an Agent's sink, name the file as the Agent writes it, in JSON, with --token-file, or set wrap_ttl in the Agent's method and not in its sink. If it is not, treat the token as intercepted: revoke it and have a new one issued"
+		e.Why = "the wrapping token was made by sys/wrapping/wrap"
+		e.Hint = "an Agent's sink with wrap_ttl makes it so: name the file as the Agent writes it, in JSON, with --token-file, or set wrap_ttl in the Agent's method. So does whoever has unwrapped a token and wrapped it again: if it is no sink, treat the token as intercepted, revoke it and have a new one issued"
 	}
 	return e
 }
