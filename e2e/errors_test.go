@@ -66,6 +66,7 @@ vaultexec --status :9641 --listen :9641 --allow-http --path app -- true
 vaultexec --status 127.0.0.1:9641 --replace --path app -- true
 vaultexec --status ${VAULT_ADDR#http://} --path app -- true
 vaultexec --status unix:$PWD/missing/s --path app -- true
+vaultexec --quiet --log-level debug --path app -- true
 vaultexec ps
 vaultexec ps nowhere
 vaultexec ps a b

@@ -88,7 +88,7 @@ func (a *app) readSecret(ctx context.Context, c *vault.Client, s *settings, p va
 			path = "'" + path + "'"
 		}
 		return nil, &fault.Error{Kind: fault.Usage, What: "cannot " + verb + " " + secret.Path.String(),
-			Why: fmt.Sprintf("reading from %s (type %s) may create something",
+			Why: fmt.Sprintf("reading from %s (%s) may create something",
 				secret.Engine.Mount, secret.Engine.Type),
 			Hint: "what it makes is for a command: vaultexec --path " + path + " -- COMMAND"}
 	}

@@ -153,7 +153,7 @@ func (r *rollback) advise(e *fault.Error, to int) error {
 func (r *rollback) possible(st vault.State) error {
 	switch {
 	case !st.Readable():
-		return vault.Denied(r.cannot(), "what is there cannot be read, so that it cannot be compared", dataPath(st), "read")
+		return vault.Denied(r.cannot(), "the current version cannot be read", dataPath(st), "read")
 	case st.Gone != nil && len(r.keys) > 0:
 		return &fault.Error{Kind: fault.Deleted, What: r.cannot(), Why: fmt.Sprintf("the latest version is %s", st.Gone),
 			Hint: "leave --key out, and all keys come back"}

@@ -193,8 +193,8 @@ func (a *app) needles(ctx context.Context, s *settings, o launcher.Options) (sca
 	}
 	if len(values) == 0 {
 		return scan.Options{}, nil, &fault.Error{Kind: fault.Usage, What: "cannot scan",
-			Why:  "there is nothing to look for: the values are too short or too common, or the secrets are leased",
-			Hint: "name other secrets, or look for shorter values with --mask-min"}
+			Why:  "there is nothing to look for",
+			Hint: "the values are too short or too common, or the secrets are leased: name other secrets, or look for shorter values with --mask-min"}
 	}
 	n.Needles = mask.NewNeedles(values, o.Masking.Least)
 	if n.Needles.Swarms() {

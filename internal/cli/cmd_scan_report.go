@@ -83,8 +83,8 @@ func (r *scanned) verdict() error {
 			Hint: "whoever can read that has them: write new values (vaultexec rotate) for " + names +
 				", then take the old ones out"}
 	case len(r.Unread) > 0:
-		return &fault.Error{Kind: fault.Usage, What: "cannot say that there is no secret in plain text",
-			Why:  fmt.Sprintf("%s could not be looked into, and nothing was found in the rest", count(len(r.Unread), "item")),
+		return &fault.Error{Kind: fault.Usage, What: "not everything was looked into",
+			Why:  fmt.Sprintf("%s left out; nothing was found in the rest", count(len(r.Unread), "item")),
 			Hint: "the lines before say what they are"}
 	}
 	return nil

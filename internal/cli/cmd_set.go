@@ -152,8 +152,8 @@ func (a *app) setValues(s *settings, words, gone []string) (map[string]vault.Val
 			s.faults = append(s.faults, fault.All(err)...)
 			values[key] = v.Value()
 		default:
-			refused(key, "a value on the command line is seen by everybody in the list of processes, and stays in the shell's history",
-				"leave =VALUE out to be asked for it, or write KEY=- (standard input) or KEY=@FILE; and take another value")
+			refused(key, "everybody can see a value on the command line",
+				"it is in the list of processes and in the shell's history: leave =VALUE out to be asked for it, or write KEY=- (standard input) or KEY=@FILE; and take another value")
 		}
 		seen = append(seen, key)
 	}

@@ -218,8 +218,8 @@ func (a *app) withVault(ctx context.Context, s *settings, f func(context.Context
 func (a *app) patience(s *settings) vault.Patience {
 	wait, start := waitTime(s), time.Now()
 	return vault.Patience{Wait: wait, Start: start, Over: a.ui.live.end, Notice: func(f *fault.Error) {
-		if text := "waiting for Vault: " + f.Why; !a.ui.waits(text, vault.WaitEnd(start, wait)) {
-			a.ui.log.Info(text)
+		if !a.ui.waits("waiting for Vault: "+f.Why, vault.WaitEnd(start, wait)) {
+			a.ui.log.Info("waiting for Vault: " + f.Why)
 		}
 	}}
 }
