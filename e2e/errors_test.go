@@ -184,6 +184,15 @@ vaultexec --path app -- ./interpreter-denied
 vaultexec check word
 vaultexec help nothing
 vaultexec completion tcsh
+vaultexec completion bash fish
+vaultexec completion bash --dry-run
+vaultexec completion install tcsh
+vaultexec completion install
+SHELL=/bin/tcsh vaultexec completion install
+HOME= vaultexec completion install fish
+HOME=here vaultexec completion install fish
+XDG_CONFIG_HOME=$PWD/not-pem vaultexec completion install fish
+BASH_COMPLETION_USER_DIR=$PWD/open vaultexec completion install bash
 vaultexec get
 vaultexec get a b
 vaultexec get --watch app

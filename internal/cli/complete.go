@@ -185,6 +185,8 @@ func (c *completer) word(ctx context.Context, current string) (string, []string)
 	switch {
 	case c.command == "help" && n == 0:
 		return completeWords, startingWith(current, helpTopics())
+	case c.command == "completion":
+		return completeWords, startingWith(current, completionWords(c.words))
 	case admin == nil:
 		return completeWords, nil
 	}
