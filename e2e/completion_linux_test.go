@@ -68,6 +68,7 @@ func (r *completionRig) cases() [][2]string {
 		{"vaultexec --on-change signal:SIGW", "vaultexec --on-change signal:SIGWINCH "},
 		{"vaultexec --auth=kub", "vaultexec --auth=kubernetes "},
 		{"vaultexec help exit", "vaultexec help exit-codes "},
+		{"vaultexec help --interv", "vaultexec help --interval "},
 		{"vaultexec completion fi", "vaultexec completion fish "},
 		{"vaultexec completion inst", "vaultexec completion install "},
 		{"vaultexec completion install z", "vaultexec completion install zsh "},

@@ -182,7 +182,10 @@ vaultexec --path app -- ./no-interpreter
 vaultexec --path app -- ./dos-script
 vaultexec --path app -- ./interpreter-denied
 vaultexec check word
-vaultexec help nothing
+vaultexec help xyzzy
+vaultexec help rottate
+vaultexec help --intervall
+vaultexec help certainly not
 vaultexec completion tcsh
 vaultexec completion bash fish
 vaultexec completion bash --dry-run

@@ -152,7 +152,7 @@ func (c *completer) begin(word string) bool {
 	case word == "check":
 		c.opts = checkOptions()
 	case word == "help":
-		c.opts = nil
+		c.opts = helpOptions()
 	case word != "run":
 		return false
 	}
