@@ -42,9 +42,9 @@ session: vault
 demo:
 	@$(GO) build -buildvcs=false -o dist/demo ./tools/demo && exec dist/demo
 
-# The manual page and the table of all options, from the table that --help is made of.
+# The manual pages and the table of all options, from the table that --help is made of.
 docs:
-	@$(GO) test -run '^TestManual$$' ./internal/cli -update
+	@$(GO) test -run '^TestManual(OfCommands)?$$' ./internal/cli -update
 
 SHARE        = $(DESTDIR)$(PREFIX)/share
 
@@ -53,7 +53,7 @@ install: build
 	install -d "$(DESTDIR)$(PREFIX)/bin" "$(SHARE)/man/man1" "$(SHARE)/bash-completion/completions" \
 		"$(SHARE)/zsh/site-functions" "$(SHARE)/fish/vendor_completions.d"
 	install -m 711 vaultexec "$(DESTDIR)$(PREFIX)/bin/vaultexec"
-	install -m 644 docs/vaultexec.1 "$(SHARE)/man/man1/vaultexec.1"
+	install -m 644 docs/vaultexec.1 docs/man/*.1 "$(SHARE)/man/man1/"
 	install -m 644 internal/cli/completion/vaultexec.bash "$(SHARE)/bash-completion/completions/vaultexec"
 	install -m 644 internal/cli/completion/_vaultexec "$(SHARE)/zsh/site-functions/_vaultexec"
 	install -m 644 internal/cli/completion/vaultexec.fish "$(SHARE)/fish/vendor_completions.d/vaultexec.fish"

@@ -156,7 +156,7 @@ The Vault CLI's token, and the configuration that names its token helper.
 .PP
 No file in the current folder is read unless an option names it.
 .SH SEE ALSO
-.BR env (1),
+` + seeAlso() + `.BR env (1),
 .BR vault (1)
 `)
 	return strings.ReplaceAll(b.String(), ".PP\n.TP\n", ".TP\n")
