@@ -38,9 +38,9 @@ bench: vault
 session: vault
 	@$(GO) run ./tools/session docs/session.svg
 
-# Not go run: a SIGTERM would end go and leave the demo running.
+# Not go run: a SIGTERM would end go and leave the demo running. KEEP=1 leaves Vault and the app running until Ctrl-C.
 demo:
-	@$(GO) build -buildvcs=false -o dist/demo ./tools/demo && exec dist/demo
+	@$(GO) build -buildvcs=false -o dist/demo ./tools/demo && exec dist/demo $(if $(KEEP),-keep)
 
 # The manual pages and the table of all options, from the table that --help is made of.
 docs:
