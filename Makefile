@@ -8,7 +8,7 @@ VULNDB      ?=
 # The last release line whose modules are all on proxy.golang.org.
 NFPM        ?= github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.2
 
-.PHONY: build test lint vault bench session demo docs install dist dist-check clean
+.PHONY: build test lint vault bench session demo docs install dist dist-check release clean
 
 # Without the parser of Markdown that urfave/cli has for its own documentation: 0.4 ms at every start.
 TAGS        ?= urfave_cli_no_docs
@@ -66,6 +66,11 @@ dist:
 # two builds of linux/amd64 that share a build cache.
 dist-check:
 	@DIST_CHECK=all $(GO) test -count=1 -timeout 60m -run '^TestDist$$' ./tools/dist
+
+# A release up to where a person signs and uploads it: make release VERSION=0.2.0. It runs make test first, unless TESTED=1 says that
+# it has passed. It commits the version; it tags nothing and pushes nothing.
+release:
+	@$(GO) run ./tools/release -version "$(VERSION)" -tags "$(TAGS)" -nfpm "$(NFPM)" $(if $(TESTED),-tested)
 
 # The built Vault stays; it is in ~/.cache/vaultexec.
 clean:
