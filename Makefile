@@ -8,7 +8,7 @@ VULNDB      ?=
 # The last release line whose modules are all on proxy.golang.org.
 NFPM        ?= github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.2
 
-.PHONY: build test lint vault bench session demo docs install dist image dist-check clean
+.PHONY: build test lint vault bench session demo docs install dist image dist-check release clean
 
 # Without the parser of Markdown that urfave/cli has for its own documentation: 0.4 ms at every start.
 TAGS        ?= urfave_cli_no_docs
@@ -38,13 +38,13 @@ bench: vault
 session: vault
 	@$(GO) run ./tools/session docs/session.svg
 
-# Not go run: a SIGTERM would end go and leave the demo running.
+# Not go run: a SIGTERM would end go and leave the demo running. KEEP=1 leaves Vault and the app running until Ctrl-C.
 demo:
-	@$(GO) build -buildvcs=false -o dist/demo ./tools/demo && exec dist/demo
+	@$(GO) build -buildvcs=false -o dist/demo ./tools/demo && exec dist/demo $(if $(KEEP),-keep)
 
-# The manual page and the table of all options, from the table that --help is made of.
+# The manual pages and the table of all options, from the table that --help is made of.
 docs:
-	@$(GO) test -run '^TestManual$$' ./internal/cli -update
+	@$(GO) test -run '^TestManual(OfCommands)?$$' ./internal/cli -update
 
 SHARE        = $(DESTDIR)$(PREFIX)/share
 
@@ -53,7 +53,7 @@ install: build
 	install -d "$(DESTDIR)$(PREFIX)/bin" "$(SHARE)/man/man1" "$(SHARE)/bash-completion/completions" \
 		"$(SHARE)/zsh/site-functions" "$(SHARE)/fish/vendor_completions.d"
 	install -m 711 vaultexec "$(DESTDIR)$(PREFIX)/bin/vaultexec"
-	install -m 644 docs/vaultexec.1 "$(SHARE)/man/man1/vaultexec.1"
+	install -m 644 docs/vaultexec.1 docs/man/*.1 "$(SHARE)/man/man1/"
 	install -m 644 internal/cli/completion/vaultexec.bash "$(SHARE)/bash-completion/completions/vaultexec"
 	install -m 644 internal/cli/completion/_vaultexec "$(SHARE)/zsh/site-functions/_vaultexec"
 	install -m 644 internal/cli/completion/vaultexec.fish "$(SHARE)/fish/vendor_completions.d/vaultexec.fish"
@@ -70,6 +70,11 @@ image:
 # two builds of linux/amd64 that share a build cache.
 dist-check:
 	@DIST_CHECK=all $(GO) test -count=1 -timeout 60m -run '^TestDist$$' ./tools/dist
+
+# A release up to where a person signs and uploads it: make release VERSION=0.2.0. It runs make test first, unless TESTED=1 says that
+# it has passed. It commits the version; it tags nothing and pushes nothing.
+release:
+	@$(GO) run ./tools/release -version "$(VERSION)" -tags "$(TAGS)" -nfpm "$(NFPM)" $(if $(TESTED),-tested)
 
 # The built Vault stays; it is in ~/.cache/vaultexec.
 clean:

@@ -184,7 +184,10 @@ vaultexec --path app -- ./no-interpreter
 vaultexec --path app -- ./dos-script
 vaultexec --path app -- ./interpreter-denied
 vaultexec check word
-vaultexec help nothing
+vaultexec help xyzzy
+vaultexec help rottate
+vaultexec help --intervall
+vaultexec help certainly not
 vaultexec completion tcsh
 vaultexec install
 vaultexec install missing/x
@@ -192,6 +195,15 @@ vaultexec install not-pem/x
 vaultexec install /dev/null
 ln -s not-pem link && vaultexec install link
 vaultexec install /proc
+vaultexec completion bash fish
+vaultexec completion bash --dry-run
+vaultexec completion install tcsh
+vaultexec completion install
+SHELL=/bin/tcsh vaultexec completion install
+HOME= vaultexec completion install fish
+HOME=here vaultexec completion install fish
+XDG_CONFIG_HOME=$PWD/not-pem vaultexec completion install fish
+mkdir -m 777 o && BASH_COMPLETION_USER_DIR=$PWD/o vaultexec completion install bash
 vaultexec get
 vaultexec get a b
 vaultexec get --watch app
@@ -583,6 +595,7 @@ const columns = 100
 // wide are the first lines that may be wider, by a part of their text, and why.
 var wide = map[string]string{
 	"its path has 108 bytes": "the path is too long, and that is the failure",
+	"completions/vaultexec":  "the path of a completion has four parts at the least, and both are named",
 }
 
 // tooLong returns what is wrong with the width of lines in the form of the golden file.

@@ -109,6 +109,9 @@ func (a *app) parser(run *given) *cli.App {
 	add("check", func() []cli.Flag { return run.flags(a.meant(checkOptions())) },
 		func(words []string) error { return a.check(run, words) })
 	add("help", func() []cli.Flag { return nil }, a.help)
+	for _, cmd := range c.Commands {
+		cmd.SkipFlagParsing = cmd.Name == "help" // which takes an option's name as a word
+	}
 	for _, cmd := range adminCommands {
 		if slices.Contains(a.head, cmd.name) {
 			c.Commands = append(c.Commands, cmd.cli(a, run))

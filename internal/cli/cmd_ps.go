@@ -25,7 +25,7 @@ var psCommand = &command{
 	about: `
 ADDRESS is what --status was given there: unix:/PATH or HOST:PORT. By default it is
 that of VAULTEXEC_STATUS, or of the file of --config. Vault is not asked: its own
-state is shown by vaultexec status.
+state is shown by vaultexec status. What --status offers: vaultexec help status-endpoint.
 `,
 	own: []option{
 		{name: "json", group: groupOwn, usage: "print the answer of /status as it is"},

@@ -22,6 +22,8 @@ var statusCommand = &command{
 Exit code: 0 when Vault is unsealed; 2 when it is sealed or not initialized, as
 for "vault status"; 120 when it cannot be reached; 121 when it is unsealed and
 the token is refused. One attempt is made; --wait waits for a Vault that is away.
+This is about Vault. What a vaultexec is doing with its command is shown by
+vaultexec ps, and offered to probes by --status (vaultexec help status-endpoint).
 `,
 	own: []option{
 		jsonOption,

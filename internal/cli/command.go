@@ -129,10 +129,15 @@ func (a *app) administer(c *command, g *given, args []string) error {
 		if len(words) > c.most {
 			why = "too many words"
 		}
-		return &fault.Error{Kind: fault.Usage, What: "cannot run vaultexec " + c.name, Why: why,
-			Hint: "write it as " + c.usage()}
+		return c.misused(why)
 	}
 	return a.interruptible(func(ctx context.Context) error { return c.do(a, ctx, s, words) })
+}
+
+// misused is the failure of a command line with the wrong words.
+func (c *command) misused(why string) error {
+	return &fault.Error{Kind: fault.Usage, What: "cannot run vaultexec " + c.name, Why: why,
+		Hint: "write it as " + c.usage()}
 }
 
 // split takes the options out of what follows the first word. Unlike the parser's own, they may stand anywhere before

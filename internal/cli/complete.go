@@ -153,7 +153,7 @@ func (c *completer) begin(word string) bool {
 	case word == "check":
 		c.opts = checkOptions()
 	case word == "help":
-		c.opts = nil
+		c.opts = helpOptions()
 	case word != "run":
 		return false
 	}
@@ -186,6 +186,8 @@ func (c *completer) word(ctx context.Context, current string) (string, []string)
 	switch {
 	case c.command == "help" && n == 0:
 		return completeWords, startingWith(current, helpTopics())
+	case c.command == "completion":
+		return completeWords, startingWith(current, completionWords(c.words))
 	case admin == nil:
 		return completeWords, nil
 	}

@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	"github.com/agenticverz/vaultexec/internal/environ"
-	"github.com/agenticverz/vaultexec/internal/fault"
 )
 
 // shortUsage and the failure below it are what vaultexec without arguments shows: six lines.
@@ -24,6 +23,8 @@ Usage:
   vaultexec check [OPTIONS]                      log in, look at every path: names and versions
 %s  vaultexec help TOPIC                           a command, exit-codes, files, listening, login,
                                                  ready, references, status-endpoint, watching
+  vaultexec help WORD                            an option, or whatever has the word in it
+  vaultexec help --all                           everything, for a pager
 
 Everything after the first -- belongs to the command, byte for byte.
 An option may also be given as the variable in brackets, or in the file of
@@ -53,7 +54,8 @@ const exitCodes = `Exit codes of vaultexec itself; a command that was started gi
   122  no such secret or mount; the version is deleted or destroyed; a variable
        of --require that nothing gives
   123  a secret that cannot become a variable: collision, bad name, NUL byte,
-       null, too large
+       null, too large; rotate and import: somebody else wrote first
+  124  --on-change exit: a secret changed, and the command was stopped
   125  wrong option, reference or configuration; found before Vault is asked
   126  the command was found and cannot be executed
   127  the command, or the interpreter of a script, was not found
@@ -261,9 +263,8 @@ func (a *app) help(args []string) error {
 	text := usageText()
 	if len(args) > 0 {
 		var ok bool
-		if text, ok = helpOn(args[0]); !ok {
-			return &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("no help on %q", args[0]),
-				Hint: "choose from: " + strings.Join(helpTopics(), ", ")}
+		if text, ok = findHelp(args); !ok {
+			return noHelp(args)
 		}
 	}
 	a.ui.printf("%s", text)

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/agenticverz/vaultexec/internal/fault"
 	"github.com/agenticverz/vaultexec/internal/needs"
 	"github.com/agenticverz/vaultexec/internal/vaulttest"
 )
@@ -116,7 +117,7 @@ vaultexec \- start a program with secrets from Vault in its environment
 	for _, c := range adminCommands {
 		fmt.Fprintf(&b, "\\fBvaultexec %s\\fR %s\n", roff(c.name), roff(c.args))
 	}
-	b.WriteString(`\fBvaultexec help\fR [\fITOPIC\fR]
+	b.WriteString(`\fBvaultexec help\fR [\fITOPIC\fR | \fIWORD\fR | \fB\-\-all\fR]
 .fi
 .SH DESCRIPTION
 vaultexec logs in to HashiCorp Vault or OpenBao, reads the named secrets at the
@@ -155,7 +156,7 @@ The Vault CLI's token, and the configuration that names its token helper.
 .PP
 No file in the current folder is read unless an option names it.
 .SH SEE ALSO
-.BR env (1),
+` + seeAlso() + `.BR env (1),
 .BR vault (1)
 `)
 	return strings.ReplaceAll(b.String(), ".PP\n.TP\n", ".TP\n")
@@ -306,6 +307,19 @@ func TestManualIsClean(t *testing.T) {
 	})
 }
 
+// Every code that a failure can have is explained.
+func TestExitCodesAreExplained(t *testing.T) {
+	kind := fault.Usage
+	for ; !strings.HasPrefix(kind.String(), "kind("); kind++ {
+		if line := fmt.Sprintf("\n  %d  ", kind.Code()); !strings.Contains(exitCodes, line) {
+			t.Errorf("help exit-codes lacks %d, of the kind %s", kind.Code(), kind)
+		}
+	}
+	if kind < 10 {
+		t.Errorf("only %d kinds", kind)
+	}
+}
+
 // Every topic that help names has a page, and the other way round; its lines fit a terminal.
 func TestHelpTopics(t *testing.T) {
 	for _, topic := range helpTopics() {
@@ -317,6 +331,12 @@ func TestHelpTopics(t *testing.T) {
 			if len([]rune(line)) > 101 {
 				t.Errorf("help %s: a line of %d columns: %s", topic, len(line), line)
 			}
+		}
+	}
+	all := allHelp()
+	for _, topic := range helpTopics() {
+		if page, _ := helpOn(topic); !strings.Contains(all, strings.TrimRight(page, "\n")) {
+			t.Errorf("help --all lacks %s", topic)
 		}
 	}
 	for name := range topics {

@@ -3,6 +3,7 @@ package statusserver
 import (
 	"cmp"
 	"slices"
+	"sort"
 	"strconv"
 	"strings"
 	"time"
@@ -161,8 +162,8 @@ func (m *metrics) paths(s *Snapshot, name, unit, help string, of func(Path) (flo
 // leases writes for each path the lease that expires first.
 func (m *metrics) leases(list []Lease) {
 	ends := slices.Clone(list)
-	slices.SortStableFunc(ends, func(a, b Lease) int {
-		return cmp.Or(cmp.Compare(a.Path, b.Path), a.Ends.Compare(b.Ends.Time))
+	sort.SliceStable(ends, func(i, j int) bool {
+		return cmp.Or(cmp.Compare(ends[i].Path, ends[j].Path), ends[i].Ends.Compare(ends[j].Ends.Time)) < 0
 	})
 	ends = slices.CompactFunc(ends, func(a, b Lease) bool { return a.Path == b.Path })
 	for i, l := range ends {

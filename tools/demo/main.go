@@ -1,6 +1,6 @@
 // Command demo shows vaultexec at work, with a real Vault and nothing else installed: it builds vaultexec and a sample
 // web app, starts Vault, writes four secrets, and runs the app with three of them. It checks what it shows, and leaves
-// neither a process nor a file behind, also when it is interrupted.
+// neither a process nor a file behind, also when it is interrupted. With -keep, Vault and the app run on until Ctrl-C.
 package main
 
 import (
@@ -8,6 +8,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"net/http"
@@ -23,7 +24,10 @@ import (
 	"github.com/agenticverz/vaultexec/internal/vaulttest"
 )
 
-const mount = "agenticverz"
+const (
+	mount = "agenticverz"
+	lasts = 24 * time.Hour // a token
+)
 
 type secret struct {
 	path string
@@ -43,7 +47,10 @@ var wanted, withheld = secrets[:3], secrets[3]
 
 func main() { os.Exit(run()) }
 
+var keep = flag.Bool("keep", false, "leave Vault and the app running until Ctrl-C")
+
 func run() int {
+	flag.Parse()
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	ctx, cancel := context.WithCancelCause(context.Background())
@@ -57,6 +64,9 @@ func run() int {
 	vaulttest.Shutdown()
 	var by interrupted
 	switch {
+	case errors.As(context.Cause(ctx), &by) && errors.Is(err, errKept):
+		say("Vault, the app and their files are gone again")
+		return 0
 	case errors.As(context.Cause(ctx), &by):
 		fmt.Printf("\n%v: everything that was started is gone again\n", by)
 		return 128 + int(by.Signal)
@@ -109,6 +119,10 @@ func demo(ctx context.Context) error {
 		return err
 	}
 	defer srv.Stop()
+	setup, err := handOver(srv, dir)
+	if err != nil {
+		return err
+	}
 
 	// What a shell that calls vaultexec has: where Vault is, a token, and no secret.
 	env := []string{"PATH=" + dir + ":" + os.Getenv("PATH"), "HOME=" + dir, "VAULT_ADDR=" + srv.Addr,
@@ -119,7 +133,24 @@ func demo(ctx context.Context) error {
 	if err := refuse(ctx, vaultexec, env); err != nil {
 		return err
 	}
-	return rotate(ctx, srv, vaultexec, env)
+	return rotate(ctx, srv, vaultexec, env, setup)
+}
+
+// handOver writes what a shell needs to go on with the demo's Vault: where it is, and a token that may do everything with
+// the demo's secrets. The file can be read by its owner alone, and ends with the demo.
+func handOver(srv *vaulttest.Server, dir string) (file string, err error) {
+	policy := fmt.Sprintf("path %q { capabilities = [\"create\", \"read\", \"update\", \"patch\", \"delete\", \"list\"] }", mount+"/*")
+	if _, err := srv.TryMust("PUT", "sys/policies/acl/demo-operator", map[string]string{"policy": policy}); err != nil {
+		return "", err
+	}
+	token, err := srv.TryToken(vaulttest.TokenOpts{Policies: []string{"demo-operator"}, TTL: lasts})
+	if err != nil {
+		return "", err
+	}
+	file = filepath.Join(dir, "env")
+	text := fmt.Sprintf("export PATH='%s':\"$PATH\" VAULT_ADDR='%s' VAULT_TOKEN='%s' VAULTEXEC_MOUNT='%s'\n",
+		strings.ReplaceAll(dir, "'", `'\''`), srv.Addr, token, mount)
+	return file, os.WriteFile(file, []byte(text), 0o600)
 }
 
 // build builds one of this module's programs.
@@ -180,7 +211,7 @@ func fill(ctx context.Context, srv *vaulttest.Server) (token string, err error) 
 	if _, err := srv.TryMust("PUT", "sys/policies/acl/demo", body); err != nil {
 		return "", err
 	}
-	return srv.TryToken(vaulttest.TokenOpts{Policies: []string{"demo"}, NoDefault: true, TTL: time.Hour})
+	return srv.TryToken(vaulttest.TokenOpts{Policies: []string{"demo"}, NoDefault: true, TTL: lasts})
 }
 
 // launch runs the app through vaultexec and looks at it and at the shell beside it.

@@ -26,16 +26,18 @@ const (
 )
 
 // rotate gives the app new secrets under load, and counts the requests that fail.
-func rotate(ctx context.Context, srv *vaulttest.Server, vaultexec string, env []string) error {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+func rotate(ctx context.Context, srv *vaulttest.Server, vaultexec string, env []string, setup string) error {
+	address, err := freeAddress()
 	if err != nil {
 		return err
 	}
-	address := l.Addr().String()
-	_ = l.Close()
+	status, err := freeAddress()
+	if err != nil {
+		return err
+	}
 	s := wanted[0]
 	args := []string{"--mount", mount, "--path", s.path, "--watch", "--interval", "1s", "--settle", "0", "--min-uptime", "0",
-		"--log-level", "warn", "--listen", address, "--restart-order", "start-first", "--", "app"}
+		"--log-level", "warn", "--listen", address, "--status", status, "--restart-order", "start-first", "--", "app"}
 	say("$ vaultexec %s", strings.Join(args, " "))
 	cmd := exec.Command(vaultexec, args...)
 	cmd.Env, cmd.Stderr = env, os.Stdout
@@ -95,7 +97,50 @@ func rotate(ctx context.Context, srv *vaulttest.Server, vaultexec string, env []
 	if failed.Load() > 0 {
 		return errors.New("requests were lost")
 	}
-	return nil
+	next(setup, status, s)
+	if !*keep {
+		return nil
+	}
+	for ; ctx.Err() == nil; pause(ctx) {
+		if now := answers(ctx, url); now != "" && now != process {
+			show(fmt.Sprintf("process %s has taken over from process %s", now, process))
+			process = now
+		}
+	}
+	return errKept
+}
+
+// errKept is the end of a demo that ran on until somebody ended it.
+var errKept = errors.New("the demo was ended")
+
+// next says what the person would type now.
+func next(setup, status string, s secret) {
+	if *keep {
+		say("Vault and the app run on until Ctrl-C. Type in another terminal:")
+	} else {
+		say("what you would type next in another terminal; make demo KEEP=1 leaves Vault and the app running for it")
+	}
+	show(". " + setup + "          # this Vault's address, and a token for it\n" +
+		"vaultexec ps " + status + "\n" +
+		"vaultexec rotate " + s.path + " " + s.keys[0])
+}
+
+// pause is how long one look at the app is from the next.
+func pause(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(200 * time.Millisecond):
+	}
+}
+
+// freeAddress is one that nobody listens on.
+func freeAddress() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = l.Close() }()
+	return l.Addr().String(), nil
 }
 
 // answers asks for a page, with a connection of its own, and returns which process has answered; "" if it fails.

@@ -168,7 +168,7 @@ func TestDist(t *testing.T) {
 		if err != nil {
 			t.Fatalf("rpm: %v %s", err, out)
 		}
-		for _, want := range []string{"localhost Apache-2.0 1767323045\n", "-rwx--x--x /usr/bin/vaultexec\n", "/usr/share/man/man1/vaultexec.1.gz\n", "/usr/share/zsh/site-functions/_vaultexec\n"} {
+		for _, want := range []string{"localhost Apache-2.0 1767323045\n", "-rwx--x--x /usr/bin/vaultexec\n", "/usr/share/man/man1/vaultexec.1.gz\n", "-rw-r--r-- /usr/share/man/man1/vaultexec-rotate.1.gz\n", "/usr/share/zsh/site-functions/_vaultexec\n"} {
 			if !strings.Contains(string(out), want) {
 				t.Errorf("the package has no %q:\n%s", want, out)
 			}
@@ -210,8 +210,11 @@ func TestInstall(t *testing.T) {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("make install: %v\n%s", err, out)
 	}
-	if err := os.Rename(filepath.Join(dest, "usr/share/man/man1/vaultexec.1"), filepath.Join(dest, "usr/share/man/man1/vaultexec.1.gz")); err != nil {
-		t.Fatal(err)
+	pages, _ := filepath.Glob(filepath.Join(dest, "usr/share/man/man1/*.1"))
+	for _, page := range pages { // as packages have them
+		if err := os.Rename(page, page+".gz"); err != nil {
+			t.Fatal(err)
+		}
 	}
 	checkTree(t, dest, "site-functions", "")
 }
@@ -227,6 +230,16 @@ func checkTree(t *testing.T, root, zsh, version string) {
 		if err != nil || info.Mode().Perm() != mode || info.Size() == 0 {
 			t.Errorf("%s: %v", file, err)
 		}
+	}
+	pages, _ := filepath.Glob("../../docs/man/*.1")
+	for _, page := range pages {
+		info, err := os.Stat(filepath.Join(root, "usr/share/man/man1", filepath.Base(page)+".gz"))
+		if err != nil || info.Mode().Perm() != 0o644 || info.Size() == 0 {
+			t.Errorf("%s: %v", page, err)
+		}
+	}
+	if len(pages) < 10 {
+		t.Errorf("only %d manual pages", len(pages))
 	}
 	if version != "" && len(read(t, filepath.Join(root, "usr/share/doc/vaultexec/copyright"))) == 0 {
 		t.Error("no license")
@@ -284,7 +297,7 @@ func checkArchive(t *testing.T, file, version string) {
 			runs(t, program, version)
 		}
 	}
-	for _, want := range []string{"vaultexec", "LICENSE", "THIRD-PARTY-LICENSES", "README.md", "docs/vaultexec.1", "completion/_vaultexec"} {
+	for _, want := range []string{"vaultexec", "LICENSE", "THIRD-PARTY-LICENSES", "README.md", "docs/vaultexec.1", "docs/man/vaultexec-rotate.1", "completion/_vaultexec"} {
 		if !slices.Contains(names, want) {
 			t.Errorf("no %s in %v", want, names)
 		}

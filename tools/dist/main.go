@@ -140,14 +140,11 @@ func (r *release) platform(platform, dir string) error {
 	if err != nil {
 		return err
 	}
-	page, err := os.ReadFile("docs/vaultexec.1")
-	if err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "THIRD-PARTY-LICENSES"), licenses, 0o644); err != nil {
 		return err
 	}
-	for file, content := range map[string][]byte{"THIRD-PARTY-LICENSES": licenses, "vaultexec.1.gz": zipped(page)} {
-		if err := os.WriteFile(filepath.Join(dir, file), content, 0o644); err != nil {
-			return err
-		}
+	if err := manual(filepath.Join(dir, "man1")); err != nil {
+		return err
 	}
 	base := strings.Join([]string{name, r.version, goos, arch}, "_")
 	if err := r.archive(base, dir); err != nil {
@@ -164,6 +161,27 @@ func (r *release) platform(platform, dir string) error {
 		return nil
 	}
 	return r.packages(arch, dir)
+}
+
+// manual writes the pages as packages have them.
+func manual(dir string) error {
+	pages, err := filepath.Glob("docs/man/*.1")
+	if err != nil {
+		return err
+	}
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return err
+	}
+	for _, file := range append(pages, "docs/vaultexec.1") {
+		page, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(dir, filepath.Base(file)+".gz"), zipped(page), 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // build compiles, and takes version and date from what go has stamped into the binary.
@@ -202,13 +220,13 @@ const completions = "internal/cli/completion"
 // documents is what goes with the binary, by its place in the archive.
 func documents() (map[string]string, error) {
 	from := map[string]string{"LICENSE": "LICENSE", "README.md": "README.md", "CHANGELOG.md": "CHANGELOG.md"}
-	for _, dir := range []string{"docs", completions} {
-		files, err := filepath.Glob(dir + "/*")
+	for pattern, to := range map[string]string{"docs/*.*": "docs", "docs/man/*": "docs/man", completions + "/*": "completion"} {
+		files, err := filepath.Glob(pattern)
 		if err != nil {
 			return nil, err
 		}
 		for _, f := range files {
-			from[path.Join(path.Base(dir), path.Base(f))] = f
+			from[path.Join(to, path.Base(f))] = f
 		}
 	}
 	return from, nil
