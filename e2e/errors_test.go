@@ -595,7 +595,6 @@ const columns = 100
 // wide are the first lines that may be wider, by a part of their text, and why.
 var wide = map[string]string{
 	"its path has 108 bytes": "the path is too long, and that is the failure",
-	"completions/vaultexec":  "the path of a completion has four parts at the least, and both are named",
 }
 
 // tooLong returns what is wrong with the width of lines in the form of the golden file.
