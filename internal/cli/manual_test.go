@@ -311,7 +311,7 @@ func TestManualIsClean(t *testing.T) {
 func TestExitCodesAreExplained(t *testing.T) {
 	kind := fault.Usage
 	for ; !strings.HasPrefix(kind.String(), "kind("); kind++ {
-		if line := fmt.Sprintf("\n  %d  ", kind.Code()); !strings.Contains(exitCodes, line) {
+		if line := fmt.Sprintf("\n%5d  ", kind.Code()); !strings.Contains(exitCodes, line) {
 			t.Errorf("help exit-codes lacks %d, of the kind %s", kind.Code(), kind)
 		}
 	}
