@@ -34,9 +34,9 @@ vault:
 bench: vault
 	@$(GO) run ./tools/bench -tags "$(TAGS)" $(BENCHFLAGS)
 
-# The terminal session of the README, recorded anew.
+# The terminal session of the README and the pictures of the guide, recorded anew.
 session: vault
-	@$(GO) run ./tools/session docs/session.svg
+	@$(GO) run ./tools/session docs
 
 # Not go run: a SIGTERM would end go and leave the demo running. KEEP=1 leaves Vault and the app running until Ctrl-C.
 demo:

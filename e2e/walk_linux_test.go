@@ -275,6 +275,10 @@ func prepare(t *testing.T, srv *vaulttest.Server, line string) {
 	t.Helper()
 	app := map[string]any{"API_KEY": vaulttest.Canary("key")}
 	switch {
+	case strings.HasPrefix(line, "vaultexec set "):
+		for _, key := range []string{"SMTP_USER", "SMTP_PASSWORD", "TLS_KEY", "OLD_KEY"} {
+			app[key] = vaulttest.Canary(key)
+		}
 	case strings.Contains(line, "db.password"):
 		app = map[string]any{"db": map[string]string{"password": vaulttest.Canary("db")}}
 	case strings.Contains(line, "--file TLS_KEY --"):
@@ -283,6 +287,15 @@ func prepare(t *testing.T, srv *vaulttest.Server, line string) {
 		app["MACHINE_SECRET_TOKEN"] = vaulttest.Canary("machine")
 	}
 	for _, mount := range []string{"agenticverz", "agenticverz-dev"} {
+		if strings.HasPrefix(line, "vaultexec rollback ") { // to versions that have the keys
+			if _, err := srv.TryMust("DELETE", mount+"/metadata/app-prod", nil); err != nil {
+				t.Fatal(err)
+			}
+			for range 3 {
+				srv.PutKV(t, mount, "app-prod", map[string]any{"STRIPE_KEY": vaulttest.Canary("stripe")})
+			}
+			app["STRIPE_KEY"] = vaulttest.Canary("stripe now")
+		}
 		srv.PutKV(t, mount, "app-prod", app)
 		srv.PutKV(t, mount, "database", map[string]string{"POSTGRES_PASSWORD": vaulttest.Canary("database")})
 		srv.PutKV(t, mount, "tls", map[string]string{"TLS_KEY": vaulttest.Canary("tls")})
@@ -313,6 +326,28 @@ func (n *newcomer) walk(t *testing.T, where, line string, last bool) {
 		second.Expect(`app-prod`)
 		second.ExpectStatus(0)
 		n.end(p, stay)
+		return
+	case strings.HasPrefix(line, "vaultexec set "):
+		vaulttest.WriteFile(t, filepath.Join(n.home, "key.pem"), vaulttest.Canary("pem")+"\n", 0o600)
+		p.Run(line)
+		for _, key := range []string{"SMTP_USER", "SMTP_PASSWORD"} {
+			p.Expect("(?i)value.*" + key + ".*: ")
+			awaitEcho(t, p, false)
+			p.Type(vaulttest.Canary("typed") + "\n")
+		}
+		p.ExpectStatus(0)
+		return
+	case strings.HasPrefix(line, "vaultexec diff "), strings.HasPrefix(line, "vaultexec scan "): // their status is the answer
+		if file := filepath.Join(n.home, ".env"); !vaulttest.Exists(file) {
+			vaulttest.WriteFile(t, file, "API_KEY="+vaulttest.Canary("key")+"\n", 0o600)
+		}
+		p.Run("git init -q .")
+		p.ExpectPrompt()
+		p.Run(line)
+		p.ExpectPrompt()
+		p.Run("echo status=$?")
+		p.Expect(`status=[01]\r?\n`)
+		p.ExpectPrompt()
 		return
 	case !strings.Contains(line, " -- ") && !strings.Contains(line, "--config"):
 		p.Run(line)

@@ -2,9 +2,11 @@ package listen
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/netip"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -98,6 +100,10 @@ func (p *Probe) Dial(ctx context.Context) (net.Conn, error) {
 		return err
 	}}
 	c, err := d.DialContext(ctx, "tcp", p.to)
+	for errors.Is(err, unix.EADDRNOTAVAIL) && ctx.Err() == nil { // the one before is still being closed
+		time.Sleep(time.Millisecond)
+		c, err = d.DialContext(ctx, "tcp", p.to)
+	}
 	if tcp, ok := c.(*net.TCPConn); ok && err == nil {
 		_ = tcp.SetLinger(0)
 	}

@@ -123,7 +123,13 @@ http { access_log off; client_body_temp_path %[1]s/a; proxy_temp_path %[1]s/b; f
 // socket is a socket that listens, and that nobody serves.
 func socket(t *testing.T) *listen.Socket {
 	t.Helper()
-	sockets, err := listen.Bind(context.Background(), []listen.Spec{{Host: "127.0.0.1", Port: gatetest.FreePort(t)}})
+	var sockets []*listen.Socket
+	var err error
+	for range 10 { // another test may have taken the port meanwhile
+		if sockets, err = listen.Bind(context.Background(), []listen.Spec{{Host: "127.0.0.1", Port: gatetest.FreePort(t)}}); err == nil {
+			break
+		}
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

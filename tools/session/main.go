@@ -1,9 +1,10 @@
 //go:build linux
 
-// Command session records the terminal session of the README: it types the commands below into a shell on a real
-// terminal, against a real Vault, and draws what was seen as an SVG that plays it.
+// Command session records the terminal session of the README, and the pictures of the guide: it types the commands below
+// into a shell on a real terminal, against a real Vault, and draws what was seen: the session as an SVG that plays it, the
+// others as they stand.
 //
-//	go run ./tools/session docs/session.svg
+//	go run ./tools/session docs
 package main
 
 import (
@@ -31,7 +32,27 @@ var files = map[string]string{
 	"server": "#!/bin/sh\necho \"server: process $$ is ready\"\nexec sleep 600\n",
 }
 
-var steps = []step{
+// recording is one drawing.
+type recording struct {
+	file    string
+	columns uint16
+	still   bool   // nothing appears one after the other
+	before  []step // what is not in it
+	steps   []step
+}
+
+// The terminal of a picture is one of 80 columns.
+var recordings = []recording{
+	{file: "session.svg", columns: 104, steps: session},
+	{file: "status.svg", columns: 80, still: true, steps: []step{{line: "vaultexec status"}}},
+	{file: "check.svg", columns: 80, still: true, steps: []step{{line: "vaultexec check --path app-prod --path database --path keycloak-admin"}}},
+	{file: "diff.svg", columns: 80, still: true, steps: []step{{line: "vaultexec diff .env app-prod"}, {line: "vaultexec diff app-prod@1 app-prod --all"}}},
+	{file: "ps.svg", columns: 80, still: true,
+		before: []step{{line: "vaultexec --path app-prod --path database --watch --status unix:status.sock -- ./server &", until: "is ready"}},
+		steps:  []step{{line: "vaultexec ps unix:status.sock"}}},
+}
+
+var session = []step{
 	{line: "vaultexec import app-prod .env"},
 	{line: "vaultexec check --path app-prod --path database"},
 	{line: "vaultexec --path app-prod --path database -- ./app"},
@@ -44,7 +65,7 @@ var steps = []step{
 
 func main() {
 	if len(os.Args) != 2 {
-		fmt.Fprintln(os.Stderr, "session: write it as session FILE.svg")
+		fmt.Fprintln(os.Stderr, "session: write it as session FOLDER")
 		os.Exit(2)
 	}
 	err := record(os.Args[1])
@@ -65,23 +86,42 @@ func record(out string) error {
 	if err != nil {
 		return err
 	}
-	shell, err := openShell(filepath.Join(dir, "work"), env)
-	if err != nil {
-		return err
-	}
-	defer shell.close()
-	for _, s := range steps {
-		if err := shell.play(s); err != nil {
+	for _, r := range recordings {
+		svg, err := r.record(filepath.Join(dir, "work"), env)
+		if err != nil {
+			return err
+		}
+		for _, v := range values { // it is going to be public
+			if strings.Contains(svg, v) {
+				return errors.New("a value was seen in " + r.file)
+			}
+		}
+		if err := os.WriteFile(filepath.Join(out, r.file), []byte(svg), 0o644); err != nil {
 			return err
 		}
 	}
-	svg := draw(shell.lines())
-	for _, v := range values { // it is going to be public
-		if strings.Contains(svg, v) {
-			return errors.New("a value was seen in the session")
+	return nil
+}
+
+// record types one recording, and draws it.
+func (r recording) record(dir string, env []string) (string, error) {
+	shell, err := openShell(dir, env, r.columns)
+	if err != nil {
+		return "", err
+	}
+	defer shell.close()
+	for _, s := range r.before {
+		if err := shell.play(s); err != nil {
+			return "", err
 		}
 	}
-	return os.WriteFile(out, []byte(svg), 0o644)
+	shell.skip()
+	for _, s := range r.steps {
+		if err := shell.play(s); err != nil {
+			return "", err
+		}
+	}
+	return draw(shell.lines(r.steps), int(r.columns), r.still), nil
 }
 
 // prepare builds vaultexec, starts Vault and returns the environment of the shell, and what must not be seen in it.

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -20,7 +21,6 @@ import (
 
 const (
 	prompt  = "$ "
-	columns = 104
 	patient = time.Minute
 )
 
@@ -31,6 +31,7 @@ type shell struct {
 
 	mu    sync.Mutex
 	text  []byte
+	from  int // what was seen of text before the recording
 	mark  int // what was seen of text before the last line was typed
 	times []time.Duration
 	begin time.Time
@@ -44,8 +45,8 @@ type line struct {
 	class string // of the drawing
 }
 
-func openShell(dir string, env []string) (*shell, error) {
-	master, slave, err := openTerminal()
+func openShell(dir string, env []string, columns uint16) (*shell, error) {
+	master, slave, err := openTerminal(columns)
 	if err != nil {
 		return nil, fmt.Errorf("cannot open a terminal: %w", err)
 	}
@@ -63,7 +64,7 @@ func openShell(dir string, env []string) (*shell, error) {
 	return s, s.wait(regexp.QuoteMeta(prompt) + "$")
 }
 
-func openTerminal() (master, slave *os.File, err error) {
+func openTerminal(columns uint16) (master, slave *os.File, err error) {
 	if master, err = os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0); err != nil {
 		return nil, nil, err
 	}
@@ -140,13 +141,24 @@ func (s *shell) wait(pattern string) error {
 	return fmt.Errorf("not seen in time: %s\n%s", pattern, s.text[s.mark:])
 }
 
+// skip begins the recording here: with the line of the prompt.
+func (s *shell) skip() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.from = bytes.LastIndexByte(s.text, '\n') + 1
+}
+
 // lines returns what was seen. Where a job in the background wrote beside the prompt, the two stand in lines of their
 // own.
-func (s *shell) lines() []line {
+func (s *shell) lines(steps []step) []line {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var lines []line
+	before := bytes.Count(s.text[:s.from], []byte("\n"))
 	for i, text := range strings.Split(string(s.text), "\n") {
+		if i < before {
+			continue
+		}
 		text = strings.TrimPrefix(text, prompt)
 		is := func(st step) bool { return st.line == text }
 		switch {

@@ -12,12 +12,19 @@ import (
 )
 
 func TestDraw(t *testing.T) {
+	const columns = 80
 	long := strings.Repeat("x", columns+1)
 	svg := draw([]line{
 		{text: "$ vaultexec -- ./app && echo '<ok>'"},
 		{text: "  \x1b[32mindented\x1b[0m", at: time.Second},
 		{text: "vaultexec: " + long, at: 2 * time.Second},
-	})
+	}, columns, false)
+	if !strings.Contains(svg, `>  <tspan class="c32">indented</tspan></text>`) || !strings.Contains(svg, "animation: appear") {
+		t.Error(svg)
+	}
+	if still := draw([]line{{text: "x", at: time.Second}}, columns, true); strings.Contains(still, `style="animation`) {
+		t.Error(still)
+	}
 	d := xml.NewDecoder(strings.NewReader(svg))
 	var texts, classes []string
 	for {
@@ -30,13 +37,14 @@ func TestDraw(t *testing.T) {
 		}
 		if e, ok := token.(xml.StartElement); ok && e.Name.Local == "text" {
 			var s struct {
-				Class string `xml:"class,attr"`
-				Text  string `xml:",chardata"`
+				Class  string `xml:"class,attr"`
+				Before string `xml:",chardata"`
+				Inside string `xml:"tspan"`
 			}
 			if err := d.DecodeElement(&s, &e); err != nil {
 				t.Fatal(err)
 			}
-			texts, classes = append(texts, s.Text), append(classes, s.Class)
+			texts, classes = append(texts, s.Before+s.Inside), append(classes, s.Class)
 		}
 	}
 	want := []string{"$ vaultexec -- ./app && echo '<ok>'", "  indented", ("vaultexec: " + long)[:columns], ("vaultexec: " + long)[columns:]}
