@@ -48,8 +48,8 @@ var recordings = []recording{
 	{file: "check.svg", columns: 80, still: true, steps: []step{{line: "vaultexec check --path app-prod --path database --path keycloak-admin"}}},
 	{file: "diff.svg", columns: 80, still: true, steps: []step{{line: "vaultexec diff .env app-prod"}, {line: "vaultexec diff app-prod@1 app-prod --all"}}},
 	{file: "ps.svg", columns: 80, still: true,
-		before: []step{{line: "vaultexec --path app-prod --path database --watch --status unix:status.sock -- ./server &", until: "is ready"}},
-		steps:  []step{{line: "vaultexec ps unix:status.sock"}}},
+		before: []step{{line: "vaultexec --path app-prod --path database --watch --status 127.0.0.1:9641 -- ./server &", until: "is ready"}},
+		steps:  []step{{line: "vaultexec ps 127.0.0.1:9641"}}},
 }
 
 var session = []step{
