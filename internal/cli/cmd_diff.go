@@ -26,7 +26,7 @@ Names are printed, values never. A and B are each
   file:FILE        a .env file. A word that begins with ./ or ../, or whose last
                    part begins or ends with .env, is one, too; - reads it from
                    standard input. Only the spelling decides, not what is there.
-  env              this environment; of it only the names of the other side count
+  env              this environment; only names that the other side has count
 
   vaultexec diff .env app-prod
   vaultexec diff app-prod@3 app-prod

@@ -26,8 +26,8 @@ Kubernetes and Compose. The folder has to exist; in DIR the copy is called
 vaultexec. What is there is replaced in one step, also while it runs.
 
 The copy has mode 0711 and belongs to the user who makes it. Other users can run
-it and not read it, so that the kernel keeps them from looking into it from its
-start on: let another user run it than the one who installs it. Vault is not
+but not read it, so the kernel keeps them from looking into the process from its
+very start. Run it as a different user than the one who installs it. Vault is not
 asked.
 `,
 	shared: []string{"--log-level", "--quiet", "--log-format", "--help"}, least: 1, most: 1,

@@ -23,8 +23,8 @@ value has been read.
   vaultexec set app-prod TLS_KEY=@key.pem TLS_CERT=@cert.pem
   pass show stripe | vaultexec set app-prod STRIPE_KEY=- --delete OLD_STRIPE_KEY
 
-Of standard input and of a file one line break at the end is dropped. A value on
-the command line is an error: everybody can read it in the list of processes.
+One line break at the end of a file or of standard input is dropped. A value on
+the command line is an error: every user can read it in the process list.
 
 Policy: as for vaultexec rotate.
 `,
