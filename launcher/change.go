@@ -235,6 +235,12 @@ func (m *machine) hooked(ev evHooked, now time.Time) []action {
 	return []action{actStop}
 }
 
+// asked reports whether a signal that asks for the end was passed on to the child a short while ago: that, and not only the
+// stop signal that followed, may have ended it.
+func (m *machine) asked(now time.Time) bool {
+	return !m.askedAt.IsZero() && now.Sub(m.askedAt) < max(m.stopTimeout, killPatience)
+}
+
 // drained: nothing that came before what is new waits for the child any more, or that will not be.
 func (m *machine) drained(now time.Time) []action {
 	if m.state != diverting {

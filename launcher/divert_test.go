@@ -3,6 +3,8 @@ package launcher
 import (
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // diverted is a machine whose command answers its last requests, while new ones wait for the next command.
@@ -68,5 +70,35 @@ func TestDivertedEnds(t *testing.T) {
 	wantActions(t, w.do(evExited{status: exitStatus(1)}), actTermGroup)
 	if w.followed() {
 		t.Error("another command follows one that has ended by itself")
+	}
+}
+
+// A signal that asks for the end, and that came just before the stop signal, is the end: nothing follows. One that the command
+// has lived on after, a while ago, is forgotten; so is SIGHUP, which may ask for a reload.
+func TestAskedToEndWhileDiverting(t *testing.T) {
+	for _, c := range []struct {
+		sig  unix.Signal
+		wait time.Duration
+		ends bool
+	}{{unix.SIGINT, 0, true}, {unix.SIGQUIT, 0, true}, {unix.SIGHUP, 0, false}, {unix.SIGUSR1, 0, false}, {unix.SIGINT, time.Minute, false}} {
+		w := newWalk(testPolicy)
+		w.diverts = true
+		w.now = w.now.Add(time.Minute)
+		w.do(evChanged{})
+		w.until()
+		w.do(evRead{id: "2"})
+		if c.wait > 0 {
+			w.do(evSignal{c.sig})
+			w.now = w.now.Add(c.wait)
+		}
+		wantActions(t, w.do(evHooked{ok: true}), actDivert)
+		if c.wait == 0 {
+			w.do(evSignal{c.sig})
+		}
+		wantActions(t, w.do(evDrained{}), actStop)
+		w.do(evExited{status: exitStatus(0)})
+		if w.followed() == c.ends {
+			t.Errorf("%v, %v before: another follows: %v", c.sig, c.wait, w.followed())
+		}
 	}
 }

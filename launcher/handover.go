@@ -109,7 +109,7 @@ func (m *machine) beside(ev event, now time.Time) (acts []action, over bool) {
 // takeOver has the next command serve. What the old one is from now on is given.
 func (m *machine) takeOver(old companion, now time.Time) []action {
 	m.current, m.startedAt, m.told, m.killed, m.termAt, m.limited = m.candidate, now, m.otherTold, false, time.Time{}, false
-	m.onTrial = time.Time{}
+	m.onTrial, m.askedAt = time.Time{}, time.Time{}
 	if m.rollback && m.probation > 0 {
 		m.onTrial = now.Add(m.probation)
 	}

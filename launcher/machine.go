@@ -159,6 +159,7 @@ type machine struct {
 	quiet     bool            // nothing new is known, a failed read is repeated
 	rejected  string          // id of the set of versions that made a child fail
 	told      bool            // a signal that may end the child was passed on: its end is no failure of the secrets
+	askedAt   time.Time       // when SIGINT or SIGQUIT, which ask for the end, was passed on to the child
 	since     time.Time       // the change under way was seen
 	latest    time.Time       // further changes postpone the change under way no longer than until then
 	by        time.Time       // nothing postpones the change under way further; zero for no such time
@@ -220,7 +221,7 @@ func (m *machine) inStarting(ev event, now time.Time) []action {
 	switch ev := ev.(type) {
 	case evStarted:
 		m.startedAt, m.told, m.killed, m.termAt, m.limited = now, false, false, time.Time{}, false
-		m.onTrial = time.Time{}
+		m.onTrial, m.askedAt = time.Time{}, time.Time{}
 		if m.next == toRestart {
 			m.current = m.candidate
 		}
@@ -301,6 +302,9 @@ func (m *machine) signalled(sig unix.Signal, now time.Time) []action {
 	m.told = true
 	m.otherTold = m.otherTold || m.companion != alone && sig != unix.SIGHUP
 	if sig != unix.SIGTERM {
+		if sig != unix.SIGHUP {
+			m.askedAt = now
+		}
 		return nil
 	}
 	var acts []action
@@ -323,7 +327,7 @@ func (m *machine) inStopping(ev event, now time.Time) []action {
 	switch ev := ev.(type) {
 	case evExited:
 		m.status = ev.status
-		if m.next != toEnd && m.byKey(ev) {
+		if m.next != toEnd && (m.byKey(ev) || m.asked(now)) {
 			m.next = toEnd
 			return append([]action{actLogLate}, m.clear(now)...)
 		}

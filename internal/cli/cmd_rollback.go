@@ -49,6 +49,9 @@ func (a *app) rollback(ctx context.Context, s *settings, words []string) error {
 		if err := checkKey(v.text, "vaultexec rollback PATH --key KEY"); err != nil {
 			s.fail(v, err)
 		}
+		if slices.Contains(keys, v.text) {
+			continue
+		}
 		keys = append(keys, v.text)
 	}
 	to := 0

@@ -68,7 +68,7 @@ func (a *app) scan(ctx context.Context, s *settings, words []string) error {
 	if err := checkPlace(s, where); err != nil {
 		return err
 	}
-	o := launcher.Options{Environ: a.environ, Log: a.ui.log, MountIsDefault: !s.isSet("mount"), KVVersion: s.kvVersion(),
+	o := launcher.Options{Environ: a.environ, Log: a.ui.log, Waits: a.ui.waits, Waited: a.ui.live.end, MountIsDefault: !s.isSet("mount"), KVVersion: s.kvVersion(),
 		Wait: waitTime(s), Masking: launcher.Masking{Least: maskMin(s)},
 		Rules: environ.Rules{Only: s.globs("only"), Exclude: s.globs("exclude"), AllowNames: []string{"*"}}}
 	a.sources(s, &o)

@@ -71,7 +71,9 @@ func (a *app) installCompletion(ctx context.Context, s *settings, shell string) 
 		return &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot write %q", file), Why: vault.Errno(err),
 			Hint: trust.Cure(err, hint), Err: err}
 	}
-	a.ui.printf("%s %s\n%s", done, oneLine(file), next)
+	if !s.bool("quiet") {
+		a.ui.printf("%s %s\n%s", done, oneLine(file), next)
+	}
 	return nil
 }
 

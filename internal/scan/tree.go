@@ -44,7 +44,7 @@ func (s *Scanner) Tree(ctx context.Context, dir string, ignored bool) error {
 			failed = t.list(ctx, t.repo(git, top, abs, ""), "")
 		}
 		t.send(ctx)
-		if t.added == 0 && failed == nil && !ignored && t.hasFiles() {
+		if git != "" && t.added == 0 && failed == nil && !ignored && t.hasFiles() {
 			s.unread(".", "git ignores all that is in it; --ignored looks into that")
 		}
 	}()
