@@ -23,8 +23,12 @@ func watch(jumped func()) {
 		if err != nil {
 			break
 		}
-		if unix.TimerfdSettime(fd, unix.TFD_TIMER_ABSTIME|unix.TFD_TIMER_CANCEL_ON_SET,
-			&unix.ItimerSpec{Value: inAYear}, nil) != nil {
+		err = unix.TimerfdSettime(fd, unix.TFD_TIMER_ABSTIME|unix.TFD_TIMER_CANCEL_ON_SET, &unix.ItimerSpec{Value: inAYear}, nil)
+		if err == unix.ECANCELED { // the clock was set while the timer was being set
+			jumped()
+			continue
+		}
+		if err != nil {
 			break
 		}
 		if _, err := timer.Read(make([]byte, 8)); err != nil && !errors.Is(err, unix.ECANCELED) {
