@@ -170,6 +170,7 @@ func TestHandoverOnATerminal(t *testing.T) {
 				w.change(t, 2)
 				w.refresh(t, term.Leads)
 				has(c.moment)
+				has("start 2") // before that it has no trap yet
 				until(at, "a witness of its keys, or the end of the handover", func() bool {
 					return witnessOf(term) && inGroup(term.Foreground(), "exe") || probation == "0" && !alive(log.number("start 1"))
 				})
