@@ -199,9 +199,12 @@ vaultexec completion bash fish
 vaultexec completion bash --dry-run
 vaultexec completion install tcsh
 vaultexec completion install
+vaultexec help scan >/dev/full
+vaultexec scan --path app - </dev/null
 SHELL=/bin/tcsh vaultexec completion install
 HOME= vaultexec completion install fish
 HOME=here vaultexec completion install fish
+HOME=$PWD/nowhere vaultexec completion install fish
 XDG_CONFIG_HOME=$PWD/not-pem vaultexec completion install fish
 mkdir -m 777 o && BASH_COMPLETION_USER_DIR=$PWD/o vaultexec completion install bash
 vaultexec get
@@ -654,6 +657,7 @@ var undriven = map[string]string{
 	"is about to take the lead":   "a moment of a server (internal/vault, TestRedirectToItself)",
 	"the answer is longer than":   "needs a hostile server (e2e/process, TestHostileAnswers)",
 	"entries in one place":        "needs a hostile server (e2e/process, TestHostileAnswers)",
+	"KV version 1 keeps no secre": "needs KV version 1: testdata/scripts/set.txtar",
 	"no method":                   "a defect",
 	"is still set":                "a defect",
 	"the address is not valid":    "a defect: the address was checked",

@@ -45,12 +45,15 @@ func TestLiveLine(t *testing.T) {
 	srv := vaulttest.Dev(t)
 	mount := srv.Scope(t).Mount(2)
 	srv.PutKV(t, mount, "app", map[string]string{"KEY": vaulttest.Canary("live")})
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	free := func() string {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		return l.Addr().String()
 	}
-	address := l.Addr().String()
-	_ = l.Close()
+	address := free()
 	log := filepath.Join(t.TempDir(), "log")
 	p := shellFor(t, srv, "VAULT_ADDR=http://"+address, "VAULT_TOKEN="+srv.RootToken, "VAULTEXEC_MOUNT="+mount, "TERM=xterm")
 	const shown = `waiting for Vault \(\ds, until \d\d:\d\d:\d\d\): connection refused \(http://[0-9.:]+[)…]+\r\n`
@@ -81,11 +84,14 @@ func TestLiveLine(t *testing.T) {
 	if out := p.Output()[before:]; strings.Contains(out, "waiting for Vault") {
 		t.Errorf("with --quiet: %q", out)
 	}
-	p.Run("vaultexec --path app --wait 5m -- echo started")
-	p.Expect(shown)
-	opens(t, address, strings.TrimPrefix(srv.Addr, "http://"))
-	p.Expect(`\r\x1b\[1A\x1b\[2Kstarted`)
-	p.ExpectStatus(0)
+	for _, mode := range []string{"--replace", "--supervise"} {
+		address = free()
+		p.Run("export VAULT_ADDR=http://" + address + "; vaultexec " + mode + " --path app --wait 5m -- echo started")
+		p.Expect(shown)
+		opens(t, address, strings.TrimPrefix(srv.Addr, "http://"))
+		p.Expect(`\r\x1b\[1A\x1b\[2Kstarted`)
+		p.ExpectStatus(0)
+	}
 	p.Run("vaultexec --quiet rotate app KEY; vaultexec --quiet check --path app; echo over")
 	p.Expect("over\r\n" + regexp.QuoteMeta(ptytest.Prompt))
 	if out := p.Output(); vaulttest.Redact(out) != out {

@@ -76,6 +76,12 @@ func plan(sources []environ.Source) []*read {
 	return reads
 }
 
+// Read reads what a run would read, except for leased secrets, with a client that is logged in.
+func Read(ctx context.Context, client *vault.Client, o Options) ([]environ.Fetched, error) {
+	l := &launch{Options: o}
+	return l.fetcher(client, true).fetch(ctx, l.patience(time.Now()))
+}
+
 // fetch reads everything, waiting for a Vault that is away as patience says. On failure nothing is returned but the
 // failures, of all paths at once.
 func (f *fetcher) fetch(ctx context.Context, patience vault.Patience) ([]environ.Fetched, error) {

@@ -67,7 +67,7 @@ func (l *launch) inspect(ctx context.Context) (*Report, error) {
 			r.Faults = append(r.Faults, fault.All(err)...)
 		}
 	}
-	f := l.fetcher(true)
+	f := l.fetcher(l.Session.Client, true)
 	var reads []*read
 	err := patience.Do(ctx, func(ctx context.Context) error {
 		return l.Session.Do(ctx, func(ctx context.Context) error {

@@ -303,7 +303,7 @@ func (l *launch) fetch(ctx context.Context) ([]environ.Fetched, error) {
 	// What is waited for out here is only a second login, when the token ended during a long wait.
 	err := patience.Do(ctx, func(ctx context.Context) error {
 		return l.Session.Do(ctx, func(ctx context.Context) error {
-			got, read = l.fetcher(false).fetch(ctx, patience)
+			got, read = l.fetcher(l.Session.Client, false).fetch(ctx, patience)
 			if fault.Is(read, fault.Away) {
 				return nil
 			}
@@ -332,9 +332,9 @@ func (l *launch) patience(start time.Time) vault.Patience {
 	}}
 }
 
-func (l *launch) fetcher(noLease bool) *fetcher {
+func (l *launch) fetcher(client *vault.Client, noLease bool) *fetcher {
 	return &fetcher{
-		client: l.Session.Client, sources: l.Sources, mountIsDefault: l.MountIsDefault, log: l.Log, made: &l.made,
+		client: client, sources: l.Sources, mountIsDefault: l.MountIsDefault, log: l.Log, made: &l.made,
 		opt: vault.ReadOptions{KVVersion: l.KVVersion, NoLease: noLease},
 	}
 }

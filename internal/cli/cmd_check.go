@@ -3,7 +3,6 @@ package cli
 import (
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -39,8 +38,8 @@ func (a *app) check(g *given, words []string) error {
 		return err
 	}
 	o.Session = session
-	if s.bool("quiet") && !a.ui.json {
-		a.ui.stdout = io.Discard
+	if !a.ui.json { // then the report is for a program
+		a.ui.leaveOutReport(s)
 	}
 	return a.inspect(s, o, false)
 }

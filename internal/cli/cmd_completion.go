@@ -46,7 +46,7 @@ unless --allow-http says that it may. Paths need the policy's "list", keys its
 stands after -- is completed as the command line that it is.
 `,
 	own:    []option{{name: "dry-run", group: groupOwn, usage: "with install: say which file would be written, and write none"}},
-	shared: []string{"--allow-owner", "--log-level", "--quiet", "--log-format", "--help"}, least: 1, most: 2,
+	shared: append([]string{"--allow-owner"}, withAll...), least: 1, most: 2,
 	do: (*app).completion,
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -174,7 +173,7 @@ func (a *app) getKey(s *settings, secret *vault.Secret, key string, reveal bool)
 		return nil
 	}
 	a.ui.printf("%s", text.Reveal())
-	if f, ok := a.ui.stdout.(*os.File); ok && isTerminal(f) {
+	if f := a.ui.written.file(); f != nil && isTerminal(f) {
 		a.ui.printf("\n")
 	}
 	return nil

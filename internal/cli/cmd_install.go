@@ -30,7 +30,7 @@ but not read it, so the kernel keeps them from looking into the process from its
 very start. Run it as a different user than the one who installs it. Vault is not
 asked.
 `,
-	shared: []string{"--log-level", "--quiet", "--log-format", "--help"}, least: 1, most: 1,
+	shared: withAll, least: 1, most: 1,
 	report: true, do: (*app).install,
 }
 

@@ -31,7 +31,7 @@ state is shown by vaultexec status. What --status offers: vaultexec help status-
 		{name: "json", group: groupOwn, usage: "print the answer of /status as it is"},
 		{name: "follow", group: groupOwn, usage: "refresh every second until Ctrl-C; if standard output is not a terminal, print again at each change"},
 	},
-	shared: []string{groupConfig, "--status", "--log-level", "--quiet", "--log-format", "--help"},
+	shared: append([]string{groupConfig, "--status"}, withAll...),
 	most:   1,
 	do:     (*app).ps,
 }

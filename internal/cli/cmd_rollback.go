@@ -147,7 +147,10 @@ func (r *rollback) advise(e *fault.Error, to int) error {
 	case to == 0 && r.first.Gone != nil && r.first.Gone.Deleted:
 		e.Hint = undelete(r.first.Version)
 	default:
-		e.Hint = "`vaultexec get --versions PATH` shows what became of each"
+		if to > 0 { // the secret itself was read a moment ago
+			e.Why = fmt.Sprintf("there is no version %d, or not any more", to)
+		}
+		e.Hint = fmt.Sprintf("`vaultexec get --versions %s` shows those that there are", shellQuote("/"+r.path.String()))
 	}
 	e.What = r.cannot()
 	return e

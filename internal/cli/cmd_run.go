@@ -91,7 +91,7 @@ func (a *app) commandOf(s *settings) []string {
 func (a *app) launchOptions(s *settings) launcher.Options {
 	o := launcher.Options{
 		Argv: a.commandOf(s), Dir: s.str("chdir"), Environ: a.environ, Started: a.environ, Log: a.ui.log,
-		Messages: a.messages, Aside: a.terminal.aside, Waits: a.ui.waits, Waited: a.ui.live.end,
+		Messages: a.messages, Aside: a.terminal.aside, Waits: a.ui.waits, Waited: a.waited,
 		MountIsDefault: !s.isSet("mount"),
 		Rules: environ.Rules{
 			Prefix: s.str("prefix"), Upcase: s.bool("upcase"), Only: s.globs("only"), Exclude: s.globs("exclude"),
@@ -116,6 +116,12 @@ func (a *app) launchOptions(s *settings) launcher.Options {
 	a.sources(s, &o)
 	checkFiles(s, &o)
 	return o
+}
+
+// waited takes the live line away, before the command can print anything in its place.
+func (a *app) waited() {
+	a.ui.live.end()
+	a.messages.Flush()
 }
 
 func mode(s *settings) launcher.Mode {

@@ -68,7 +68,7 @@ func (a *app) scan(ctx context.Context, s *settings, words []string) error {
 	if err := checkPlace(s, where); err != nil {
 		return err
 	}
-	o := launcher.Options{Environ: a.environ, Log: a.ui.log, Waits: a.ui.waits, Waited: a.ui.live.end, MountIsDefault: !s.isSet("mount"), KVVersion: s.kvVersion(),
+	o := launcher.Options{Environ: a.environ, Log: a.ui.log, Waits: a.ui.waits, Waited: a.waited, MountIsDefault: !s.isSet("mount"), KVVersion: s.kvVersion(),
 		Wait: waitTime(s), Masking: launcher.Masking{Least: maskMin(s)},
 		Rules: environ.Rules{Only: s.globs("only"), Exclude: s.globs("exclude"), AllowNames: []string{"*"}}}
 	a.sources(s, &o)
@@ -129,6 +129,8 @@ func checkPlace(s *settings, where string) error {
 			"leave --history, --staged and --ignored out, or name a folder")
 	case staged && tree:
 		return bad("--staged looks into nothing but what is staged", "leave --history and --ignored out, or --staged")
+	case where == "-" && nothing(os.Stdin):
+		return bad("standard input is closed, or /dev/null", "give it what is to be scanned: vaultexec scan … - <FILE")
 	case where == "-":
 		return nil
 	}
@@ -142,6 +144,13 @@ func checkPlace(s *settings, where string) error {
 			Hint: "name a folder; a single file is read as standard input: vaultexec scan … - <FILE"}
 	}
 	return nil
+}
+
+// nothing reports whether a file is /dev/null, which Go's runtime also puts in the place of a closed standard input.
+func nothing(f *os.File) bool {
+	is, err := f.Stat()
+	null, nerr := os.Stat(os.DevNull)
+	return err == nil && nerr == nil && os.SameFile(is, null)
 }
 
 // needles reads the secrets, and gives the token back.

@@ -259,7 +259,7 @@ func sarifOf(r *scanned) sarifJSON {
 		default:
 			name = r.name(name)
 		}
-		at := sarifLocation{sarifPhysical{Artifact: sarifArtifact{(&url.URL{Path: name}).EscapedPath()}}}
+		at := sarifLocation{sarifPhysical{Artifact: sarifArtifact{(&url.URL{Path: name}).String()}}}
 		if at.Physical.Region.Line = f.Line; f.Line == 0 {
 			at.Physical.Region.Offset = &f.Offset
 		}

@@ -80,6 +80,10 @@ func (a *app) set(ctx context.Context, s *settings, words []string) error {
 				if st.Exists && len(report.Unchanged) == len(values) {
 					return vault.ErrNothing
 				}
+				if st.Engine.KV == 1 && st.Keys != nil && len(values) == len(gone) && len(gone) == len(st.Keys) {
+					return &fault.Error{Kind: fault.Usage, What: "cannot set " + st.Path.String(),
+						Why: "KV version 1 keeps no secret without a key", Hint: "`vault delete` takes the whole secret away"}
+				}
 				return misplaced(ctx, c, s, st, typed)
 			},
 		}

@@ -31,7 +31,7 @@ wrong one is named.
 		jsonOption,
 		{name: "address", arg: "URL", list: true, env: vaultVar("ADDR"), def: vault.DefaultAddress, group: groupConnection, usage: "address of each node of the cluster"},
 	},
-	shared: []string{groupConfig, groupConnection, groupFailing, "--log-level", "--quiet", "--log-format", "--help"},
+	shared: append([]string{groupConfig, groupConnection, groupFailing}, withAll...),
 	report: true,
 	do:     (*app).unseal,
 }

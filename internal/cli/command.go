@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"fmt"
-	"io"
 	"os"
 	"os/signal"
 	"slices"
@@ -42,9 +41,11 @@ var (
 	dryRunOption = option{name: "dry-run", group: groupOwn, usage: "look and say what would be done, and do nothing"}
 )
 
+// withAll is what every command shares.
+var withAll = []string{"--log-level", "--quiet", "--log-format", "--help"}
+
 // withLogin is what every command shares that talks to Vault with a token.
-var withLogin = []string{groupConfig, groupConnection, groupLogin, groupFailing,
-	"--log-level", "--quiet", "--log-format", "--help"}
+var withLogin = append([]string{groupConfig, groupConnection, groupLogin, groupFailing}, withAll...)
 
 // withKV is the same for commands on secrets.
 var withKV = append([]string{"--mount", "--kv-version"}, withLogin...)
@@ -111,8 +112,8 @@ func (a *app) administer(c *command, g *given, args []string) error {
 	if err != nil {
 		return err
 	}
-	if c.report && s.bool("quiet") && !s.given.has("json") && !s.given.has("sarif") {
-		a.ui.stdout = io.Discard
+	if c.report {
+		a.ui.leaveOutReport(s)
 	}
 	for name := range g.values {
 		if _, ok := c.find(name); !ok {
@@ -222,7 +223,7 @@ func (a *app) withVault(ctx context.Context, s *settings, f func(context.Context
 // patience is --wait, with one line that says what is waited for.
 func (a *app) patience(s *settings) vault.Patience {
 	wait, start := waitTime(s), time.Now()
-	return vault.Patience{Wait: wait, Start: start, Over: a.ui.live.end, Notice: func(f *fault.Error) {
+	return vault.Patience{Wait: wait, Start: start, Over: a.waited, Notice: func(f *fault.Error) {
 		if !a.ui.waits("waiting for Vault: "+f.Why, vault.WaitEnd(start, wait)) {
 			a.ui.log.Info("waiting for Vault: " + f.Why)
 		}

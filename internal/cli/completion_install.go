@@ -46,6 +46,10 @@ func (a *app) installCompletion(ctx context.Context, s *settings, shell string) 
 		return &fault.Error{Kind: fault.Usage, What: "cannot tell where the completion belongs", Why: why,
 			Hint: "set HOME to your home folder"}
 	}
+	if info, err := os.Stat(home); err != nil || !info.IsDir() {
+		return &fault.Error{Kind: fault.Usage, What: "cannot tell where the completion belongs",
+			Why: fmt.Sprintf("HOME is %q, which is not a folder", home), Hint: "set HOME to your home folder"}
+	}
 	owners := s.owners()
 	if err := fault.Join(s.faults); err != nil {
 		return err
@@ -71,9 +75,8 @@ func (a *app) installCompletion(ctx context.Context, s *settings, shell string) 
 		return &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot write %q", file), Why: vault.Errno(err),
 			Hint: trust.Cure(err, hint), Err: err}
 	}
-	if !s.bool("quiet") {
-		a.ui.printf("%s %s\n%s", done, oneLine(file), next)
-	}
+	a.ui.leaveOutReport(s)
+	a.ui.printf("%s %s\n%s", done, oneLine(file), next)
 	return nil
 }
 

@@ -25,6 +25,11 @@ func run(args, environ []string) int {
 	var killed *launcher.Killed
 	var exited *launcher.Exited
 	var stopped *interrupted
+	if errors.As(err, &exited) || err == nil {
+		if failure := a.ui.written.failure(); failure != nil {
+			err = failure
+		}
+	}
 	switch {
 	case err == nil:
 		return 0

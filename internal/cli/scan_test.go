@@ -19,6 +19,7 @@ func TestSARIF(t *testing.T) {
 			{File: "a/b.env", Line: 3, Offset: 17, Key: "app#K", Form: "plain"},
 			{File: "50% #1?\n\x1b", Line: 1, Key: "app#K", Form: "base64", Part: true},
 			{File: "core", Offset: 0, Key: "app#K", Form: "plain"},
+			{File: "c:", Line: 1, Key: "app#K", Form: "plain"},
 			{File: "gone", Line: 1, Key: "app#L", Form: "hex", Commit: commit, Object: commit},
 			{File: "(in no commit)", Line: 1, Key: "app#L", Form: "hex", Object: commit},
 		},
@@ -92,7 +93,7 @@ func TestSARIF(t *testing.T) {
 		}
 		names = append(names, u.Path)
 	}
-	if want := []string{"sub dir/a/b.env", "sub dir/50% #1?\n\x1b", "sub dir/core", "gone", "(in no commit)"}; !slices.Equal(names, want) {
+	if want := []string{"sub dir/a/b.env", "sub dir/50% #1?\n\x1b", "sub dir/core", "sub dir/c:", "gone", "(in no commit)"}; !slices.Equal(names, want) {
 		t.Errorf("%q, want %q", names, want)
 	}
 	for _, key := range []string{"snippet", "contextRegion", "content"} {
@@ -119,5 +120,14 @@ func TestScanPlaces(t *testing.T) {
 	r.folder = ""
 	if got := r.place(scan.Finding{File: "-", Line: 1}); got != "-:1:" {
 		t.Error(got)
+	}
+}
+
+// A name that begins like a scheme is a relative URI all the same.
+func TestSARIFOfAColon(t *testing.T) {
+	t.Parallel()
+	b, err := json.Marshal(sarifOf(&scanned{Result: &scan.Result{Findings: []scan.Finding{{File: "js:x/f", Line: 1, Key: "app#K", Form: "plain"}}}}))
+	if err != nil || !strings.Contains(string(b), `"uri":"./js:x/f"`) {
+		t.Errorf("%s %v", b, err)
 	}
 }

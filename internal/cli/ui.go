@@ -15,11 +15,13 @@ import (
 
 	"github.com/agenticverz/vaultexec/internal/environ"
 	"github.com/agenticverz/vaultexec/internal/fault"
+	"github.com/agenticverz/vaultexec/internal/vault"
 )
 
 // ui holds every rule for what is printed. Standard output is touched only where no command is started.
 type ui struct {
 	stdout, stderr io.Writer
+	written        *written // what stdout is, unless it is left out
 	log            *slog.Logger
 	level          slog.LevelVar
 	json           bool
@@ -28,16 +30,45 @@ type ui struct {
 }
 
 func newUI(stdout, stderr io.Writer) *ui {
-	l := &live{out: stderr}
-	u := &ui{stdout: stdout, stderr: l, live: l}
+	l, w := &live{out: stderr}, &written{out: stdout}
+	u := &ui{stdout: w, written: w, stderr: l, live: l}
 	u.log = slog.New(&textHandler{out: l, level: &u.level})
 	return u
 }
 
+// written is standard output, and the first failure to write to it.
+type written struct {
+	out io.Writer
+	err error
+}
+
+// Write implements io.Writer.
+func (w *written) Write(b []byte) (int, error) {
+	n, err := w.out.Write(b)
+	if w.err == nil {
+		w.err = err
+	}
+	return n, err
+}
+
+// file is the file that it goes to; nil for another writer.
+func (w *written) file() *os.File {
+	f, _ := w.out.(*os.File)
+	return f
+}
+
+// failure says that what was printed is not whole; nil when it is.
+func (w *written) failure() error {
+	if w.err == nil {
+		return nil
+	}
+	return &fault.Error{Kind: fault.Usage, What: "cannot write to standard output", Why: vault.Errno(w.err), Err: w.err,
+		Hint: "what was printed is not whole: write it to another place, or make room there"}
+}
+
 // setup applies --log-level, --log-format and --quiet, and looks at the terminals.
 func (u *ui) setup(s *settings, getenv func(string) string) {
-	out, _ := u.stdout.(*os.File)
-	u.screen = screenOf(out, getenv)
+	u.screen = screenOf(u.written.file(), getenv)
 	_ = u.level.UnmarshalText([]byte(s.choice("log-level"))) // a wrong word is already noted
 	if quiet := s.one("quiet"); s.bool("quiet") {
 		if level := s.one("log-level"); quiet.origin == level.origin {
@@ -55,6 +86,13 @@ func (u *ui) setup(s *settings, getenv func(string) string) {
 			}}))
 	} else if u.level.Level() <= slog.LevelWarn && isTerminal(os.Stderr) && smart(getenv) {
 		u.live.columns = func() int { return columnsOf(os.Stderr) }
+	}
+}
+
+// leaveOutReport has --quiet leave out what a command prints about its work, unless a program is to read it.
+func (u *ui) leaveOutReport(s *settings) {
+	if s.bool("quiet") && !s.given.has("json") && !s.given.has("sarif") {
+		u.stdout = io.Discard
 	}
 }
 

@@ -102,6 +102,9 @@ func (r *repo) fails(ctx context.Context, err error, said *complaint) error {
 	switch {
 	case err == nil:
 		return nil
+	case context.Cause(ctx) == errStuck:
+		return &fault.Error{Kind: fault.Usage, What: "cannot look into the repository " + quoted(r.dir), Why: errStuck.Error(),
+			Hint: "`find . -type p` shows them"}
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case errors.Is(err, exec.ErrNotFound), errors.Is(err, exec.ErrDot):
@@ -124,8 +127,8 @@ var errEnough = errors.New("enough")
 
 // read runs git and hands its standard output to take. input, if not nil, writes its standard input.
 func (r *repo) read(ctx context.Context, args []string, input func(io.Writer) error, take func(*bufio.Reader) error) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	cmd, said := r.command(ctx, args...)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -140,8 +143,12 @@ func (r *repo) read(ctx context.Context, args []string, input func(io.Writer) er
 	if err := cmd.Start(); err != nil {
 		return r.fails(ctx, err, said)
 	}
-	wrote := make(chan error, 1)
+	wrote, over := make(chan error, 1), make(chan struct{})
+	defer close(over)
+	answer := &awaited{out: out}
+	watch := func() { answer.stuck(cmd.Process.Pid, stuckAfter, over, func() { cancel(errStuck) }) }
 	go func() {
+		defer func() { go watch() }() // while it has input to wait for, it may sleep
 		if in == nil {
 			wrote <- nil
 			return
@@ -154,9 +161,9 @@ func (r *repo) read(ctx context.Context, args []string, input func(io.Writer) er
 		in.Close()
 		wrote <- err
 	}()
-	taken := take(bufio.NewReaderSize(out, 64<<10))
+	taken := take(answer.buffered())
 	if taken != nil {
-		cancel() // git may go on writing
+		cancel(nil) // git may go on writing
 	}
 	werr := <-wrote
 	err = cmd.Wait()

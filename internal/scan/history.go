@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"path/filepath"
 	"slices"
@@ -20,7 +21,7 @@ func (s *Scanner) History(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
-	s.incomplete(ctx, r)
+	partial := s.incomplete(ctx, r)
 	work := make(chan loaded)
 	go func() {
 		defer close(work)
@@ -28,10 +29,31 @@ func (s *Scanner) History(ctx context.Context, dir string) error {
 			func(out *bufio.Reader) error { return s.objects(ctx, out, work, nil) })
 	}()
 	parallel(ctx, work, s.lookIntoObject)
+	if err == nil && !partial {
+		err = s.missing(ctx, r)
+	}
 	if err != nil {
 		return err
 	}
 	return s.nameObjects(ctx, r)
+}
+
+// missing notes objects that commits name and that the repository has not. (One that has only what it has cannot tell by
+// itself.)
+func (s *Scanner) missing(ctx context.Context, r *repo) error {
+	n, first := 0, ""
+	err := r.lines(ctx, '\n', []string{"rev-list", "--objects", "--all", "--quiet", "--missing=print"}, func(line string) error {
+		if id, ok := strings.CutPrefix(line, "?"); ok {
+			if n++; n == 1 {
+				first = id
+			}
+		}
+		return nil
+	})
+	if n > 0 {
+		s.unread("(history)", fmt.Sprintf("%d of the objects that commits name are missing, such as %s", n, first))
+	}
+	return err
 }
 
 // loaded is an object on its way to a searcher.
@@ -118,8 +140,8 @@ const (
 	looseName   = "(in no commit)"
 )
 
-// incomplete notes what the repository leaves out.
-func (s *Scanner) incomplete(ctx context.Context, r *repo) {
+// incomplete notes what the repository leaves out on purpose, and reports whether that may be any object.
+func (s *Scanner) incomplete(ctx context.Context, r *repo) (partial bool) {
 	var said []string
 	err := r.lines(ctx, '\n', []string{"rev-parse", "--is-shallow-repository", "--git-path", "objects/pack"},
 		func(line string) error {
@@ -127,7 +149,7 @@ func (s *Scanner) incomplete(ctx context.Context, r *repo) {
 			return nil
 		})
 	if err != nil || len(said) != 2 {
-		return // cat-file fails as well, and says why
+		return false // cat-file fails as well, and says why
 	}
 	if said[0] == "true" {
 		s.unread("(history)", "the clone is shallow, and older commits are not in it; `git fetch --unshallow` brings them")
@@ -136,10 +158,13 @@ func (s *Scanner) incomplete(ctx context.Context, r *repo) {
 	if !filepath.IsAbs(packs) {
 		packs = filepath.Join(r.at, packs)
 	}
-	if promised, _ := filepath.Glob(escapeGlob(packs) + "/*.promisor"); len(promised) > 0 {
-		s.unread("(history)", "the clone is partial, and only what was fetched is in it; `git fetch --refetch` without a filter brings all")
-		r.warn = nil // git says the same
+	promised, _ := filepath.Glob(escapeGlob(packs) + "/*.promisor")
+	if len(promised) == 0 {
+		return false
 	}
+	s.unread("(history)", "the clone is partial, and only what was fetched is in it; `git fetch --refetch` without a filter brings all")
+	r.warn = nil // git says the same
+	return true
 }
 
 // escapeGlob makes a pattern of a path.
