@@ -6,10 +6,12 @@ import (
 	"flag"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"os"
 	"strconv"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	compose "github.com/compose-spec/compose-go/v2/dotenv"
 )
@@ -84,7 +86,14 @@ func TestDialects(t *testing.T) {
 	}
 }
 
-// The recorded outcomes of Compose are those of the parser that is used here.
+// composeReads is what the parser of Docker Compose makes of a file; ok is false when it refuses it, or asks the caller's environment.
+func composeReads(src string) (vars map[string]string, ok bool) {
+	ok = true
+	vars, err := compose.UnmarshalWithLookup(src, func(string) (string, bool) { ok = false; return "", false })
+	return vars, ok && err == nil
+}
+
+// The recorded outcomes of Compose are those of its parser.
 func TestComposeDialect(t *testing.T) {
 	t.Parallel()
 	for _, d := range dialects(t) {
@@ -94,6 +103,53 @@ func TestComposeDialect(t *testing.T) {
 			t.Errorf("%q: %s, %v; recorded %s", d.Line, show(got), err, show(want))
 		}
 	}
+}
+
+// likeCompose compares what is made of a file here with what Compose makes of it. A $ is left out, for it is not expanded here, and so
+// are names that no variable has.
+func likeCompose(t *testing.T, src string) (taken bool) {
+	t.Helper()
+	src = strings.NewReplacer("$", "S", "\x00", "0", "\ufeff", "B").Replace(src)
+	if !utf8.ValidString(src) {
+		return false
+	}
+	want, ok := composeReads(src + "\n")
+	for name, value := range want {
+		ok = ok && isName(name) && !strings.ContainsRune(value, 0)
+	}
+	got, err := Parse(src, Options{Dialect: "compose"})
+	if err != nil && strings.Contains(err.Error(), "a comment or a value?") {
+		return false
+	}
+	if ok != (err == nil) || ok && !maps.Equal(got, want) {
+		t.Fatalf("%q: %s, %v; Compose makes of it %s, %v", src, show(got), err, show(want), ok)
+	}
+	return ok
+}
+
+// What Compose reads is read here, and comes out the same; what it refuses is refused.
+func TestLikeCompose(t *testing.T) {
+	t.Parallel()
+	taken := 0
+	for range 20000 {
+		var src strings.Builder
+		for range rand.IntN(12) {
+			src.WriteString(pieces[rand.IntN(len(pieces))])
+		}
+		if likeCompose(t, src.String()) || likeCompose(t, "A=\""+src.String()+"\"") {
+			taken++
+		}
+	}
+	if taken < 2000 {
+		t.Errorf("only %d files were taken", taken)
+	}
+}
+
+func FuzzLikeCompose(f *testing.F) {
+	for _, p := range pieces {
+		f.Add("export A=" + p + "x\nB=\"" + p + "\" # c\nC='" + p + "'")
+	}
+	f.Fuzz(func(t *testing.T, src string) { likeCompose(t, src) })
 }
 
 // A dialect that is named reads as its reader does, but that a $ stays as it is written, and that nothing is passed over.

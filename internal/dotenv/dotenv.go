@@ -1,7 +1,7 @@
-// Package dotenv reads .env files in the dialect of Docker Compose, whose parser it uses: export, single and double
-// quotes over several lines, escapes in double quotes, comments. It adds three things. A reference such as ${VAR} stays
-// as it is written unless the caller asks to expand it. Lines that the parser would leave out or guess at are errors.
-// No error quotes the file, because half of a value may look like a name.
+// Package dotenv reads .env files in the dialect of Docker Compose: export, single and double quotes over several lines,
+// escapes in double quotes, comments. Three things differ. A reference such as ${VAR} stays as it is written unless the
+// caller asks to expand it. Lines that Compose would leave out or guess at are errors. No error quotes the file, because
+// half of a value may look like a name.
 package dotenv
 
 import (
@@ -9,13 +9,10 @@ import (
 	"maps"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"unicode"
 	"unicode/utf8"
-
-	compose "github.com/compose-spec/compose-go/v2/dotenv"
 )
 
 // Error says what is wrong with a file.
@@ -43,9 +40,6 @@ type Options struct {
 	Expand  bool   // replace $VAR, ${VAR}, ${VAR-default} and ${VAR:-default} by what the file itself says of VAR
 }
 
-// Patterns are compiled when they are needed: together they would take 0.1 ms of every start.
-var lineNumber = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^line (\d+): `) })
-
 // Parse returns the variables of a file. Of a name that stands there twice the last counts, as everywhere.
 func Parse(src string, o Options) (map[string]string, error) {
 	src = strings.TrimPrefix(src, "\ufeff")
@@ -64,92 +58,46 @@ func Parse(src string, o Options) (map[string]string, error) {
 	default:
 		return parseAs(o.Dialect, src)
 	}
-	// The parser expands references at once. To keep them, each $ becomes a reference to one variable of ours, whose
-	// value is a character that does not occur in the file. Where the parser expands, outside of single quotes, we find
-	// that character; where it does not, we find the reference itself. Both are turned back below. An escaped \$ in
-	// double quotes comes out as the reference, too: it is not to be expanded either.
-	dollar := unused(src)
-	name := "VAULTEXEC_DOLLAR"
-	for strings.Contains(src, name) {
-		name += "_"
-	}
-	reference := "${" + name + "}"
-	var bare []string // keys without =
-	lookup := func(key string) (string, bool) {
-		if key == name {
-			return string(dollar), true
-		}
-		bare = append(bare, key)
-		return "", false
-	}
-	parsed, err := compose.UnmarshalWithLookup(strings.ReplaceAll(src, "$", reference)+"\n", lookup)
+	c, err := readCompose(src)
 	if err != nil {
-		return nil, parserError(err, src, reference)
+		return nil, err
 	}
-	if len(bare) > 0 {
-		return nil, &Error{Line: lineOf(src, bare[0]), Why: "there is no = in it, or it follows a closing quote"}
-	}
-	if ambiguous := commentOrValue(src, parsed); len(ambiguous) > 0 {
+	if ambiguous := commentOrValue(src, c.vars); len(ambiguous) > 0 {
 		return nil, &Error{Names: ambiguous,
 			Why: `a comment or a value? put quotes around it, or "" before the comment`}
 	}
-	vars := make(map[string]string, len(parsed))
-	for key, value := range parsed {
-		if !isName(key) {
-			return nil, nameError(parsed)
+	for key, value := range c.vars {
+		switch {
+		case !isName(key):
+			return nil, nameError(c.vars)
+		case strings.ContainsRune(value, 0):
+			return nil, &Error{Names: []string{key}, Why: "it holds a NUL byte"}
 		}
-		vars[key] = value
 	}
 	if o.Expand {
-		return expandAll(vars, dollar, reference)
+		return expandAll(c)
 	}
-	for key, value := range vars {
-		vars[key] = strings.ReplaceAll(strings.ReplaceAll(value, reference, "$"), string(dollar), "$")
+	for key, value := range c.vars {
+		c.vars[key] = strings.ReplaceAll(value, c.dollar, "$")
 	}
-	return vars, nil
+	return c.vars, nil
 }
 
 // unused returns a character of a private use area that does not occur in s.
-func unused(s string) rune {
+func unused(s string) string {
 	r := '\ue000'
 	for strings.ContainsRune(s, r) {
 		r++
 	}
-	return r
+	return string(r)
 }
 
-// parserError keeps the line of the parser's error; the text quotes the file. Of a quote that is not closed the parser
-// counts the line on which the file ends.
-func parserError(err error, src, reference string) error {
-	e := &Error{
-		Why: "it cannot be read: an = is missing, a name has a character that no name has, or a quote is not closed",
-	}
-	text := err.Error()
-	if m := lineNumber().FindStringSubmatch(text); m != nil {
-		e.Line, _ = strconv.Atoi(m[1])
-	}
-	if _, open, ok := strings.Cut(text, "unterminated quoted value "); ok {
-		e.Line = lineOf(src, strings.ReplaceAll(open, reference, "$"))
-		e.Why = "a quote is not closed"
-	}
-	return e
-}
-
-// lineOf finds the line that ends with text, 0 when there is none.
-func lineOf(src, text string) int {
-	for i, line := range strings.Split(src, "\n") {
-		if strings.HasSuffix(strings.TrimSpace(line), strings.TrimSpace(text)) {
-			return i + 1
-		}
-	}
-	return 0
-}
-
+// Patterns are compiled when they are needed: together they would take 0.1 ms of every start.
 var commentLike = sync.OnceValue(func() *regexp.Regexp {
 	return regexp.MustCompile(`(?m)^[ \t]*(?:export[ \t]+)?([A-Za-z_][A-Za-z0-9_]*)[ \t]*[=:][ \t]+#`)
 })
 
-// commentOrValue finds KEY= # text, which is an empty value to a shell and the value "# text" to the parser.
+// commentOrValue finds KEY= # text, which is an empty value to a shell and the value "# text" to Compose.
 func commentOrValue(src string, parsed map[string]string) []string {
 	var names []string
 	for _, m := range commentLike().FindAllStringSubmatch(src, -1) {
@@ -185,16 +133,14 @@ func isName(s string) bool {
 // expansion replaces references. They are looked up in the file alone: what the caller's environment happens to hold
 // does not belong into a secret.
 type expansion struct {
-	vars      map[string]string // as parsed
-	dollar    string            // stands for a $ that begins a reference
-	reference string            // stands for a $ that does not
-	done      map[string]string
-	doing     []string
+	*composed
+	done  map[string]string
+	doing []string
 }
 
-func expandAll(vars map[string]string, dollar rune, reference string) (map[string]string, error) {
-	x := &expansion{vars: vars, dollar: string(dollar), reference: reference, done: map[string]string{}}
-	for _, key := range slices.Sorted(maps.Keys(vars)) {
+func expandAll(c *composed) (map[string]string, error) {
+	x := &expansion{composed: c, done: map[string]string{}}
+	for _, key := range slices.Sorted(maps.Keys(c.vars)) {
 		if _, err := x.value(key); err != nil {
 			return nil, err
 		}
@@ -234,7 +180,7 @@ func (x *expansion) expand(key, v string) (string, error) {
 	var b strings.Builder
 	for {
 		text, rest, found := strings.Cut(v, x.dollar)
-		b.WriteString(strings.ReplaceAll(text, x.reference, "$"))
+		b.WriteString(text)
 		if !found {
 			return b.String(), nil
 		}
@@ -295,7 +241,7 @@ func (x *expansion) referred(key string, ref *reference) (string, error) {
 	}
 	switch {
 	case ref.operator == "-" && !known, ref.operator == ":-" && value == "":
-		return strings.ReplaceAll(ref.otherwise, x.reference, "$"), nil
+		return ref.otherwise, nil
 	case !known:
 		return "", &Error{Names: []string{key}, Why: fmt.Sprintf("it refers to %s, which is not in the file", ref.name)}
 	}

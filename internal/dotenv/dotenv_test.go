@@ -193,7 +193,7 @@ func checkRoundTrip(t *testing.T, m map[string]string) {
 
 // Values that are made of what a parser may stumble over are more telling than random characters.
 var pieces = []string{"$", "${", "}", "{", `\`, `"`, "'", "\n", "\r\n", "\r", "#", " #", " ", "\t", "=", ":", "export ", "A", "$A", "${A}", "${A:-x}",
-	"VAULTEXEC_DOLLAR", "${VAULTEXEC_DOLLAR}", "\ue000", "n", "é", "😀", "`", "$(x)", "$$", `\n`, `\$`, "0", `\0`, "\u0085", "\u00a0", "\ufeff", "-----BEGIN-----"}
+	"VAULTEXEC_DOLLAR", "${VAULTEXEC_DOLLAR}", "\ue000", "n", "é", "😀", "`", "$(x)", "$$", `\n`, `\$`, "0", `\0`, `\0101`, `\0999`, "=\"", "\"\n", "\u2003", "[", ".", "\u0085", "\u00a0", "\ufeff", "-----BEGIN-----"}
 
 func TestRoundTrip(t *testing.T) {
 	if err := quick.Check(func(values []string) bool {
