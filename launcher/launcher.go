@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -84,6 +85,9 @@ func Run(o Options) error {
 	}
 	if !l.mayDie() {
 		l.signals = catchDeadly()
+		if l.staysBehind(nil) {
+			l.signals.catchMeanwhile()
+		}
 		return l.run()
 	}
 	l.signals = leaveDeadly()
@@ -259,14 +263,12 @@ func watched[T any](l *launch, f func(context.Context) (T, error)) (T, error) {
 		case <-l.status.turns():
 		case sig := <-l.signals.ch:
 			switch {
-			case sig == unix.SIGPIPE:
-				continue
 			case sig == unix.SIGTSTP:
 				l.stopEarly()
 				continue
 			case sig == unix.SIGCONT && l.inner.left():
 				sig = unix.SIGTERM
-			case sig == unix.SIGCONT:
+			case !isDeadly(sig.(syscall.Signal)) && !isCrash(sig.(syscall.Signal)):
 				continue
 			}
 			last, done := context.WithTimeout(ctx, lastWord)

@@ -12,7 +12,8 @@ const spareThreads = 6
 // reserveThreads makes the runtime's threads before there is a child. They never go, and wait where there is nothing to
 // do. By itself the runtime makes threads as it needs them, and aborts the process where the kernel refuses one. So a
 // command that uses up the process limit (pids.max of a container, ulimit -u) would end vaultexec, and itself with it.
-func reserveThreads() {
+// Further calls only wait until they are there.
+var reserveThreads = sync.OnceFunc(func() {
 	var all, met sync.WaitGroup
 	all.Add(spareThreads)
 	met.Add(spareThreads)
@@ -26,4 +27,4 @@ func reserveThreads() {
 		}()
 	}
 	met.Wait()
-}
+})
