@@ -30,7 +30,8 @@ vault:
 	@$(GO) run ./tools/testvault
 
 # Some minutes, on a machine that does nothing else; it needs a C compiler. BENCHFLAGS=-check ends with an error when a bar is
-# missed, '-only launch,startup' measures these sections, -record writes the figures into README.md and docs/.
+# missed, '-only launch,startup' measures these sections, -record writes the figures into README.md and docs/. Peers (envconsul,
+# secret-init, tini, dumb-init) are looked for in the folders of BENCH_PEERS, then in PATH.
 bench: vault
 	@$(GO) run ./tools/bench -tags "$(TAGS)" $(BENCHFLAGS)
 

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/agenticverz/vaultexec/internal/environ"
+	"github.com/agenticverz/vaultexec/internal/vault"
 )
 
 // Supervision is how a child is watched over.
@@ -131,6 +132,7 @@ func (l *launch) supervise(p program, env *environ.Env, got []environ.Fetched) e
 	s.do(s.start())
 	s.publish() // while the paths are known, whatever follows
 	s.guarded, s.settled = s.needsGuard(), time.NewTimer(settleDelay)
+	vault.Slim()
 	finish := s.attend(p, got)
 	s.tellFirst()
 	s.publish()

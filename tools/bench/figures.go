@@ -31,6 +31,8 @@ func (r *report) figures() string {
 		"vault-agent-cpu", "vault agent")
 	line("launch", "http-token-100", "launch with 100 paths", "http-token-100-bare", "bare Go program")
 	line("launch", "tls-approle-2", "launch with 2 paths, TLS, AppRole", "tls-approle-2-bare", "bare Go program")
+	line("ending", "supervise", "a whole run with 2 paths of a command that ends at once, --supervise", "replace", "--replace",
+		"tini", "tini (no secrets)")
 	line("launch", "http-token-2-delay-trips", "round trips for that at 20 ms, token")
 	line("launch", "http-approle-2-delay-trips", "round trips with AppRole: connect, log in, read, revoke")
 	line("startup", "size-vaultexec", "size of the program", "size-bare", "bare Go program")

@@ -150,10 +150,23 @@ func (s *section) print(w io.Writer) {
 	}
 	if len(s.Absent) > 0 {
 		fmt.Fprintf(w, "  not on this machine: %s\n", strings.Join(s.Absent, ", "))
+		for _, a := range s.Absent {
+			if how := howToGet[a]; how != "" {
+				fmt.Fprintf(w, "    %s: %s\n", a, how)
+			}
+		}
 	}
 	for _, n := range s.Notes {
 		fmt.Fprintf(w, "  %s\n", n)
 	}
+}
+
+// howToGet says where the peers come from. Their folders belong into PATH or BENCH_PEERS.
+var howToGet = map[string]string{
+	"envconsul":   "https://releases.hashicorp.com/envconsul/, or go build in a clone of github.com/hashicorp/envconsul",
+	"secret-init": "https://github.com/bank-vaults/secret-init/releases, or go build in a clone of it",
+	"tini":        "Debian has it: apt-get install tini",
+	"dumb-init":   "Debian has it: apt-get install dumb-init",
 }
 
 func (r *report) write(file string) error {

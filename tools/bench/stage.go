@@ -64,6 +64,9 @@ func (s *stage) close() {
 
 // set builds the programs and starts the servers.
 func (s *stage) set() {
+	if peers := os.Getenv("BENCH_PEERS"); peers != "" { // folders, as in PATH
+		s.must(os.Setenv("PATH", peers+string(filepath.ListSeparator)+os.Getenv("PATH")))
+	}
 	if _, err := exec.LookPath("cc"); err != nil {
 		s.Fatalf(
 			"a C compiler is needed for the command that is started: cc is not on PATH (Debian: gcc and libc6-dev)")

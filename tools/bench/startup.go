@@ -11,7 +11,7 @@ import (
 )
 
 // barSize bounds the program.
-const barSize = 12 // MiB
+const barSize = 14 // MB
 
 // startup tells what happens before main, and what the program is made of.
 func startup(s *stage) section {
@@ -51,7 +51,7 @@ func startup(s *stage) section {
 		{"vaultexec", "vaultexec", s.vaultexec}, {"bare", "bare program", s.bare}} {
 		info, err := os.Stat(p.path)
 		s.must(err)
-		r := single("size-"+p.key, "size of "+p.what, "MiB", float64(info.Size())/(1<<20))
+		r := single("size-"+p.key, "size of "+p.what, "MB", float64(info.Size())/1e6)
 		if p.key == "vaultexec" {
 			r = r.limit(barSize)
 		}
