@@ -2,6 +2,9 @@ package main
 
 import (
 	"encoding/json"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"io"
 	"os"
 	"os/exec"
@@ -152,4 +155,62 @@ func TestFilesAreShort(t *testing.T) {
 	if inRoot, _ := filepath.Glob("*.go"); len(inRoot) > mostRoot || len(inRoot) == 0 {
 		t.Errorf("%d Go files in the root, and %d are the most: %s", len(inRoot), mostRoot, strings.Join(inRoot, ", "))
 	}
+}
+
+// TestAlone holds tools/alone.txt: a package of the program whose tests run without the race detector shares nothing.
+func TestAlone(t *testing.T) {
+	t.Parallel()
+	list, err := os.ReadFile(filepath.Join("tools", "alone.txt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	looked := 0
+	for line := range strings.Lines(string(list)) {
+		dir := strings.TrimSpace(line)
+		if strings.HasPrefix(dir, "#") {
+			continue
+		}
+		files, err := filepath.Glob(filepath.Join(dir, "*.go"))
+		if err != nil || len(files) == 0 {
+			t.Errorf("%s: no package: %v", dir, err)
+		}
+		if !strings.HasPrefix(dir, "./internal/") {
+			continue // tests that start the program, or a tool
+		}
+		for _, file := range files {
+			if !strings.HasSuffix(file, "_test.go") {
+				shares(t, file)
+				looked++
+			}
+		}
+	}
+	if looked < 10 {
+		t.Errorf("only %d files were looked at", looked)
+	}
+}
+
+// shares complains about what needs the race detector: goroutines, channels, locks.
+func shares(t *testing.T, file string) {
+	set := token.NewFileSet()
+	parsed, err := parser.ParseFile(set, file, nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ast.Inspect(parsed, func(n ast.Node) bool {
+		what := ""
+		switch n := n.(type) {
+		case *ast.GoStmt:
+			what = "a goroutine"
+		case *ast.ChanType:
+			what = "a channel"
+		case *ast.SelectorExpr:
+			if x, ok := n.X.(*ast.Ident); ok && (x.Name == "atomic" || x.Name == "sync" && !strings.HasPrefix(n.Sel.Name, "Once")) {
+				what = x.Name + "." + n.Sel.Name
+			}
+		}
+		if what != "" {
+			t.Errorf("%s: %s: its package is not for tools/alone.txt", set.Position(n.Pos()), what)
+		}
+		return true
+	})
 }

@@ -31,7 +31,7 @@ func newInstallRig(t *testing.T, name string) *installRig {
 	if err := os.Mkdir(r.home, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	r.env = []string{"PATH=" + filepath.Dir(vaulttest.Build(t, ".")) + ":" + os.Getenv("PATH"), "HOME=" + r.home, "GORACE=" + vaulttest.Gorace,
+	r.env = []string{"PATH=" + filepath.Dir(vaulttest.BuildStatic(t, ".")) + ":" + os.Getenv("PATH"), "HOME=" + r.home, "GORACE=" + vaulttest.Gorace,
 		"VAULT_ADDR=http://127.0.0.1:1", "VAULT_TOKEN=" + vaulttest.Canary("token"), "TERM=vt100", "PS1=" + ptytest.Prompt, "LC_ALL=C.UTF-8"}
 	return r
 }

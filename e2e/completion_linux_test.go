@@ -52,7 +52,7 @@ path "M/data/*" { capabilities = ["read"] }`, "M", r.mount))
 		}
 	}
 	r.env = []string{
-		"PATH=" + filepath.Dir(vaulttest.Build(t, ".")) + ":" + bin + ":" + os.Getenv("PATH"), "HOME=" + r.dir, "GORACE=" + vaulttest.Gorace,
+		"PATH=" + filepath.Dir(vaulttest.BuildStatic(t, ".")) + ":" + bin + ":" + os.Getenv("PATH"), "HOME=" + r.dir, "GORACE=" + vaulttest.Gorace,
 		"VAULT_ADDR=" + r.proxy.Addr, "VAULT_TOKEN=" + token, "VAULTEXEC_MOUNT=" + r.mount, "TERM=vt100", "PS1=" + ptytest.Prompt, "LC_ALL=C.UTF-8",
 	}
 	return r
@@ -265,7 +265,7 @@ func TestCompletionFish(t *testing.T) {
 // What a completion may not do, whatever is configured: it says nothing, asks nothing, starts no login and no program.
 func TestCompletionIsSilent(t *testing.T) {
 	r := newCompletionRig(t)
-	program := filepath.Join(filepath.Dir(vaulttest.Build(t, ".")), "vaultexec")
+	program := filepath.Join(filepath.Dir(vaulttest.BuildStatic(t, ".")), "vaultexec")
 	set := func(env []string, name, value string) []string {
 		env = slices.DeleteFunc(slices.Clone(env), func(kv string) bool { return strings.HasPrefix(kv, name+"=") })
 		if value == "" {
@@ -351,7 +351,7 @@ func TestCompletionIsSilent(t *testing.T) {
 func TestCompletionEndsWithoutVault(t *testing.T) {
 	r := newCompletionRig(t)
 	r.proxy.Set(vaulttest.BlackHole)
-	program := filepath.Join(filepath.Dir(vaulttest.Build(t, ".")), "vaultexec")
+	program := filepath.Join(filepath.Dir(vaulttest.BuildStatic(t, ".")), "vaultexec")
 	start := func(args ...string) (*exec.Cmd, *strings.Builder, chan struct{}) {
 		cmd := exec.Command(program, args...)
 		cmd.Env = append(r.env, "VAULTEXEC_TIMEOUT=10m")

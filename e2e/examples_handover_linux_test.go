@@ -45,7 +45,7 @@ func TestExampleZeroDowntime(t *testing.T) {
 			port := strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
 			_ = l.Close()
 			bin := t.TempDir()
-			if err := os.Symlink(vaulttest.Build(t, "."), filepath.Join(bin, "vaultexec")); err != nil {
+			if err := os.Symlink(vaulttest.BuildStatic(t, "."), filepath.Join(bin, "vaultexec")); err != nil {
 				t.Fatal(err)
 			}
 			env := []string{"PATH=" + bin + ":" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "TMPDIR=" + t.TempDir(), "GORACE=" + vaulttest.Gorace,

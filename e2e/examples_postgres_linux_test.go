@@ -30,7 +30,7 @@ func TestExamplePostgres(t *testing.T) {
 		t.Fatal(err)
 	}
 	bin := t.TempDir()
-	for name, to := range map[string]string{"vaultexec": vaulttest.Build(t, "."), "vault": server} {
+	for name, to := range map[string]string{"vaultexec": vaulttest.BuildStatic(t, "."), "vault": server} {
 		if err := os.Symlink(to, filepath.Join(bin, name)); err != nil {
 			t.Fatal(err)
 		}

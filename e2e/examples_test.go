@@ -50,7 +50,7 @@ func newExampleRig(t *testing.T) *exampleRig {
 	}
 	r := &exampleRig{srv: srv, home: t.TempDir(), jwt: jwt, auth: mount}
 	bin := t.TempDir()
-	if err := os.Symlink(vaulttest.Build(t, "."), filepath.Join(bin, "vaultexec")); err != nil {
+	if err := os.Symlink(vaulttest.BuildStatic(t, "."), filepath.Join(bin, "vaultexec")); err != nil {
 		t.Fatal(err)
 	}
 	// The programs of the images and units.

@@ -21,7 +21,7 @@ import (
 // shellFor opens a terminal with a shell that finds vaultexec and talks to a server.
 func shellFor(t *testing.T, srv *vaulttest.Server, env ...string) *ptytest.Terminal {
 	t.Helper()
-	path := filepath.Dir(vaulttest.Build(t, ".")) + ":" + os.Getenv("PATH")
+	path := filepath.Dir(vaulttest.BuildStatic(t, ".")) + ":" + os.Getenv("PATH")
 	return ptytest.Shell(t, time.Minute, append([]string{"PATH=" + path, "HOME=" + t.TempDir(), "GORACE=" + vaulttest.Gorace, "VAULT_ADDR=" + srv.Addr}, env...))
 }
 

@@ -36,7 +36,7 @@ type invocation struct {
 // start starts the program. What it prints is in the two buffers when Wait has returned.
 func (i invocation) start(t *testing.T) (cmd *exec.Cmd, out, errOut *bytes.Buffer) {
 	t.Helper()
-	cmd = exec.Command(vaulttest.Build(t, "."), i.args...)
+	cmd = exec.Command(vaulttest.BuildStatic(t, "."), i.args...)
 	cmd.Dir = i.dir
 	if cmd.Dir == "" {
 		cmd.Dir = t.TempDir()

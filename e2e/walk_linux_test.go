@@ -84,7 +84,7 @@ func newNewcomer(t *testing.T, env ...string) *newcomer {
 	for _, name := range []string{"bin/npm", "bin/uvicorn", "bin/nginx", "bin/server", "server", "deploy.sh"} {
 		vaulttest.WriteFile(t, filepath.Join(n.home, name), standIn, 0o755)
 	}
-	n.env = append([]string{"PATH=" + bin + ":" + filepath.Dir(vaulttest.Build(t, ".")) + ":" + os.Getenv("PATH"), "HOME=" + n.home,
+	n.env = append([]string{"PATH=" + bin + ":" + filepath.Dir(vaulttest.BuildStatic(t, ".")) + ":" + os.Getenv("PATH"), "HOME=" + n.home,
 		"GORACE=" + vaulttest.Gorace, "LC_ALL=C.UTF-8"}, env...)
 	n.term = n.open(t)
 	return n

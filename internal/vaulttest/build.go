@@ -22,9 +22,13 @@ var built struct {
 	programs map[string]string
 }
 
+// Race tells whether Build builds with the race detector: as this test binary was built, or because VAULTEXEC_TEST_RACE asks
+// for it. A test that only starts the program and looks at it needs no detector itself: looking costs several times as much then.
+var Race = raceBuild || os.Getenv("VAULTEXEC_TEST_RACE") != ""
+
 // Build builds a program of this module, once for all tests, and returns its path. The package is named from the
-// module's root: "." is vaultexec. The program has the race detector when the test has it; then GORACE should hold what
-// Gorace says, or every run of it ends with a second of sleep.
+// module's root: "." is vaultexec. With Race it has the race detector; then GORACE should hold what Gorace says, or every
+// run of it ends with a second of sleep.
 func Build(t TB, pkg string) string {
 	t.Helper()
 	return build(t, pkg, Race)

@@ -2,5 +2,4 @@
 
 package vaulttest
 
-// Race tells whether this test binary was built with the race detector.
-const Race = true
+const raceBuild = true
