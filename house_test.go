@@ -25,7 +25,7 @@ var floors = [][]string{
 	{"launcher"},
 	{"internal/environ"},
 	{"internal/vault", "internal/listen", "internal/serving", "internal/notify", "internal/statusserver", "internal/scan"},
-	{"internal/mask", "internal/fault", "internal/trust", "internal/clock", "internal/reap", "internal/dotenv", "internal/nodump", "internal/quit"},
+	{"internal/mask", "internal/fault", "internal/trust", "internal/clock", "internal/reap", "internal/dotenv", "internal/fallback", "internal/nodump", "internal/quit"},
 }
 
 // pureImports is what internal/environ may import: nothing that opens a file, starts a program, waits or asks for the time.

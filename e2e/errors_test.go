@@ -276,6 +276,20 @@ vaultexec --address http://vault:8200/v1 --path app -- true
 vaultexec import dotenv --map x
 vaultexec import dotenv --map 'Z*=app'
 vaultexec unseal --keys-file missing
+vaultexec fallback
+vaultexec fallback show
+vaultexec fallback make x
+vaultexec fallback key two
+vaultexec fallback key nowhere/key
+vaultexec fallback show two
+vaultexec fallback show nowhere
+vaultexec fallback show keys-folder
+vaultexec --fallback copy --path app -- true
+vaultexec --fallback nowhere/copy --fallback-key-file two --path app -- true
+vaultexec --fallback copy --fallback-key-file two --path app -- true
+vaultexec --fallback /tmp/copy --fallback-key-file two --path app -- true
+vaultexec --fallback /tmp/copy --fallback-key-file two --fallback-max-age 0s --path app -- true
+vaultexec --fallback-key-file two --path app -- true
 vaultexec unseal --keys-file keys-brace
 vaultexec unseal --keys-file open-keys
 vaultexec unseal --keys-file keys-none

@@ -38,6 +38,7 @@ type Options struct {
 	Masking     Masking
 	Listen      []listen.Spec // sockets that the command gets
 	Status      Status
+	Fallback    Fallback
 	PassNotify  bool     // the command of a supervised run gets systemd's NOTIFY_SOCKET
 	Ready       Ready    // when a command counts as ready
 	StartFirst  bool     // a restart starts the new command before it stops the old one
@@ -72,6 +73,7 @@ type launch struct {
 	notify  *notifier // nil where nobody is to be told
 	held    *sockets  // nil without --listen
 	status  *status   // nil without --status
+	last    *lastGood // nil without --fallback
 	made    made      // by the reads of the start
 }
 
@@ -135,6 +137,7 @@ func (l *launch) run() (err error) {
 		l.takeNotify()
 		l.notify.wait()
 	}
+	l.last = l.newLastGood()
 	env, got, err := l.prepare(func(env *environ.Env) error { return environ.CheckSize(env, p.argv, stackLimit()) })
 	if err != nil {
 		return err
@@ -216,6 +219,11 @@ type prepared struct {
 func (l *launch) prepare(check func(*environ.Env) error) (*environ.Env, []environ.Fetched, error) {
 	r, err := watched(l, func(ctx context.Context) (prepared, error) {
 		got, err := l.fetch(ctx)
+		fresh := err == nil
+		if !fresh {
+			l.last.drop(err)
+			got, err = l.last.instead(err)
+		}
 		var env *environ.Env
 		if err == nil {
 			env, err = environ.Build(got, l.Rules, l.Environ)
@@ -223,8 +231,11 @@ func (l *launch) prepare(check func(*environ.Env) error) (*environ.Env, []enviro
 		if err == nil {
 			err = check(env)
 		}
-		if err != nil {
+		switch {
+		case err != nil:
 			giveBack(ctx, l.Session, l.made.all())
+		case fresh:
+			l.last.keep(got)
 		}
 		return prepared{env, got}, err
 	})

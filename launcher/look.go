@@ -29,6 +29,29 @@ func nextLook(interval time.Duration, misses int, random func(time.Duration) tim
 	return d - d/10 + random(d/5+1)
 }
 
+// soon is the pace while the command has the last-good copy: Vault is asked as often as at the start.
+const soon = 5 * time.Second
+
+// pace is the time between two looks, and between two tries of a path at first.
+func (w *watcher) pace() time.Duration {
+	switch {
+	case !w.watches():
+		return firstRetry
+	case w.copy.used() != nil:
+		return min(w.interval, soon)
+	}
+	return w.interval
+}
+
+// nextLook is the pause before the next look.
+func (w *watcher) nextLook() time.Duration {
+	misses := w.misses
+	if w.copy.used() != nil {
+		misses = 0
+	}
+	return nextLook(w.pace(), misses, mathrand.N)
+}
+
 // sight is what a look at one path found.
 type sight struct {
 	record *record
@@ -127,6 +150,7 @@ func (w *watcher) compare(sights []sight) (seen states, news bool, worst error) 
 				worst = s.err
 			}
 			if !general(s.err) {
+				w.copy.drop(s.err)
 				r.denied(s.err, false, now, w.interval, mathrand.N)
 			}
 			continue

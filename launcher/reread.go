@@ -22,6 +22,7 @@ func (w *watcher) read(ctx context.Context, number int) {
 	result := &readResult{number: number}
 	incomplete, moving := w.takeIn(reads, start)
 	faults := judged(err)
+	w.copy.drop(fault.Join(faults))
 	if general(err) {
 		incomplete = true
 	}
@@ -39,6 +40,9 @@ func (w *watcher) read(ctx context.Context, number int) {
 		result.wish = w.wish(faults)
 		result.flawed = result.flawed || incomplete
 		w.again, w.owed = incomplete, general(err)
+		if result.env != nil && !result.flawed {
+			w.copy.keep(result.got)
+		}
 		switch {
 		case general(err):
 			w.note(err)
@@ -146,14 +150,6 @@ func (w *watcher) takeIn(reads []*read, at time.Time) (incomplete, moving bool) 
 	w.records.forget()
 	w.reserve()
 	return incomplete, moving
-}
-
-// pace is the time between two tries of a path, at first.
-func (w *watcher) pace() time.Duration {
-	if w.watches() {
-		return w.interval
-	}
-	return firstRetry
 }
 
 // judge is the state that a read found, and whether it found any.

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/agenticverz/vaultexec/internal/environ"
+	"github.com/agenticverz/vaultexec/internal/fallback"
 	"github.com/agenticverz/vaultexec/internal/statusserver"
 	"github.com/agenticverz/vaultexec/internal/vault"
 )
@@ -25,6 +26,7 @@ type facts struct {
 	paths        []statusserver.Path
 	leases       []leaseEnd
 	refused      []string
+	copy         *fallback.Header // in use
 	watches      bool
 	token        *statusserver.Token
 	files        []statusserver.File
@@ -92,6 +94,9 @@ func snapshot(f facts) *statusserver.Snapshot {
 		Command: statusserver.Command{Name: f.name, PID: f.serving.pid, Ready: why == "", NotReady: why, Rollbacks: f.tally.rollbacks,
 			LastExit: f.tally.lastExit},
 		Change: changeOf(f), Refused: f.refused, Paths: f.paths, Token: f.token, Files: f.files, Counts: f.counts,
+	}
+	if f.copy != nil {
+		s.Copy = &statusserver.Copy{Written: statusserver.At(f.copy.Written)}
 	}
 	if f.serving.pid != 0 {
 		s.Command.Started = statusserver.At(f.serving.started)

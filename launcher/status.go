@@ -253,6 +253,7 @@ func (s *supervisor) publish() {
 		st.of, st.with, st.paths = s.runs.env, st.seen, pathsOf(s.runs.got, st.seen)
 	}
 	f := facts{
+		copy:    s.last.used(),
 		program: st.options.Version, pid: os.Getpid(), name: s.name(), machine: s.machine, serving: s.child.brief(), other: s.other.brief(),
 		readyTimeout: s.Ready.Timeout, doing: st.doing, paths: st.paths, watches: s.watches(), files: s.statusFiles(), tally: st.tally,
 	}

@@ -45,6 +45,7 @@ type watcher struct {
 	renewed chan renewal
 
 	book    *lookBook // nil without --status
+	copy    *lastGood // nil without --fallback
 	digest  vault.Digester
 	records records
 	noMeta  denials // of metadata
@@ -117,7 +118,7 @@ func newWatcher(l *launch, p program, got []environ.Fetched) *watcher {
 		clock: l.Session.Client.Clock,
 		out:   make(chan watchEvent, 4), inbox: inbox{full: make(chan struct{}, 1)},
 		look: make(chan struct{}, 1), renewed: make(chan renewal),
-		book: l.book(), digest: vault.NewDigester(key),
+		book: l.book(), copy: l.last, digest: vault.NewDigester(key),
 		refused: map[string]bool{},
 		records: records{sources: l.Sources, rules: l.Rules, inherit: l.Environ, at: map[vault.Path]*record{},
 			check: func(env *environ.Env) error { return environ.CheckSize(env, p.argv, stackLimit()) }},
@@ -142,6 +143,7 @@ func newWatcher(l *launch, p program, got []environ.Fetched) *watcher {
 	}
 	w.records.settle()
 	w.reserve()
+	w.again = w.copy.used() != nil // everything is read as soon as Vault answers
 	return w
 }
 
@@ -218,7 +220,7 @@ func (w *watcher) reject(id string, good edition) {
 // run looks and reads until ctx ends. interval 0 keeps leases alive and looks at nothing.
 func (w *watcher) run(ctx context.Context) {
 	if w.watches() {
-		w.next = time.Now().Add(firstLook(w.interval, mathrand.N))
+		w.next = time.Now().Add(firstLook(w.pace(), mathrand.N))
 	}
 	timer := time.NewTimer(0)
 	timer.Stop()
@@ -248,7 +250,7 @@ func (w *watcher) run(ctx context.Context) {
 			w.tend(ctx)
 			if !w.next.IsZero() && w.clock.Left(w.next) <= 0 {
 				w.lookAll(ctx)
-				w.next = time.Now().Add(max(nextLook(w.interval, w.misses, mathrand.N), w.pause))
+				w.next = time.Now().Add(max(w.nextLook(), w.pause))
 			}
 		}
 	}

@@ -109,6 +109,7 @@ func (a *app) launchOptions(s *settings) launcher.Options {
 	o.Rules.Require, o.Rules.Names = required(s), names(s)
 	o.Listen = listeners(s)
 	o.Status = a.statusOptions(s, o.Listen)
+	o.Fallback = a.fallbackOptions(s)
 	o.Ready, o.StartFirst = readiness(s, o.Listen, a.environ), startFirst(s)
 	o.Mode, o.Supervision, o.Masking = mode(s), supervision(s), masking(s)
 	o.Rules.Parts = o.Masking.On

@@ -55,7 +55,7 @@ var adminCommands []*command
 
 func init() {
 	adminCommands = []*command{getCommand, listCommand, diffCommand, rotateCommand, setCommand, rollbackCommand, importCommand,
-		scanCommand, unsealCommand, statusCommand, psCommand, installCommand, configCommand, completionCommand}
+		scanCommand, unsealCommand, statusCommand, psCommand, fallbackCommand, installCommand, configCommand, completionCommand}
 }
 
 func findCommand(name string) *command {

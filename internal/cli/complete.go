@@ -188,6 +188,10 @@ func (c *completer) word(ctx context.Context, current string) (string, []string)
 		return completeWords, startingWith(current, helpTopics())
 	case c.command == "completion":
 		return completeWords, startingWith(current, completionWords(c.words))
+	case c.command == "fallback" && n == 0:
+		return completeWords, startingWith(current, []string{"key", "show"})
+	case c.command == "fallback":
+		return completeFiles, nil
 	case admin == nil:
 		return completeWords, nil
 	}

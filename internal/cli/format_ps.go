@@ -49,6 +49,9 @@ func psText(screen screen, s *statusserver.Snapshot, now time.Time) string {
 		line("next command: pid %d, started %s ago", s.Next.PID, since(s.Next.Started, now))
 	}
 	psChange(line, s.Change, now)
+	if s.Copy != nil {
+		painted(badTone, fmt.Sprintf("Vault was away at the start: the command has the last-good copy, written %s ago", since(s.Copy.Written, now)))
+	}
 	for _, text := range s.Refused {
 		painted(badTone, "not used: "+text)
 	}

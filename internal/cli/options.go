@@ -108,6 +108,9 @@ var options = []option{
 	{name: "password-file", arg: "FILE", env: ownVar("PASSWORD_FILE"), group: groupLogin, usage: "userpass, ldap: file with the password; or VAULTEXEC_PASSWORD; asked for at a terminal"},
 
 	{name: "wait", arg: "DURATION|forever", env: ownVar("WAIT"), def: "60s", group: groupFailing, usage: "how long to wait for a Vault that is away or sealed; 0 is one attempt"},
+	{name: "fallback", arg: "FILE", env: ownVar("FALLBACK"), group: groupFailing, usage: "keep an encrypted copy of the secrets there, and start with it when Vault is still away after --wait (see help fallback)"},
+	{name: "fallback-key-file", arg: "FILE", env: ownVar("FALLBACK_KEY_FILE"), group: groupFailing, usage: "with --fallback: the key of the copy, in another folder; vaultexec fallback key makes one"},
+	{name: "fallback-max-age", arg: "DURATION", env: ownVar("FALLBACK_MAX_AGE"), def: "24h", group: groupFailing, usage: "with --fallback: an older copy is not used"},
 	{name: "timeout", arg: "DURATION", env: append(ownVar("TIMEOUT"), vaultVar("CLIENT_TIMEOUT")...), def: "10s", group: groupFailing, usage: "limit of one attempt"},
 
 	{name: "listen", arg: "[NAME=]ADDRESS", list: true, env: ownVar("LISTEN"), group: groupProcess, usage: "hold this listening socket for the command, as descriptor 3 and up: no connection is refused while it restarts (see help listening). HOST:PORT, :PORT, [::1]:PORT or unix:/PATH[,mode=0660]"},

@@ -92,6 +92,11 @@ func (s *Snapshot) Metrics(now time.Time, open bool) []byte {
 	m.gauge("vaultexec_command_ready", "", "1 when the command is ready.", truth(s.Command.NotReady == ""))
 	m.gauge("vaultexec_change_pending", "", "1 while a change is under way.", truth(s.Change != nil))
 
+	m.gauge("vaultexec_fallback_in_use", "", "1 while the command has the last-good copy of its secrets.", truth(s.Copy != nil))
+	if s.Copy != nil {
+		m.gauge("vaultexec_fallback_written_timestamp_seconds", "seconds", "When that copy was written.", unix(s.Copy.Written))
+	}
+
 	if s.Token != nil && !s.Token.Ends.IsZero() {
 		m.gauge("vaultexec_token_expiry_timestamp_seconds", "seconds", "When the token expires unless it is renewed.",
 			unix(s.Token.Ends))

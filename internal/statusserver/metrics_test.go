@@ -30,6 +30,7 @@ func full() *Snapshot {
 			{Path: "kv1/app"},
 			{Path: "kv/not\xffutf8", Version: 9},
 		},
+		Copy:   &Copy{Written: At(noon.Add(-2 * time.Hour))},
 		Token:  &Token{Method: "approle", Ends: At(noon.Add(time.Hour)), Renewals: 4},
 		Leases: []Lease{{"db/b", At(noon.Add(2 * time.Minute))}, {"db/a", At(noon.Add(3 * time.Minute))}, {"db/a", At(noon.Add(time.Minute))}},
 		Files:  []File{{"CERT", "/run/app/cert"}},
@@ -86,6 +87,8 @@ func TestMetrics(t *testing.T) {
 		{"vaultexec_rollbacks_total", "", dto.MetricType_COUNTER, 2},
 		{"vaultexec_command_ready", "", dto.MetricType_GAUGE, 1},
 		{"vaultexec_change_pending", "", dto.MetricType_GAUGE, 1},
+		{"vaultexec_fallback_in_use", "", dto.MetricType_GAUGE, 1},
+		{"vaultexec_fallback_written_timestamp_seconds", "", dto.MetricType_GAUGE, float64(noon.Unix() - 7200)},
 		{"vaultexec_token_expiry_timestamp_seconds", "", dto.MetricType_GAUGE, float64(noon.Unix() + 3600)},
 		{"vaultexec_lease_expiry_timestamp_seconds", "db/a", dto.MetricType_GAUGE, float64(noon.Unix() + 60)},
 		{"vaultexec_lease_expiry_timestamp_seconds", "db/b", dto.MetricType_GAUGE, float64(noon.Unix() + 120)},
@@ -111,7 +114,7 @@ func TestMetrics(t *testing.T) {
 			t.Errorf("up to %v: %d, want %d", b.GetUpperBound(), b.GetCumulativeCount(), want[i])
 		}
 	}
-	if len(h.Bucket) != len(want) || len(got) != 14 {
+	if len(h.Bucket) != len(want) || len(got) != 16 {
 		t.Errorf("%d buckets, %d families", len(h.Bucket), len(got))
 	}
 	for _, name := range []string{"vaultexec_secret_version", "vaultexec_secret_age_seconds", "vaultexec_last_look_timestamp_seconds"} {
@@ -132,7 +135,7 @@ func TestMetricsOfNothing(t *testing.T) {
 		names = append(names, name)
 	}
 	slices.Sort(names)
-	want := "vaultexec_change_pending vaultexec_command_ready vaultexec_command_restarts_total vaultexec_handover_seconds vaultexec_info vaultexec_look_failures_total vaultexec_requests_total vaultexec_rollbacks_total"
+	want := "vaultexec_change_pending vaultexec_command_ready vaultexec_command_restarts_total vaultexec_fallback_in_use vaultexec_handover_seconds vaultexec_info vaultexec_look_failures_total vaultexec_requests_total vaultexec_rollbacks_total"
 	if strings.Join(names, " ") != want {
 		t.Errorf("%v", names)
 	}

@@ -27,7 +27,8 @@ type Snapshot struct {
 	Command Command  `json:"command"`
 	Next    *Next    `json:"next"` // the new command of a handover that is not ready yet
 	Change  *Change  `json:"change"`
-	Refused []string `json:"refused"` // why what is new in Vault is not used
+	Refused []string `json:"refused"`  // why what is new in Vault is not used
+	Copy    *Copy    `json:"fallback"` // the last-good copy, while the command has what is in it
 	Paths   []Path   `json:"paths"`
 	Token   *Token   `json:"token"`
 	Leases  []Lease  `json:"leases"`
@@ -82,6 +83,11 @@ type Change struct {
 
 // States are those of a change.
 var States = []string{"settling", "waiting", "reading", "hook", "draining", "stopping", "starting", "handover", "postponed"}
+
+// Copy is the last-good copy that a command was started with.
+type Copy struct {
+	Written Time `json:"written"`
+}
 
 // Path is a secret.
 type Path struct {

@@ -268,6 +268,9 @@ func Errno(err error) string {
 // Where is the server's address for texts, without user name and password.
 func (c *Client) Where() string { return c.where }
 
+// Namespace is that of the requests, "" for none.
+func (c *Client) Namespace() string { return c.api.Namespace() }
+
 // Agent reports whether a Vault Agent or Proxy in front adds the token.
 func (c *Client) Agent() bool { return c.agent }
 

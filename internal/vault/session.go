@@ -262,7 +262,7 @@ func (r *refusals) note(a *attempt, f *fault.Error, now time.Time) {
 	f.RetryAfter = d
 }
 
-// Do runs f. If f fails because the token is not valid, Do logs in again, once, and runs f again: with a login of our
+// Do runs f, after a login where there was none yet. If f fails because the token is not valid, Do logs in again, once, and runs f again: with a login of our
 // own, or with a handed-in token that has changed where it came from. f must be able to run twice.
 func (s *Session) Do(ctx context.Context, f func(context.Context) error) error {
 	if g, _ := s.state(); g != nil && g.own && g.uses > 0 {
@@ -271,6 +271,12 @@ func (s *Session) Do(ctx context.Context, f func(context.Context) error) error {
 		}
 	}
 	g, _ := s.state() // before f: somebody else may log in while it runs
+	if g == nil {     // Vault was away at the start
+		if err := s.Login(ctx); err != nil {
+			return err
+		}
+		g, _ = s.state()
+	}
 	err := s.run(ctx, f)
 	if g == nil || !badToken(err) {
 		return err

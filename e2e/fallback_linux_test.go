@@ -1,0 +1,193 @@
+package e2e
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/agenticverz/vaultexec/internal/vaulttest"
+)
+
+// fallbackRig is a rig whose runs keep a last-good copy.
+type fallbackRig struct {
+	*rig
+	file, key string
+}
+
+func newFallbackRig(t *testing.T, srv *vaulttest.Server) fallbackRig {
+	t.Helper()
+	r := fallbackRig{rig: rigOn(t, srv)}
+	r.file, r.key = filepath.Join(t.TempDir(), "copy"), filepath.Join(t.TempDir(), "key")
+	r.makeKey(r.key)
+	r.set("VAULTEXEC_FALLBACK="+r.file, "VAULTEXEC_FALLBACK_KEY_FILE="+r.key, "VAULTEXEC_WAIT=0")
+	return r
+}
+
+func (r fallbackRig) makeKey(file string) {
+	r.t.Helper()
+	r.start("fallback", "key", file).finish("0").silent()
+}
+
+// run starts a command that prints a digest of API_KEY, and wants an exit code.
+func (r fallbackRig) run(want string, args ...string) *running {
+	r.t.Helper()
+	return r.start(append(args, "--", "sh", "-c", `printf %s "$API_KEY" | sha256sum`)...).finish(want)
+}
+
+func (r fallbackRig) there() bool { _, err := os.Stat(r.file); return err == nil }
+
+// A host is started again while Vault is dead: the command gets what Vault had, by a new process that has the files alone.
+func TestFallback(t *testing.T) {
+	t.Parallel()
+	srv := vaulttest.NewDev(t)
+	r := newFallbackRig(t, srv)
+	r.set("VAULT_ADDR=" + srv.Addr)
+	good := r.run("0").out.String()
+	info, err := os.Stat(r.file)
+	if err != nil || info.Mode() != 0o600 {
+		t.Fatalf("%v, %v", info, err)
+	}
+	content, err := os.ReadFile(r.file)
+	if err != nil || bytes.Contains(content, []byte(r.value)) || bytes.Contains(content, []byte(r.token)) {
+		t.Fatalf("a secret can be read in the file, %v", err)
+	}
+	r.start("fallback", "show", r.file, "--fallback-key-file", r.key).finish("0")
+	srv.Kill()
+	for range 2 {
+		j := r.run("0").says(`^vaultexec: warning: Vault is away: the command gets the last-good copy of its secrets age=`)
+		if j.out.String() != good {
+			t.Errorf("the command has something else:\n%s", vaulttest.Redact(j.out.String()))
+		}
+		if n := strings.Count(j.err.String(), "\n"); n != 1 {
+			t.Errorf("%d lines", n)
+		}
+	}
+	other := filepath.Join(t.TempDir(), "other")
+	r.makeKey(other)
+	for name, c := range map[string]struct {
+		args []string
+		env  string
+		why  string
+	}{
+		"another key":       {[]string{"--fallback-key-file", other}, "", "the key is not the one"},
+		"another address":   {nil, "VAULT_ADDR=http://127.0.0.1:1", "it is of another Vault, " + srv.Addr},
+		"another namespace": {[]string{"--namespace", "team"}, "", "it is of another namespace"},
+		"another path":      {[]string{"--path", "other"}, "", "it is of other paths"},
+		"too old":           {[]string{"--fallback-max-age", "1ns"}, "", "old, and --fallback-max-age is 1ns"},
+		"no copy":           {[]string{"--fallback", filepath.Join(t.TempDir(), "none")}, "", "no such file"},
+	} {
+		with := r
+		with.rig = &rig{t: r.t, bin: r.bin, srv: r.srv, dir: r.dir, env: append(r.env[:len(r.env):len(r.env)], c.env)}
+		j := with.run("120", c.args...)
+		if said := j.err.String(); !strings.Contains(said, "hint: the last-good copy cannot be used: ") || !strings.Contains(said, c.why) {
+			t.Errorf("%s:\n%s", name, j.err.String())
+		}
+	}
+	if !r.there() {
+		t.Error("a copy that another run cannot use is gone")
+	}
+	for i := 0; i < len(content); i += 7 { // all of them: internal/fallback
+		bad := bytes.Clone(content)
+		bad[i] ^= 4
+		if err := os.WriteFile(r.file, bad, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if i%21 == 0 {
+			r.run("120")
+		}
+	}
+}
+
+// What ends the right to a secret ends its copy, within the run that learns of it. A login that is refused does not.
+func TestFallbackIsRemoved(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		change func(fallbackRig)
+		want   string
+		kept   bool
+	}{
+		"denied": {func(r fallbackRig) {
+			r.srv.Must(t, "PUT", "sys/policies/acl/"+r.policy, map[string]string{"policy": "# nothing"})
+		}, "121", false},
+		"deleted":    {func(r fallbackRig) { r.srv.Must(t, "DELETE", r.mount+"/data/app", nil) }, "122", false},
+		"gone":       {func(r fallbackRig) { r.srv.Must(t, "DELETE", r.mount+"/metadata/app", nil) }, "122", false},
+		"bad token":  {func(r fallbackRig) { r.set("VAULT_TOKEN=hvs.not-a-token") }, "121", true},
+		"refused":    {func(r fallbackRig) { r.set("VAULT_TOKEN=", "VAULTEXEC_ROLE_ID=nobody") }, "121", true},
+		"overloaded": {func(r fallbackRig) { r.proxy.Set(vaultError(503, "overloaded")) }, "0", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newFallbackRig(t, vaulttest.Dev(t))
+			r.run("0")
+			c.change(r)
+			r.run(c.want)
+			if r.there() != c.kept {
+				t.Errorf("the copy is there: %v", r.there())
+			}
+		})
+	}
+}
+
+// With --watch the command that was started with the copy is left alone when Vault has the same, and restarted when it has something
+// else; and a change that is seen is in the copy.
+func TestFallbackWhileWatching(t *testing.T) {
+	t.Parallel()
+	for _, changed := range []bool{false, true} {
+		t.Run(fmt.Sprint("changed ", changed), func(t *testing.T) {
+			t.Parallel()
+			w := newWatched(t, 2)
+			file, key := filepath.Join(t.TempDir(), "copy"), filepath.Join(t.TempDir(), "key")
+			startRun(t, w.dir, nil, w.bin, "fallback", "key", key).finish("0")
+			with := []string{"--fallback", file, "--fallback-key-file", key, "--wait", "0", "--path", "one"}
+			v := w.fresh("one", "A")
+			w.start(with...)
+			w.waitA(v)
+			v = w.fresh("one", "A")
+			w.waitA(v)
+			w.stop()
+			if changed {
+				w.proxy.Set(vaultError(503, "Vault is sealed"))
+			} else {
+				w.proxy.Set(vaulttest.Reset)
+			}
+			n := len(w.starts())
+			w.start(with...)
+			w.waitStarts(n + 1)
+			w.waitA(v)
+			w.waitLog("the command gets the last-good copy", 1)
+			if changed {
+				v = w.fresh("one", "A")
+			}
+			w.proxy.Clear()
+			w.waitLog("the last-good copy is no longer in use", 1)
+			w.waitA(v)
+			if want := n + 1; !changed && len(w.starts()) != want {
+				t.Errorf("%d starts, want %d", len(w.starts()), want)
+			}
+			// The watch goes on as always, and a policy that is taken away removes the copy.
+			v = w.fresh("one", "A")
+			w.waitA(v)
+			w.srv.Must(t, "PUT", "sys/policies/acl/"+w.policy, map[string]string{"policy": "# nothing"})
+			w.until("the end of the copy", func() bool { _, err := os.Stat(file); return err != nil })
+			w.stop()
+		})
+	}
+}
+
+// A clock that goes back revives no copy: the newest time that a run has seen is kept in it.
+func TestFallbackClockGoesBack(t *testing.T) {
+	t.Parallel()
+	r := newFallbackRig(t, vaulttest.Dev(t))
+	r.run("0")
+	r.proxy.Set(vaulttest.Reset)
+	begin := time.Now()
+	for time.Since(begin) < 2100*time.Millisecond { // times are kept by the second
+		r.run("0", "--fallback-max-age", "1h")
+	}
+	r.run("120", "--fallback-max-age", "1s")
+	r.run("0", "--fallback-max-age", "1h")
+}
