@@ -33,12 +33,12 @@ trap 'rm -f "$VAULTEXEC_SKIPPED"' EXIT
 # The race detector looks where goroutines share something: in the packages that start them, and in the program that the tests
 # of the others start. A test binary that does no more than start it and look at it is left without: that costs several times the
 # processor time and finds nothing in the program (house_test.go holds the list).
-alone=$(sed 's/ *#.*//' tools/alone.txt)
+alone=$(sed 's/ *#.*//' tools/alone.txt | tr '\n' ' ')
 together=
 for package in $("$go" list ./...); do
 	path=./${package#*/*/*/}
 	[ "$path" != "./$package" ] || path=.
-	case " $(echo $alone) " in
+	case " $alone " in
 	*" $path "*) ;;
 	*) together="$together $path" ;;
 	esac
@@ -47,7 +47,9 @@ done
 # Not from the cache: what is tested is a machine with processes and servers, not only the code. Four tests at
 # a time, on two processors too, because half of them wait at any moment: for a child, a clock, a Vault.
 status=0
+# shellcheck disable=SC2086 # they are lists of words
 CGO_ENABLED=${race:+1} "$go" test ${race:+"$race"} -count=1 -parallel 4 -timeout 25m $together || status=$?
+# shellcheck disable=SC2086
 VAULTEXEC_TEST_RACE=${race:+1} "$go" test -count=1 -parallel 4 -timeout 25m $alone || status=$?
 
 if [ -s "$VAULTEXEC_SKIPPED" ]; then
