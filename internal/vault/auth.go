@@ -52,7 +52,8 @@ type LoginConfig struct {
 	WrappedSecretID Source // the secret id is the answer that this one unwraps
 	JWT             Source
 	Password        Source
-	Ask             func(context.Context) error // asks a person for one of them; nil when nothing is to be asked
+	Proof           func(context.Context) (map[string]Text, error) // the body of a login that is more than a credential and a role
+	Ask             func(context.Context) error                    // asks a person for one of them; nil when nothing is to be asked
 
 	// ThroughAgent says that an Agent or Proxy stands between, although the login is our own. What would be revoked
 	// through it might be its token in place of ours.
@@ -213,7 +214,13 @@ func (l *authenticator) gather(ctx context.Context) (*attempt, error) {
 		a.path += "/" + c.Username
 		err = get("password", c.Password)
 	default:
-		err = &fault.Error{Kind: fault.Defect, What: "cannot log in", Why: fmt.Sprintf("no method %q", c.Method)}
+		if c.Proof == nil {
+			err = &fault.Error{Kind: fault.Defect, What: "cannot log in", Why: fmt.Sprintf("no method %q", c.Method)}
+			break
+		}
+		if a.body, err = c.Proof(ctx); err == nil {
+			role("role")
+		}
 	}
 	if err != nil {
 		return nil, fault.Of(err)
