@@ -119,6 +119,9 @@ func TestAWSInstanceTrouble(t *testing.T) {
 			r, imds, _ := onEC2(t)
 			imds.Answer(on(c.path, c.answer, imds))
 			r.fails(c.kind, c.want)
+			if seen := imds.Seen(); strings.Contains(c.name, "role") && len(seen) != 2 {
+				t.Errorf("it asked for what is no role: %v", seen)
+			}
 		})
 	}
 	r, imds, key := onEC2(t)

@@ -272,6 +272,11 @@ func TestAWSWebIdentity(t *testing.T) {
 	r.sts.TrustWeb("webtoken.two", "") // has expired
 	r.file("token", "webtoken.two")
 	r.fails(fault.Refused, "STS refuses the web identity (ExpiredTokenException)", "has expired")
+	r.sts.TrustWeb("webtoken.new", role)
+	r.file("token", "webtoken.new")
+	if other := r.is("arn:aws:sts::123456789012:assumed-role/pod/app"); other.By == one.By {
+		t.Error("another token, and it says the same of what it was made with")
+	}
 	r.file("token", "webtoken.three")
 	r.fails(fault.Refused, "(InvalidIdentityToken)", "trust policy")
 	r.sts.Break(http.StatusServiceUnavailable)
@@ -312,7 +317,7 @@ func TestAWSProfiles(t *testing.T) {
 		{"by the older variable", "", "[prod]\n" + keys, "AWS_DEFAULT_PROFILE=prod", ann.ARN, 0},
 		{"a name with blanks", "[profile \"my prod\"] # mine\n" + keys, "", "AWS_PROFILE=my prod", ann.ARN, 0},
 		{"comments, blanks, quotes, CRLF", "", "\ufeff# x\r\n[ default ] ; y\r\n  aws_access_key_id=" + ann.ID + " # z\r\nAWS_SECRET_ACCESS_KEY : '" + ann.Secret + "'\r\n", "", ann.ARN, 0},
-		{"what is nested is not the profile's", "[default]\ns3 =\n  aws_access_key_id = other\n  aws_secret_access_key = other\n" + keys, "", "", ann.ARN, 0},
+		{"what is nested is not the profile's", "[default]\n" + keys + "s3 =\n  aws_access_key_id = other\n  aws_secret_access_key = other\n", "", "", ann.ARN, 0},
 		{"credentials win over the configuration", "[default]\naws_access_key_id = x\naws_secret_access_key = y\naws_session_token = z\n", "[default]\n" + keys, "", ann.ARN, 0},
 		{"[profile default] wins", "[profile default]\n" + keys + "[default]\naws_access_key_id = x\naws_secret_access_key = y\n", "", "", ann.ARN, 0},
 		{"a role", "[default]\nrole_arn = " + account + "role/app\nsource_profile = base\nexternal_id = ours\n[profile base]\n" + keys, "", "", assumed("app", "vaultexec"), 0},
