@@ -149,6 +149,40 @@ VAULT_TOKEN= vaultexec --role-id x --secret-id-file f --wrapped-secret-id-file g
 vaultexec --auth kubernetes --path app -- true
 vaultexec --auth jwt --role app --path app -- true
 vaultexec --auth cert --path app -- true
+vaultexec --auth aws --aws-region eu.example --path app -- true
+AWS_EC2_METADATA_DISABLED=true vaultexec --auth aws --path app -- true
+AWS_EC2_METADATA_DISABLED=true HOME= vaultexec --auth aws --path app -- true
+AWS_ACCESS_KEY_ID=x vaultexec --auth aws --path app -- true
+AWS_ACCESS_KEY_ID=x AWS_SECRET_ACCESS_KEY='y z' vaultexec --auth aws --path app -- true
+AWS_ACCESS_KEY_ID=x AWS_SECRET_ACCESS_KEY=y AWS_REGION=eu.example vaultexec --auth aws --path app -- true
+AWS_ACCESS_KEY_ID=x AWS_SECRET_ACCESS_KEY=y AWS_ENDPOINT_URL=sts vaultexec --auth aws --path app -- true
+AWS_ACCESS_KEY_ID=x AWS_SECRET_ACCESS_KEY=y VAULTEXEC_AWS_SERVER_ID='ä' vaultexec --auth aws --path app -- true
+AWS_WEB_IDENTITY_TOKEN_FILE=two-words vaultexec --auth aws --path app -- true
+AWS_WEB_IDENTITY_TOKEN_FILE=two-words AWS_ROLE_ARN=x vaultexec --auth aws --path app -- true
+AWS_WEB_IDENTITY_TOKEN_FILE=missing AWS_ROLE_ARN=x vaultexec --auth aws --path app -- true
+AWS_WEB_IDENTITY_TOKEN_FILE=not-pem AWS_ROLE_ARN=x AWS_ENDPOINT_URL_STS=$VAULT_ADDR vaultexec --auth aws --path app -- true
+AWS_WEB_IDENTITY_TOKEN_FILE=not-pem AWS_ROLE_ARN=x AWS_ENDPOINT_URL_STS=http://127.0.0.1:1 vaultexec --auth aws --path app -- true
+AWS_PROFILE=prod vaultexec --auth aws --path app -- true
+AWS_CONFIG_FILE=open-token vaultexec --auth aws --path app -- true
+AWS_CONFIG_FILE=aws AWS_PROFILE=half vaultexec --auth aws --path app -- true
+AWS_CONFIG_FILE=aws-profiles AWS_PROFILE=sso vaultexec --auth aws --path app -- true
+AWS_CONFIG_FILE=aws-profiles AWS_PROFILE=runs vaultexec --auth aws --path app -- true
+AWS_CONFIG_FILE=aws-profiles AWS_PROFILE=second-factor vaultexec --auth aws --path app -- true
+AWS_CONFIG_FILE=aws-profiles AWS_PROFILE=no-role vaultexec --auth aws --path app -- true
+AWS_CONFIG_FILE=aws-profiles AWS_PROFILE=both vaultexec --auth aws --path app -- true
+AWS_CONFIG_FILE=aws-profiles AWS_PROFILE=nowhere vaultexec --auth aws --path app -- true
+AWS_CONFIG_FILE=aws-profiles AWS_PROFILE=empty-source vaultexec --auth aws --path app -- true
+AWS_CONFIG_FILE=aws-profiles AWS_PROFILE=odd-source vaultexec --auth aws --path app -- true
+AWS_CONFIG_FILE=aws-profiles AWS_PROFILE=task vaultexec --auth aws --path app -- true
+AWS_CONTAINER_CREDENTIALS_RELATIVE_URI=x vaultexec --auth aws --path app -- true
+AWS_CONTAINER_CREDENTIALS_FULL_URI=ftp://127.0.0.1/ vaultexec --auth aws --path app -- true
+AWS_CONTAINER_CREDENTIALS_FULL_URI=http://10.0.0.1/ vaultexec --auth aws --path app -- true
+AWS_CONTAINER_CREDENTIALS_FULL_URI=http://127.0.0.1:1/ vaultexec --auth aws --path app -- true
+AWS_CONTAINER_CREDENTIALS_FULL_URI=$VAULT_ADDR/x vaultexec --auth aws --path app -- true
+AWS_CONTAINER_CREDENTIALS_FULL_URI=$VAULT_ADDR/x AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE=empty vaultexec --auth aws --path app -- true
+AWS_EC2_METADATA_SERVICE_ENDPOINT=x vaultexec --auth aws --path app -- true
+AWS_EC2_METADATA_SERVICE_ENDPOINT=$VAULT_ADDR vaultexec --auth aws --path app -- true
+AWS_EC2_METADATA_SERVICE_ENDPOINT=http://127.0.0.1:1 vaultexec --auth aws --path app -- true
 vaultexec --auth ldap --path app -- true
 vaultexec --auth ldap --username ada/x --password-file p --path app -- true
 vaultexec --auth ldap --username ada --path app -- true
@@ -441,6 +475,37 @@ func lines(text string) []errorCase {
 	return list
 }
 
+// awsProfiles are profiles that cannot be used.
+const awsProfiles = `
+[profile sso]
+sso_session = corp
+[profile runs]
+credential_process = /usr/bin/true
+[profile second-factor]
+role_arn = x
+source_profile = base
+mfa_serial = y
+[profile no-role]
+source_profile = base
+[profile both]
+role_arn = x
+source_profile = base
+credential_source = Environment
+[profile nowhere]
+role_arn = x
+source_profile = nobody
+[profile empty-source]
+role_arn = x
+source_profile = base
+[profile odd-source]
+role_arn = x
+credential_source = Lambda
+[profile task]
+role_arn = x
+credential_source = EcsContainer
+[profile base]
+`
+
 // errorRig is a Vault and a folder in which everything is that can go wrong.
 type errorRig struct {
 	dir   string
@@ -488,6 +553,7 @@ path "transit/*" { capabilities = ["read", "list"] }`)}})
 		"latin1": {"\xe4", 0o600}, "nul": {"a\x00b", 0o600}, "large-value": {strings.Repeat("x", 2<<20), 0o600},
 		"not-hcl": {"token_helper = = x", 0o600}, "helper-relative": {`token_helper = "helper"`, 0o600}, "helper-missing": {`token_helper = "/nowhere/helper"`, 0o600},
 		"helper-fails": {`token_helper = "DIR/fails"`, 0o600}, "helper-killed": {`token_helper = "DIR/killed"`, 0o600}, "helper-silent": {`token_helper = "DIR/silent"`, 0o600},
+		"aws": {"[profile half]\naws_access_key_id = x\n", 0o600}, "aws-profiles": {awsProfiles, 0o600},
 		"open-token": {"x", 0o600}, "fails": {"#!/bin/sh\nexit 3\n", 0o700}, "killed": {"#!/bin/sh\nkill -KILL $$\n", 0o700}, "silent": {"#!/bin/sh\n", 0o700},
 		"no-shebang": {"echo\n", 0o700}, "no-interpreter": {"#!/nowhere/sh\n", 0o700}, "dos-script": {"#!/bin/sh\r\n", 0o700}, "interpreter-denied": {"#!DIR/empty\n", 0o700},
 		"dotenv": {"KEY=2\n", 0o600}, "dotenv-bad": {"KEY='x\n", 0o600}, "references": {"KEY=vault:app#KEY\n", 0o600}, "open-keys": {"x", 0o644}, "keys-none": {"\n", 0o600}, "keys-bad": {"!!!\n", 0o600},

@@ -7,6 +7,7 @@ import (
 	"io"
 	"path/filepath"
 	"slices"
+	"sort"
 	"strconv"
 	"strings"
 
@@ -30,7 +31,7 @@ type lineFault struct {
 
 // all returns the faults in the order of their lines.
 func (r *configReader) all() []*fault.Error {
-	slices.SortStableFunc(r.faults, func(a, b lineFault) int { return a.line - b.line })
+	sort.SliceStable(r.faults, func(i, j int) bool { return r.faults[i].line < r.faults[j].line })
 	var list []*fault.Error
 	for _, f := range r.faults {
 		list = append(list, f.Error)

@@ -72,6 +72,9 @@ const loginHelp = `How vaultexec logs in: by --auth METHOD, or else by what is g
   approle     --role-id (VAULTEXEC_ROLE_ID) or --role-id-file, and the secret
               id: --secret-id-file, VAULTEXEC_SECRET_ID, or wrapped:
               --wrapped-secret-id-file, VAULTEXEC_WRAPPED_SECRET_ID
+  aws         --auth aws; the credentials that AWS' own tools would find:
+              variables, profiles, the role of a pod, task or instance;
+              --aws-server-id where Vault demands it, --aws-region
   kubernetes  --auth kubernetes --role NAME; the service account's token
   jwt         --jwt-file or VAULTEXEC_JWT, and --role
   cert        --auth cert with --client-cert and --client-key
@@ -88,7 +91,8 @@ than that of the paths (root: the topmost); the token is renewed, looked up and
 revoked there, too.
 
 A secret is never the value of an option: everybody can read command lines. The
-variables above are taken out of the command's environment. Files are read again
+variables above are taken out of the command's environment; those of AWS are the
+command's own, and stay. Files are read again
 at every login, so that they can be rotated. A wrapping token can be used only
 once; before that, vaultexec checks where it was made
 (auth/MOUNT/role/ROLE/secret-id).

@@ -1,7 +1,7 @@
 package cli
 
 import (
-	"slices"
+	"sort"
 	"strings"
 
 	"github.com/agenticverz/vaultexec/internal/environ"
@@ -39,7 +39,7 @@ func (a *app) sources(s *settings, o *launcher.Options) {
 		}
 		list = append(list, ordered{sources, v.order})
 	}
-	slices.SortStableFunc(list, func(a, b ordered) int { return a.order - b.order })
+	sort.SliceStable(list, func(i, j int) bool { return list[i].order < list[j].order })
 	for _, l := range list {
 		o.Sources = append(o.Sources, l.sources...)
 	}

@@ -148,6 +148,8 @@ func (a *app) loginConfig(s *settings, throughAgent bool) vault.LoginConfig {
 		a.tokenLogin(s, in, &conf)
 	case vault.AuthAppRole:
 		a.approleLogin(s, in, &conf)
+	case vault.AuthAWS:
+		a.awsLogin(s, &conf)
 	case vault.AuthKubernetes, vault.AuthJWT:
 		conf.JWT = in.jwt.read()
 		if conf.JWT == nil && conf.Method == vault.AuthKubernetes {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"io"
 	"slices"
+	"sort"
 	"strings"
 )
 
@@ -203,7 +204,7 @@ func (s *Searcher) tell(rest int, hit func(Hit)) {
 	if len(s.hits) == 0 {
 		return
 	}
-	slices.SortStableFunc(s.hits, func(a, b Hit) int { return int(a.From - b.From) })
+	sort.SliceStable(s.hits, func(i, j int) bool { return s.hits[i].From < s.hits[j].From })
 	at, line := 0, s.lines+1
 	for _, h := range s.hits {
 		from := int(h.From)

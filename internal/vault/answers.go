@@ -243,7 +243,7 @@ func (c *Client) judge(r request, a *Answer, resp *http.Response) error {
 func ruleFor(r request, a *Answer) rule {
 	tables := [][]rule{answers}
 	if r.login {
-		tables = [][]rule{logins, answers}
+		tables = [][]rule{awsLogins, logins, answers}
 	}
 	for _, table := range tables {
 		if i := slices.IndexFunc(table, func(r rule) bool { return r.fits(a.Status, a.Errors) }); i >= 0 {

@@ -21,6 +21,7 @@ type Method string
 const (
 	AuthToken      Method = "token"
 	AuthAppRole    Method = "approle"
+	AuthAWS        Method = "aws" // of its two types iam
 	AuthKubernetes Method = "kubernetes"
 	AuthJWT        Method = "jwt"
 	AuthCert       Method = "cert"
@@ -30,7 +31,7 @@ const (
 )
 
 // Methods lists them all.
-var Methods = []Method{AuthToken, AuthAppRole, AuthKubernetes, AuthJWT, AuthCert, AuthUserpass, AuthLDAP, AuthAgent}
+var Methods = []Method{AuthToken, AuthAppRole, AuthAWS, AuthKubernetes, AuthJWT, AuthCert, AuthUserpass, AuthLDAP, AuthAgent}
 
 // KubernetesJWTFile is where Kubernetes puts the token of a pod's service account.
 const KubernetesJWTFile = "/var/run/secrets/kubernetes.io/serviceaccount/token"
@@ -52,7 +53,8 @@ type LoginConfig struct {
 	WrappedSecretID Source // the secret id is the answer that this one unwraps
 	JWT             Source
 	Password        Source
-	Ask             func(context.Context) error // asks a person for one of them; nil when nothing is to be asked
+	Proof           func(context.Context) (map[string]Text, error) // the body of a login that is more than a credential and a role
+	Ask             func(context.Context) error                    // asks a person for one of them; nil when nothing is to be asked
 
 	// ThroughAgent says that an Agent or Proxy stands between, although the login is our own. What would be revoked
 	// through it might be its token in place of ours.
@@ -61,6 +63,10 @@ type LoginConfig struct {
 	noUnwrap bool // a wrapping token in a token file is left alone
 	sink     bool // a wrapping token may be an Agent's sink
 }
+
+// ProvenBy is the entry of a proof that is not sent. It says who proves it and with what, where the proof itself is another one each
+// time: a JWT that ends later, a signature of the current time.
+const ProvenBy = ""
 
 // TextSource gives a credential that was handed over itself, by a variable. name names it in errors.
 func TextSource(name, text string) Source {
@@ -71,6 +77,18 @@ func TextSource(name, text string) Source {
 // whose files count as one's own.
 func FileSource(option, path string, allow ...int) Source {
 	return rereadable(option, path, func() (Text, error) { return ReadCredential(option, path, allow...) })
+}
+
+// DocumentSource is FileSource for a file that holds more than a credential, as the JSON of a key.
+func DocumentSource(option, path string, allow ...int) Source {
+	return rereadable(option, path, func() (Text, error) {
+		s, err := readSmall(option, path, allow)
+		if err == nil && strings.TrimSpace(s) == "" {
+			err = &fault.Error{Kind: fault.Usage, Cause: fault.Empty, What: fmt.Sprintf("cannot use %s %q", option, path),
+				Why: "it is empty", Hint: "name the file that holds the credential"}
+		}
+		return NewText(s), err
+	})
 }
 
 // Unwrapping makes a source of a wrapping token of one that may be the JSON which Vault and its Agent write of it.
@@ -135,10 +153,14 @@ type attempt struct {
 	path    string
 	body    map[string]Text
 	wrapped Text // has to be unwrapped first
+	by      Text // says who proves what the body proves, where that is another one each time
 }
 
 // same reports whether a login with a would prove nothing that b did not.
 func (a *attempt) same(b *attempt) bool {
+	if b != nil && !a.by.Empty() {
+		return a.path == b.path && a.by.Equal(b.by) && a.body["role"].Equal(b.body["role"])
+	}
 	return b != nil && a.path == b.path && a.wrapped.Equal(b.wrapped) && maps.EqualFunc(a.body, b.body, Text.Equal)
 }
 
@@ -213,7 +235,15 @@ func (l *authenticator) gather(ctx context.Context) (*attempt, error) {
 		a.path += "/" + c.Username
 		err = get("password", c.Password)
 	default:
-		err = &fault.Error{Kind: fault.Defect, What: "cannot log in", Why: fmt.Sprintf("no method %q", c.Method)}
+		if c.Proof == nil {
+			err = &fault.Error{Kind: fault.Defect, What: "cannot log in", Why: fmt.Sprintf("no method %q", c.Method)}
+			break
+		}
+		if a.body, err = c.Proof(ctx); err == nil {
+			a.by = a.body[ProvenBy]
+			delete(a.body, ProvenBy)
+			role("role")
+		}
 	}
 	if err != nil {
 		return nil, fault.Of(err)
@@ -313,6 +343,8 @@ func (l *authenticator) compare(f *fault.Error) {
 	mount := l.mount()
 	denied := f.Cause == fault.PlainDenial
 	switch l.conf.Method {
+	case AuthAWS:
+		l.compareAWS(f)
 	case AuthKubernetes:
 		f.Hint = fmt.Sprintf("compare --role with `vault list auth/%s/role`, the service account and its namespace with those the role is bound to, and --auth-mount; Vault itself must be able to ask Kubernetes for a TokenReview",
 			mount)

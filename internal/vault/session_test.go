@@ -3,7 +3,9 @@ package vault_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"strings"
@@ -96,6 +98,35 @@ func TestReloginAfterRefusal(t *testing.T) {
 	answer = vaulttest.Answer(http.StatusOK, `{"auth":{"client_token":"t-1","lease_duration":60,"renewable":true}}`)
 	if err := s.Relogin(t.Context(), vault.Text{}); err != nil {
 		t.Errorf("another credential has to wait: %v", err)
+	}
+}
+
+// A proof that is another one each time, as a signature is, waits like a credential that is the same, as long as it is made with the
+// same.
+func TestReloginWithAnotherProof(t *testing.T) {
+	answer := vaulttest.Errors(http.StatusBadRequest, "not you")
+	srv := newScripted(t, func(w http.ResponseWriter, r *http.Request) { answer(nil, w, r, nil) })
+	by, n := "key-1", 0
+	s := newSession(t, srv.URL, vault.LoginConfig{Method: vault.AuthAWS, Role: "app", Proof: func(context.Context) (map[string]vault.Text, error) {
+		n++
+		return map[string]vault.Text{"signature": vault.NewText(fmt.Sprint("signature-", n)), vault.ProvenBy: vault.NewText(by)}, nil
+	}})
+	for range 3 {
+		refused(t, s.Relogin(t.Context(), vault.Text{}), fault.Refused)
+	}
+	if n := len(srv.requests()); n != 1 {
+		t.Errorf("%d logins with one key, want 1", n)
+	}
+	by = "key-2"
+	answer = func(_ *vaulttest.Proxy, w http.ResponseWriter, r *http.Request, _ http.Handler) {
+		var body map[string]string
+		if json.NewDecoder(r.Body).Decode(&body) != nil || len(body) != 2 || body["signature"] != "signature-4" || body["role"] != "app" {
+			t.Errorf("Vault is sent %v", body)
+		}
+		_, _ = io.WriteString(w, `{"auth":{"client_token":"t-1","lease_duration":60,"renewable":true}}`)
+	}
+	if err := s.Relogin(t.Context(), vault.Text{}); err != nil {
+		t.Errorf("another key has to wait: %v", err)
 	}
 }
 

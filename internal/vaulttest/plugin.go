@@ -10,6 +10,7 @@ import (
 // plugins are auth methods and databases that the minimal build of Vault lacks, by their name in Vault's catalogue:
 // Vault's own code, run beside it as external plugins.
 var plugins = map[string]string{
+	"aws":          "github.com/hashicorp/vault/builtin/credential/aws/cmd/aws",
 	"kubernetes":   "github.com/hashicorp/vault-plugin-auth-kubernetes/cmd/vault-plugin-auth-kubernetes",
 	"ldap":         "github.com/hashicorp/vault/builtin/credential/ldap/cmd/ldap",
 	PostgresPlugin: "github.com/hashicorp/vault/plugins/database/postgresql/postgresql-database-plugin",
@@ -21,7 +22,7 @@ const PostgresPlugin = "postgresql-database-plugin"
 var pluginBuild = []string{"-trimpath", "-ldflags", "-s -w"}
 
 // NewDevWithPlugin starts a dev-mode server for this test alone, with a plugin beside it that the minimal build lacks:
-// "kubernetes", "ldap" or PostgresPlugin. The first use builds it, kept like the server program itself.
+// "aws", "kubernetes", "ldap" or PostgresPlugin. The first use builds it, kept like the server program itself.
 func NewDevWithPlugin(t TB, name string) *Server {
 	t.Helper()
 	if name == PostgresPlugin && OpenBao(t) {
