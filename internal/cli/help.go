@@ -72,6 +72,10 @@ const loginHelp = `How vaultexec logs in: by --auth METHOD, or else by what is g
   approle     --role-id (VAULTEXEC_ROLE_ID) or --role-id-file, and the secret
               id: --secret-id-file, VAULTEXEC_SECRET_ID, or wrapped:
               --wrapped-secret-id-file, VAULTEXEC_WRAPPED_SECRET_ID
+  azure       --auth azure --role NAME; the identity of a machine, of an app, or of
+              a pod with a workload identity. --azure-resource is that of the mount
+  gcp         --auth gcp --role NAME; the metadata server's token, or a service
+              account's key: --gcp-credentials-file, GOOGLE_APPLICATION_CREDENTIALS
   kubernetes  --auth kubernetes --role NAME; the service account's token
   jwt         --jwt-file or VAULTEXEC_JWT, and --role
   cert        --auth cert with --client-cert and --client-key

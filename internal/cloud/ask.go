@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"time"
 )
 
@@ -24,21 +25,34 @@ var errTooLong = errors.New("the answer is too long")
 // ask sends one request and returns the status and body of the answer. It goes past any proxy and follows no redirect: the answer is a
 // credential, and what it is asked for is on this machine's own link. A connection is not kept.
 func ask(ctx context.Context, r *http.Request) (status int, body []byte, err error) {
+	a, err := exchange(ctx, r, nil)
+	return a.status, a.body, err
+}
+
+// answer is what came back. Its body is a credential.
+type answer struct {
+	status int
+	header http.Header
+	body   []byte
+}
+
+// exchange is ask with all of the answer. proxy is for what is not on this machine's own link; it may be nil.
+func exchange(ctx context.Context, r *http.Request, proxy func(*http.Request) (*url.URL, error)) (answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	transport := &http.Transport{DialContext: (&net.Dialer{}).DialContext, DisableKeepAlives: true, MaxResponseHeaderBytes: 1 << 16}
+	transport := &http.Transport{Proxy: proxy, DialContext: (&net.Dialer{}).DialContext, DisableKeepAlives: true, MaxResponseHeaderBytes: 1 << 16}
 	defer transport.CloseIdleConnections()
-	answer, err := transport.RoundTrip(r.WithContext(ctx))
+	resp, err := transport.RoundTrip(r.WithContext(ctx))
 	if err != nil {
-		return 0, nil, err
+		return answer{}, err
 	}
-	defer func() { _ = answer.Body.Close() }()
-	body, err = io.ReadAll(io.LimitReader(answer.Body, mostAnswer+1))
+	defer func() { _ = resp.Body.Close() }()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, mostAnswer+1))
 	switch {
 	case err != nil:
-		return 0, nil, err
+		return answer{}, err
 	case len(body) > mostAnswer:
-		return 0, nil, errTooLong
+		return answer{}, errTooLong
 	}
-	return answer.StatusCode, body, nil
+	return answer{resp.StatusCode, resp.Header, body}, nil
 }

@@ -1,6 +1,7 @@
 package vault
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,6 +22,8 @@ type Method string
 const (
 	AuthToken      Method = "token"
 	AuthAppRole    Method = "approle"
+	AuthAzure      Method = "azure"
+	AuthGCP        Method = "gcp"
 	AuthKubernetes Method = "kubernetes"
 	AuthJWT        Method = "jwt"
 	AuthCert       Method = "cert"
@@ -30,10 +33,14 @@ const (
 )
 
 // Methods lists them all.
-var Methods = []Method{AuthToken, AuthAppRole, AuthKubernetes, AuthJWT, AuthCert, AuthUserpass, AuthLDAP, AuthAgent}
+var Methods = []Method{AuthToken, AuthAppRole, AuthAzure, AuthGCP, AuthKubernetes, AuthJWT, AuthCert, AuthUserpass, AuthLDAP, AuthAgent}
 
 // KubernetesJWTFile is where Kubernetes puts the token of a pod's service account.
 const KubernetesJWTFile = "/var/run/secrets/kubernetes.io/serviceaccount/token"
+
+// ProvenBy is the entry of a proof that is not sent. It says who proves it and with what, where the proof itself is another one each
+// time: a JWT that ends later, a signature of the current time.
+const ProvenBy = ""
 
 // Source gives a credential. It is asked at every login, because files are rotated under us.
 type Source func(context.Context) (Text, error)
@@ -72,6 +79,18 @@ func TextSource(name, text string) Source {
 // whose files count as one's own.
 func FileSource(option, path string, allow ...int) Source {
 	return rereadable(option, path, func() (Text, error) { return ReadCredential(option, path, allow...) })
+}
+
+// DocumentSource is FileSource for a file that holds more than a credential, as the JSON of a key.
+func DocumentSource(option, path string, allow ...int) Source {
+	return rereadable(option, path, func() (Text, error) {
+		s, err := readSmall(option, path, allow)
+		if err == nil && strings.TrimSpace(s) == "" {
+			err = &fault.Error{Kind: fault.Usage, Cause: fault.Empty, What: fmt.Sprintf("cannot use %s %q", option, path),
+				Why: "it is empty", Hint: "name the file that holds the credential"}
+		}
+		return NewText(s), err
+	})
 }
 
 // Unwrapping makes a source of a wrapping token of one that may be the JSON which Vault and its Agent write of it.
@@ -136,10 +155,14 @@ type attempt struct {
 	path    string
 	body    map[string]Text
 	wrapped Text // has to be unwrapped first
+	by      Text // says who proves what the body proves, where that is another one each time
 }
 
 // same reports whether a login with a would prove nothing that b did not.
 func (a *attempt) same(b *attempt) bool {
+	if b != nil && !a.by.Empty() {
+		return a.path == b.path && a.by.Equal(b.by) && a.body["role"].Equal(b.body["role"])
+	}
 	return b != nil && a.path == b.path && a.wrapped.Equal(b.wrapped) && maps.EqualFunc(a.body, b.body, Text.Equal)
 }
 
@@ -219,6 +242,8 @@ func (l *authenticator) gather(ctx context.Context) (*attempt, error) {
 			break
 		}
 		if a.body, err = c.Proof(ctx); err == nil {
+			a.by = a.body[ProvenBy]
+			delete(a.body, ProvenBy)
 			role("role")
 		}
 	}
@@ -320,6 +345,12 @@ func (l *authenticator) compare(f *fault.Error) {
 	mount := l.mount()
 	denied := f.Cause == fault.PlainDenial
 	switch l.conf.Method {
+	case AuthAzure:
+		f.Hint = cmp.Or(f.Hint, fmt.Sprintf("compare --role with `vault list auth/%s/role`, the identity with what the role is bound to, and --azure-resource with `vault read auth/%s/config`",
+			mount, mount))
+	case AuthGCP:
+		f.Hint = cmp.Or(f.Hint, fmt.Sprintf("compare --role with `vault list auth/%s/roles`, --gcp-type with the role's type, and the service account with those the role is bound to",
+			mount))
 	case AuthKubernetes:
 		f.Hint = fmt.Sprintf("compare --role with `vault list auth/%s/role`, the service account and its namespace with those the role is bound to, and --auth-mount; Vault itself must be able to ask Kubernetes for a TokenReview",
 			mount)
