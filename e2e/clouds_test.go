@@ -114,8 +114,11 @@ func TestGCP(t *testing.T) {
 		r.set("GCE_METADATA_HOST="+addr, "VAULTEXEC_WAIT=60s")
 		j := r.touch("--auth", "gcp", "--role", "machine")
 		j.awaitStderr("waiting for a credential: cannot get a token from Google's metadata server: connection refused")
+		k := r.start("get", "app", "--auth", "gcp", "--role", "machine")
+		k.awaitStderr("waiting for a credential: cannot get a token from Google's metadata server: connection refused")
 		cloudtest.NewMetadataAt(t, m, google, addr)
 		j.finish("0")
+		k.finish("0")
 		if !r.started() {
 			t.Error("the command was not started")
 		}
