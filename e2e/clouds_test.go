@@ -88,7 +88,17 @@ func TestGCP(t *testing.T) {
 		if !strings.Contains(j.out.String(), "GOOGLE_APPLICATION_CREDENTIALS="+pkcs8) {
 			t.Error("the command has lost its own variable")
 		}
+		r.set("VAULTEXEC_GCP_CREDENTIALS_FILE=/nowhere")
 		r.touch("--auth", "gcp", "--gcp-type", "gce", "--role", "machine").finish("0")
+	})
+	t.Run("pod", func(t *testing.T) {
+		r := *r
+		r.t = t
+		pod := m
+		pod.Name = ""
+		r.set("GCE_METADATA_HOST=" + cloudtest.NewMetadata(t, pod, google).Host)
+		r.touch("--auth", "gcp", "--role", "inferred").finish("0").silent()
+		r.touch("--auth", "gcp", "--role", "machine").finish("121").says("expected JWT to have claims with GCE metadata").says("hint: .*type iam with max_jwt_exp=1h")
 	})
 	for name, c := range map[string]struct {
 		args []string

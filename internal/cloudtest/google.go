@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// Machine is one of Compute Engine, and the service account that it has.
+// Machine is one of Compute Engine, and the service account that it has. Without a name it is a pod of GKE, or a service of Cloud Run.
 type Machine struct {
 	Project, Zone, Name, ID string
 	Email, Unique           string // of the service account
@@ -61,7 +61,7 @@ func NewMetadataAt(t *testing.T, m Machine, key *Key, addr string) *Metadata {
 		default:
 			now := time.Now()
 			claims := map[string]any{"iss": "https://accounts.google.com", "aud": audience, "azp": m.Unique, "sub": m.Unique, "iat": now.Unix(), "exp": now.Add(time.Hour).Unix()}
-			if r.URL.Query().Get("format") == "full" {
+			if r.URL.Query().Get("format") == "full" && m.Name != "" {
 				claims = with(claims, map[string]any{"email": m.Email, "email_verified": true, "google": map[string]any{"compute_engine": map[string]any{
 					"project_id": m.Project, "project_number": 1, "zone": m.Zone, "instance_id": m.ID, "instance_name": m.Name, "instance_creation_timestamp": m.Created.Unix(),
 				}}})

@@ -39,5 +39,5 @@ var cloudLogins = []rule{
 
 const (
 	whyNoLookup  = "Vault itself may not look the account or machine up at Google"
-	hintNoLookup = "the service account of the mount's configuration needs roles/iam.serviceAccountKeyAdmin or iam.serviceAccounts.get, and roles/compute.viewer for machines"
+	hintNoLookup = "the service account of the mount's configuration needs iam.serviceAccounts.get, and for machines compute.instances.get"
 )
