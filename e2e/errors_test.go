@@ -148,6 +148,34 @@ vaultexec --auth approle --path app -- true
 VAULT_TOKEN= vaultexec --role-id x --secret-id-file f --wrapped-secret-id-file g --path app -- true
 vaultexec --auth kubernetes --path app -- true
 vaultexec --auth jwt --role app --path app -- true
+vaultexec --auth gcp --gcp-type gke --path app -- true
+vaultexec --auth gcp --gcp-type iam --role app --path app -- true
+VAULT_TOKEN= vaultexec --gcp-type gce --gcp-credentials-file empty --role app --path app -- true
+vaultexec --auth gcp --gcp-credentials-file missing --role app --path app -- true
+vaultexec --auth gcp --gcp-credentials-file open-token --role app --path app -- true
+vaultexec --auth gcp --gcp-credentials-file empty --role app --path app -- true
+vaultexec --auth gcp --gcp-credentials-file not-pem --role app --path app -- true
+GOOGLE_APPLICATION_CREDENTIALS=adc vaultexec --auth gcp --role app --path app -- true
+vaultexec --auth gcp --gcp-credentials-file gcp-no-email --role app --path app -- true
+vaultexec --auth gcp --gcp-credentials-file gcp-no-kid --role app --path app -- true
+vaultexec --auth gcp --gcp-credentials-file gcp-no-key --role app --path app -- true
+vaultexec --auth gcp --gcp-credentials-file gcp-bad-key --role app --path app -- true
+GCE_METADATA_HOST=http://x/ vaultexec --auth gcp --role app --path app -- true
+GCE_METADATA_HOST=127.0.0.1:1 vaultexec --auth gcp --role app --path app -- true
+vaultexec --auth azure --path app -- true
+vaultexec --auth azure --azure-resource= --role app --path app -- true
+vaultexec --auth azure --azure-resource-id web-1 --role app --path app -- true
+AZURE_POD_IDENTITY_AUTHORITY_HOST=x vaultexec --auth azure --role app --path app -- true
+AZURE_POD_IDENTITY_AUTHORITY_HOST=http://127.0.0.1:1 vaultexec --auth azure --role app --path app -- true
+AZURE_FEDERATED_TOKEN_FILE=two vaultexec --auth azure --role app --path app -- true
+AZURE_FEDERATED_TOKEN_FILE=two AZURE_TENANT_ID=a/b vaultexec --auth azure --role app --path app -- true
+AZURE_FEDERATED_TOKEN_FILE=two AZURE_TENANT_ID=t vaultexec --auth azure --role app --path app -- true
+AZURE_FEDERATED_TOKEN_FILE=two AZURE_TENANT_ID=t AZURE_CLIENT_ID=c AZURE_AUTHORITY_HOST=http://x vaultexec --auth azure --role app --path app -- true
+AZURE_FEDERATED_TOKEN_FILE=missing AZURE_TENANT_ID=t AZURE_CLIENT_ID=c vaultexec --auth azure --role app --path app -- true
+IDENTITY_ENDPOINT=http://x vaultexec --auth azure --role app --path app -- true
+IDENTITY_ENDPOINT=x IDENTITY_HEADER=x vaultexec --auth azure --role app --path app -- true
+IDENTITY_ENDPOINT=http://x IMDS_ENDPOINT=http://x vaultexec --auth azure --role app --path app -- true
+IDENTITY_ENDPOINT=https://x IDENTITY_HEADER=x IDENTITY_SERVER_THUMBPRINT=x vaultexec --auth azure --role app --path app -- true
 vaultexec --auth cert --path app -- true
 vaultexec --auth aws --aws-region eu.example --path app -- true
 AWS_EC2_METADATA_DISABLED=true vaultexec --auth aws --path app -- true
@@ -558,6 +586,8 @@ path "transit/*" { capabilities = ["read", "list"] }`)}})
 		"no-shebang": {"echo\n", 0o700}, "no-interpreter": {"#!/nowhere/sh\n", 0o700}, "dos-script": {"#!/bin/sh\r\n", 0o700}, "interpreter-denied": {"#!DIR/empty\n", 0o700},
 		"dotenv": {"KEY=2\n", 0o600}, "dotenv-bad": {"KEY='x\n", 0o600}, "references": {"KEY=vault:app#KEY\n", 0o600}, "open-keys": {"x", 0o644}, "keys-none": {"\n", 0o600}, "keys-bad": {"!!!\n", 0o600},
 		"keys-json": {`{"unseal_keys_b64":["!"]}`, 0o600}, "keys-recovery": {`{"recovery_keys_b64":["` + strings.Repeat("A", 43) + `="]}`, 0o600},
+		"adc": {`{"type":"authorized_user"}`, 0o600}, "gcp-no-email": {`{"type":"service_account"}`, 0o600}, "gcp-no-kid": {`{"type":"service_account","client_email":"a@b"}`, 0o600},
+		"gcp-no-key": {`{"type":"service_account","client_email":"a@b","private_key_id":"1"}`, 0o600}, "gcp-bad-key": {`{"type":"service_account","client_email":"a@b","private_key_id":"1","private_key":"x"}`, 0o600},
 		"holds-key": {"not base64!", 0o600}, "keys-brace": {"{", 0o600}, "config": {"mount: agenticverz\nprofiles: {dev: {}}\n", 0o600}, "config-bad": {"mont: x\ntoken: y\nwait: [1]\n", 0o600}, "two": {"A=1\nB=2\n", 0o600}, "huge": {strings.Repeat("x", 5<<20), 0o600},
 	} {
 		vaulttest.WriteFile(t, filepath.Join(r.dir, name), strings.ReplaceAll(f.text, "DIR", r.dir), f.mode)

@@ -26,6 +26,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/agenticverz/vaultexec/internal/cloudtest"
 	"github.com/agenticverz/vaultexec/internal/vaulttest"
 	"github.com/agenticverz/vaultexec/internal/wait"
 )
@@ -317,12 +318,18 @@ func TestNoCredentialIsShown(t *testing.T) {
 	}
 	vaulttest.Secret(string(key))
 
+	app := cloudtest.NewApp(t, cloudtest.NewTenant(t))
+	account := cloudtest.NewKey(t, "account")
+	vaulttest.Secret(account.PEM(t, false))
+
 	for _, c := range []struct {
 		name string
 		args []string
 		env  []string
 		fail bool
 	}{
+		{"gcp", []string{"--auth", "gcp", "--auth-mount", jwtMount, "--role", "app", "--gcp-credentials-file", file(cloudtest.ServiceAccount(t, "app@shop", account.PEM(t, false), "account", ""))}, nil, true}, // refused there; accepted: TestGCP
+		{"azure", []string{"--auth", "azure", "--auth-mount", jwtMount, "--role", "app"}, []string{"IDENTITY_ENDPOINT=" + app.URL + "/msi/token", "IDENTITY_HEADER=" + app.Header}, true},                       // TestAzure
 		{"token", []string{"--token-file", file(r.token)}, nil, false},
 		{"token variable", nil, []string{"VAULT_TOKEN=" + r.token}, false},
 		{"bad token", []string{"--token-file", file(bad + "token")}, nil, true},

@@ -224,7 +224,11 @@ func (a *app) withVault(ctx context.Context, s *settings, f func(context.Context
 func (a *app) patience(s *settings) vault.Patience {
 	wait, start := waitTime(s), time.Now()
 	return vault.Patience{Wait: wait, Start: start, Over: a.waited, Notice: func(f *fault.Error) {
-		if !a.ui.waits("waiting for Vault: "+f.Why, vault.WaitEnd(start, wait)) {
+		until := vault.WaitEnd(start, wait)
+		switch {
+		case f.Passing && !a.ui.waits("waiting for a credential: "+f.Error(), until):
+			a.ui.log.Info("waiting for a credential: " + f.Error())
+		case !f.Passing && !a.ui.waits("waiting for Vault: "+f.Why, until):
 			a.ui.log.Info("waiting for Vault: " + f.Why)
 		}
 	}}

@@ -239,7 +239,7 @@ func configOptions() []option {
 // fileFor is the option that names the file with a secret, which somebody would put into this one.
 func fileFor(name string) string {
 	switch name {
-	case "token", "wrapped-token", "secret-id", "wrapped-secret-id", "jwt", "password", "keys":
+	case "token", "wrapped-token", "secret-id", "wrapped-secret-id", "jwt", "password", "keys", "gcp-credentials":
 		return name + "-file"
 	}
 	return ""

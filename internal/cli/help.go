@@ -75,6 +75,10 @@ const loginHelp = `How vaultexec logs in: by --auth METHOD, or else by what is g
   aws         --auth aws; the credentials that AWS' own tools would find:
               variables, profiles, the role of a pod, task or instance;
               --aws-server-id where Vault demands it, --aws-region
+  azure       --auth azure --role NAME; the identity of a machine, of an app, or of
+              a pod with a workload identity. --azure-resource is that of the mount
+  gcp         --auth gcp --role NAME; the metadata server's token, or a service
+              account's key: --gcp-credentials-file, GOOGLE_APPLICATION_CREDENTIALS
   kubernetes  --auth kubernetes --role NAME; the service account's token
   jwt         --jwt-file or VAULTEXEC_JWT, and --role
   cert        --auth cert with --client-cert and --client-key

@@ -75,6 +75,8 @@ func (c credential) readWrapped() vault.Source {
 type inputs struct {
 	token, wrappedToken, secretID, wrappedSecretID, jwt, password credential
 
+	clouds cloudInputs
+
 	roleID     setting // itself: half a secret
 	roleIDFile setting
 	username   setting
@@ -88,6 +90,7 @@ func (a *app) inputs(s *settings) inputs {
 		wrappedSecretID: a.credential(s, "wrapped-secret-id-file", wrappedSecretIDVars),
 		jwt:             a.credential(s, "jwt-file", jwtVars),
 		password:        a.credential(s, "password-file", passwordVars),
+		clouds:          a.cloudInputs(s),
 		roleID:          s.one("role-id"), roleIDFile: s.one("role-id-file"), username: s.one("username"),
 	}
 }
@@ -100,6 +103,7 @@ func (in inputs) without(from origin) inputs {
 			*c = credential{}
 		}
 	}
+	in.clouds.drop(from)
 	for _, v := range []*setting{&in.roleID, &in.roleIDFile, &in.username} {
 		if v.origin == from {
 			*v = setting{}
@@ -121,6 +125,8 @@ func (in inputs) implied() (methods []vault.Method, by []string) {
 	}
 	add(vault.AuthToken, in.wrappedToken.from)
 	add(vault.AuthAppRole, in.roleID.from, in.roleIDFile.from, in.secretID.from, in.wrappedSecretID.from)
+	add(vault.AuthAzure, in.clouds.azureResource.from, in.clouds.azureClientID.from, in.clouds.azureResourceID.from)
+	add(vault.AuthGCP, in.clouds.gcpKey.from, in.clouds.gcpType.from)
 	add(vault.AuthJWT, in.jwt.from)
 	add(vault.AuthUserpass, in.username.from, in.password.from) // or ldap
 	return methods, by
@@ -150,6 +156,10 @@ func (a *app) loginConfig(s *settings, throughAgent bool) vault.LoginConfig {
 		a.approleLogin(s, in, &conf)
 	case vault.AuthAWS:
 		a.awsLogin(s, &conf)
+	case vault.AuthAzure:
+		a.azureLogin(s, in.clouds, &conf)
+	case vault.AuthGCP:
+		a.gcpLogin(s, in.clouds, &conf)
 	case vault.AuthKubernetes, vault.AuthJWT:
 		conf.JWT = in.jwt.read()
 		if conf.JWT == nil && conf.Method == vault.AuthKubernetes {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/agenticverz/vaultexec/internal/cloud"
 	"github.com/agenticverz/vaultexec/internal/environ"
 	"github.com/agenticverz/vaultexec/internal/fault"
 	"github.com/agenticverz/vaultexec/internal/listen"
@@ -93,10 +94,10 @@ var options = []option{
 	{name: "tls-skip-verify", env: vaultVar("SKIP_VERIFY"), group: groupConnection, usage: "do not verify the server's certificate: anybody in between can read the secrets"},
 	{name: "allow-http", env: ownVar("ALLOW_HTTP"), group: groupConnection, usage: "do not warn that the token crosses the network unencrypted, or to a server that is not verified, nor that --status can be read from other machines"},
 
-	{name: "auth", arg: "METHOD", env: ownVar("AUTH"), group: groupLogin, usage: "token, approle, aws, kubernetes, jwt, cert, userpass, ldap or agent; without it, what is given decides (see help login)"},
+	{name: "auth", arg: "METHOD", env: ownVar("AUTH"), group: groupLogin, usage: "token, approle, aws, azure, gcp, kubernetes, jwt, cert, userpass, ldap or agent; without it, what is given decides (see help login)"},
 	{name: "auth-mount", arg: "NAME", env: ownVar("AUTH_MOUNT"), group: groupLogin, usage: "where the auth method is mounted, when that is not its own name"},
 	{name: "auth-namespace", arg: "NAME", env: ownVar("AUTH_NAMESPACE"), group: groupLogin, usage: "namespace of the login and its token, when that is not the one of the paths; root is the topmost"},
-	{name: "role", arg: "NAME", env: ownVar("ROLE"), group: groupLogin, usage: "role to log in as: aws, kubernetes, jwt, cert; with approle the one that a wrapped secret id must belong to"},
+	{name: "role", arg: "NAME", env: ownVar("ROLE"), group: groupLogin, usage: "role to log in as: aws, azure, gcp, kubernetes, jwt, cert; with approle the one that a wrapped secret id must belong to"},
 	{name: "token-file", arg: "FILE", env: ownVar("TOKEN_FILE"), group: groupLogin, usage: "file with the token; else VAULT_TOKEN, else what `vault login` stored"},
 	{name: "wrapped-token-file", arg: "FILE", env: ownVar("WRAPPED_TOKEN_FILE"), group: groupLogin, usage: "file with a wrapping token that holds the token; or VAULTEXEC_WRAPPED_TOKEN"},
 	{name: "role-id", arg: "ID", env: append(ownVar("ROLE_ID"), vaultVar("ROLE_ID")...), group: groupLogin, usage: "approle: the role id"},
@@ -106,6 +107,11 @@ var options = []option{
 	{name: "jwt-file", arg: "FILE", env: ownVar("JWT_FILE"), group: groupLogin, usage: "jwt, kubernetes: file with the JWT, read at every login (kubernetes: default the service account's); or VAULTEXEC_JWT"},
 	{name: "aws-region", arg: "REGION", env: ownVar("AWS_REGION"), group: groupLogin, usage: "aws: region of the STS that Vault asks; else AWS_REGION, AWS_DEFAULT_REGION, the profile's, or the STS for the whole world"},
 	{name: "aws-server-id", arg: "TEXT", env: ownVar("AWS_SERVER_ID"), group: groupLogin, usage: "aws: value of the header X-Vault-AWS-IAM-Server-ID, where Vault demands it (iam_server_id_header_value)"},
+	{name: "gcp-type", arg: "gce|iam", env: ownVar("GCP_TYPE"), group: groupLogin, usage: "gcp: gce takes the metadata server's token, iam signs one with a service account's key; without it, what is given decides"},
+	{name: "gcp-credentials-file", arg: "FILE", env: ownVar("GCP_CREDENTIALS_FILE"), group: groupLogin, usage: "gcp: JSON key file of a service account, read at every login; or GOOGLE_APPLICATION_CREDENTIALS"},
+	{name: "azure-resource", arg: "URI", env: ownVar("AZURE_RESOURCE"), def: cloud.AzureResource, group: groupLogin, usage: "azure: what the token is for, the same as resource in the mount's configuration"},
+	{name: "azure-client-id", arg: "ID", env: ownVar("AZURE_CLIENT_ID"), group: groupLogin, usage: "azure: which managed identity, where there are several; or AZURE_CLIENT_ID"},
+	{name: "azure-resource-id", arg: "ID", env: ownVar("AZURE_RESOURCE_ID"), group: groupLogin, usage: "azure: what the identity belongs to, for a role that is bound to subscriptions or resource groups; found out on machines and in App Service"},
 	{name: "username", arg: "NAME", env: ownVar("USERNAME"), group: groupLogin, usage: "userpass, ldap: the user"},
 	{name: "password-file", arg: "FILE", env: ownVar("PASSWORD_FILE"), group: groupLogin, usage: "userpass, ldap: file with the password; or VAULTEXEC_PASSWORD; asked for at a terminal"},
 

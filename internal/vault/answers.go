@@ -243,7 +243,7 @@ func (c *Client) judge(r request, a *Answer, resp *http.Response) error {
 func ruleFor(r request, a *Answer) rule {
 	tables := [][]rule{answers}
 	if r.login {
-		tables = [][]rule{awsLogins, logins, answers}
+		tables = [][]rule{awsLogins, cloudLogins, logins, answers}
 	}
 	for _, table := range tables {
 		if i := slices.IndexFunc(table, func(r rule) bool { return r.fits(a.Status, a.Errors) }); i >= 0 {
@@ -311,7 +311,7 @@ func appendTexts(list []string, x any, names bool) []string {
 		}
 	case map[string]any:
 		for key, e := range x {
-			if !names || !slices.Contains([]string{"role", "name", "paths", "lease_id"}, key) {
+			if !names || !slices.Contains([]string{"role", "name", "paths", "lease_id", "subscription_id", "resource_group_name", "vm_name", "vmss_name", "resource_id"}, key) {
 				list = appendTexts(list, e, names)
 			}
 		}

@@ -1,6 +1,7 @@
 package vault
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,6 +23,8 @@ const (
 	AuthToken      Method = "token"
 	AuthAppRole    Method = "approle"
 	AuthAWS        Method = "aws" // of its two types iam
+	AuthAzure      Method = "azure"
+	AuthGCP        Method = "gcp"
 	AuthKubernetes Method = "kubernetes"
 	AuthJWT        Method = "jwt"
 	AuthCert       Method = "cert"
@@ -31,10 +34,14 @@ const (
 )
 
 // Methods lists them all.
-var Methods = []Method{AuthToken, AuthAppRole, AuthAWS, AuthKubernetes, AuthJWT, AuthCert, AuthUserpass, AuthLDAP, AuthAgent}
+var Methods = []Method{AuthToken, AuthAppRole, AuthAWS, AuthAzure, AuthGCP, AuthKubernetes, AuthJWT, AuthCert, AuthUserpass, AuthLDAP, AuthAgent}
 
 // KubernetesJWTFile is where Kubernetes puts the token of a pod's service account.
 const KubernetesJWTFile = "/var/run/secrets/kubernetes.io/serviceaccount/token"
+
+// ProvenBy is the entry of a proof that is not sent. It says who proves it and with what, where the proof itself is another one each
+// time: a JWT that ends later, a signature of the current time.
+const ProvenBy = ""
 
 // Source gives a credential. It is asked at every login, because files are rotated under us.
 type Source func(context.Context) (Text, error)
@@ -63,10 +70,6 @@ type LoginConfig struct {
 	noUnwrap bool // a wrapping token in a token file is left alone
 	sink     bool // a wrapping token may be an Agent's sink
 }
-
-// ProvenBy is the entry of a proof that is not sent. It says who proves it and with what, where the proof itself is another one each
-// time: a JWT that ends later, a signature of the current time.
-const ProvenBy = ""
 
 // TextSource gives a credential that was handed over itself, by a variable. name names it in errors.
 func TextSource(name, text string) Source {
@@ -345,6 +348,12 @@ func (l *authenticator) compare(f *fault.Error) {
 	switch l.conf.Method {
 	case AuthAWS:
 		l.compareAWS(f)
+	case AuthAzure:
+		f.Hint = cmp.Or(f.Hint, fmt.Sprintf("compare --role with `vault list auth/%s/role`, the identity with what the role is bound to, and --azure-resource with `vault read auth/%s/config`",
+			mount, mount))
+	case AuthGCP:
+		f.Hint = cmp.Or(f.Hint, fmt.Sprintf("compare --role with `vault list auth/%s/roles`, --gcp-type with the role's type, and the service account with those the role is bound to",
+			mount))
 	case AuthKubernetes:
 		f.Hint = fmt.Sprintf("compare --role with `vault list auth/%s/role`, the service account and its namespace with those the role is bound to, and --auth-mount; Vault itself must be able to ask Kubernetes for a TokenReview",
 			mount)

@@ -27,6 +27,8 @@ type reading struct {
 
 // rereadable reads a file at each call. It reads a pipe, as of --secret-id-file <(…), only once: a pipe has nothing
 // more to say. No call outlasts its context or readLimit, and there is at most one read at a time.
+//
+//go:noinline // it would be copied, with all that it returns, to wherever a source is made: 2 kB each
 func rereadable(option, path string, read func() (Text, error)) Source {
 	var mu sync.Mutex
 	var last *reading

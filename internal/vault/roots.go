@@ -86,6 +86,12 @@ func (f *tlsFiles) checkNamedRoots() error {
 	return nil
 }
 
+// CheckNamedRoots is for those who speak TLS with somebody else than Vault, by Go's own CAs: it fails where others may change those that
+// SSL_CERT_FILE and SSL_CERT_DIR name.
+func CheckNamedRoots(allow ...int) error {
+	return (&tlsFiles{cfg: Config{Address: "https:", AllowOwner: allow}}).checkNamedRoots()
+}
+
 // closed fails for a folder into which others may put a file.
 func (f *tlsFiles) closed(option, path, dir string) error {
 	err := trust.Closed(dir, f.cfg.AllowOwner)

@@ -11,6 +11,8 @@ import (
 // Vault's own code, run beside it as external plugins.
 var plugins = map[string]string{
 	"aws":          "github.com/hashicorp/vault/builtin/credential/aws/cmd/aws",
+	"azure":        azureModule + "/cmd/vault-plugin-auth-azure",
+	"gcp":          "github.com/hashicorp/vault-plugin-auth-gcp/cmd/vault-plugin-auth-gcp",
 	"kubernetes":   "github.com/hashicorp/vault-plugin-auth-kubernetes/cmd/vault-plugin-auth-kubernetes",
 	"ldap":         "github.com/hashicorp/vault/builtin/credential/ldap/cmd/ldap",
 	PostgresPlugin: "github.com/hashicorp/vault/plugins/database/postgresql/postgresql-database-plugin",
@@ -22,7 +24,7 @@ const PostgresPlugin = "postgresql-database-plugin"
 var pluginBuild = []string{"-trimpath", "-ldflags", "-s -w"}
 
 // NewDevWithPlugin starts a dev-mode server for this test alone, with a plugin beside it that the minimal build lacks:
-// "aws", "kubernetes", "ldap" or PostgresPlugin. The first use builds it, kept like the server program itself.
+// "aws", "azure", "gcp", "kubernetes", "ldap" or PostgresPlugin. The first use builds it, kept like the server program itself.
 func NewDevWithPlugin(t TB, name string) *Server {
 	t.Helper()
 	if name == PostgresPlugin && OpenBao(t) {
@@ -64,11 +66,23 @@ func plugin(ctx context.Context, name string) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	if name == "azure" {
+		key += "-" + graphKey()
+	}
 	kept := filepath.Join(cache, "plugin-"+name+"-"+key)
 	if executable(kept) {
 		return kept, nil
 	}
-	return kept, buildTool(ctx, "Vault's plugin "+name, src, kept, pluginBuild, pkg)
+	args := pluginBuild
+	if name == "azure" {
+		modfile, done, err := withoutGraph(ctx, src)
+		if err != nil {
+			return "", err
+		}
+		defer done()
+		args = append(args[:len(args):len(args)], "-modfile", modfile)
+	}
+	return kept, buildTool(ctx, "Vault's plugin "+name, src, kept, args, pkg)
 }
 
 // pluginDir returns a folder that holds this plugin alone: a dev server registers every file in it.
