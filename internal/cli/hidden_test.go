@@ -21,5 +21,5 @@ func TestNoStructShows(t *testing.T) {
 			return false
 		}
 		return true
-	}, app{}, checked{}, completer{}, credential{}, inputs{}, rollback{}, side{}, target{}, typed{}, variables{})
+	}, app{}, checked{}, completer{}, credential{}, inputs{}, rollback{}, side{}, target{}, typed{}, variables{}, visit{})
 }

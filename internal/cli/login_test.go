@@ -39,7 +39,7 @@ func TestLoginChoice(t *testing.T) {
 
 		{[]string{"--role-id", "x", "--jwt-file", "f"}, nil, "", "--role-id is for approle, and --jwt-file is for jwt"},
 		{[]string{"--wrapped-token-file", "f"}, []string{"VAULT_ROLE_ID=x"}, "", "--wrapped-token-file is for token, and VAULT_ROLE_ID is for approle"},
-		{[]string{"--username", "u"}, nil, "", "--username is for userpass and for ldap"},
+		{[]string{"--username", "u"}, nil, "", "--username is for userpass, ldap, okta and radius"},
 		{[]string{"--role", "r"}, nil, "", "--role alone fits several methods"},
 		{[]string{"--auth", "aws"}, nil, "", "no such method"},
 		{[]string{"--auth", "approle"}, nil, "", "a role id is missing"},
@@ -48,6 +48,11 @@ func TestLoginChoice(t *testing.T) {
 		{[]string{"--auth", "jwt"}, nil, "", "a JWT is missing"},
 		{[]string{"--auth", "cert"}, nil, "", "a client certificate is missing"},
 		{[]string{"--auth", "ldap"}, nil, "", "a user name is missing"},
+		{[]string{"--auth", "okta"}, nil, "", "a user name is missing"},
+		{[]string{"--auth", "radius", "--username", "..", "--password-file", "f"}, nil, "", "cannot be part of a path"},
+		{[]string{"--auth", "github"}, nil, "", "a personal access token is missing"},
+		{nil, []string{"VAULTEXEC_GITHUB_TOKEN=x"}, vault.AuthGitHub, ""},
+		{[]string{"--github-token-file", "f", "--role-id", "x"}, nil, "", "--role-id is for approle, and --github-token-file is for github"},
 		{[]string{"--auth", "ldap", "--username", "a/b", "--password-file", "f"}, nil, "", "cannot be part of a path"},
 		{[]string{"--auth", "approle", "--role-id", "x", "--auth-mount", "../sys"}, nil, "", "--auth-mount"},
 	} {

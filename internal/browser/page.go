@@ -1,0 +1,42 @@
+package browser
+
+import (
+	"net/http"
+	"strconv"
+)
+
+// page is what a browser shows. Nothing in it comes from a request.
+type page struct {
+	status int
+	title  string
+	text   string
+}
+
+// The pages.
+var (
+	donePage    = page{http.StatusOK, "You are logged in", "Vault accepted the login. You can close this window and go back to the terminal."}
+	failedPage  = page{http.StatusOK, "You are not logged in", "The login did not succeed. The terminal says why. You can close this window."}
+	otherPage   = page{http.StatusBadRequest, "Not for this login", "vaultexec waits for another login, and goes on waiting. Start again from the address that the terminal shows."}
+	secondPage  = page{http.StatusConflict, "Too late", "This login has had its answer already. If that was not you, do not go on: the terminal says who is logged in."}
+	nothingPage = page{http.StatusNotFound, "Nothing here", "This is vaultexec, which waits for a login."}
+	methodPage  = page{http.StatusMethodNotAllowed, "Not like this", "This is vaultexec, which waits for a login."}
+)
+
+// show answers with a page that is static: it runs nothing, loads nothing, is kept nowhere, and tells nobody where it
+// was shown.
+func show(w http.ResponseWriter, p page) {
+	body := "<!DOCTYPE html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width\">\n" +
+		"<meta name=\"color-scheme\" content=\"light dark\">\n<title>vaultexec: " + p.title + "</title>\n<h1>" + p.title + "</h1>\n<p>" + p.text + "</p>\n</html>\n"
+	h := w.Header()
+	h.Set("Content-Type", "text/html; charset=utf-8")
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	h.Set("Content-Security-Policy", "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
+	h.Set("Referrer-Policy", "no-referrer")
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Cross-Origin-Opener-Policy", "same-origin")
+	h.Set("Cross-Origin-Resource-Policy", "same-origin")
+	w.WriteHeader(p.status)
+	_, _ = w.Write([]byte(body))
+	_ = http.NewResponseController(w).Flush() // before Close cuts the connection
+}
