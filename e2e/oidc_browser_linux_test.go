@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -225,4 +226,123 @@ func TestOIDCInterrupted(t *testing.T) {
 		j.finish("TERM")
 		ended(t, r, nil)
 	})
+}
+
+// Another user who has seen the address cannot answer in this one's place, by whatever address and however fast they are gone.
+func TestOIDCAnswerOfAnotherUser(t *testing.T) {
+	if os.Geteuid() != 0 {
+		needs.LeftOut(t, "root to become another user; internal/browser, TestStranger has what follows")
+	}
+	curl := needs.Program(t, "curl")
+	r := newOIDCRig(t)
+	j, address := r.waiting(t)
+	state := address[strings.Index(address, "&state=")+1:]
+	if i := strings.Index(state, "&"); i >= 0 {
+		state = state[:i]
+	}
+	as := func(uid uint32, argv ...string) string {
+		cmd := exec.Command(argv[0], argv[1:]...)
+		cmd.Dir, cmd.Env = "/", []string{"PATH=" + os.Getenv("PATH")}
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid, NoSetGroups: true}}
+		out, _ := cmd.CombinedOutput()
+		return string(out)
+	}
+	for _, host := range []string{"127.0.0.1", "[::1]", "localhost"} {
+		if out := as(12345, curl, "-sS", "http://"+host+":"+r.port+"/oidc/callback?code=x&"+state); !strings.Contains(out, "Not for you") {
+			if host == "[::1]" && strings.Contains(out, "Failed to connect") {
+				continue // a machine without IPv6
+			}
+			t.Errorf("%s: another user gets\n%s", host, out)
+		}
+	}
+	// Gone before anybody looks.
+	as(12345, needs.Program(t, "python3"), "-c", `import socket, struct, sys
+for linger in (None, struct.pack("ii", 1, 0)):
+    s = socket.create_connection(("127.0.0.1", `+r.port+`))
+    if linger: s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    s.sendall(b"GET /oidc/callback?code=x&`+state+` HTTP/1.1\r\nHost: localhost:`+r.port+`\r\n\r\n")
+    s.close()
+`)
+	select {
+	case <-j.done:
+		t.Fatalf("it has ended:\n%s", j.err)
+	default:
+	}
+	if _, page, _ := r.person(t, address, r.ann()); !strings.Contains(page, "You are logged in") {
+		t.Errorf("the right user gets\n%s", page)
+	}
+	j.finish("0").says(`refused why="it came from another user of this machine"`)
+}
+
+// A supervised run whose token has ended: nobody can log in for it, the log says so once, and the command runs on.
+func TestOIDCTokenEnds(t *testing.T) {
+	r := newOIDCRig(t)
+	r.srv.Must(t, "POST", "auth/"+r.auth+"/role/short", map[string]any{"role_type": "oidc", "user_claim": "sub", "token_policies": r.policy,
+		"allowed_redirect_uris": "http://localhost:" + r.port + "/oidc/callback", "token_ttl": "3s", "token_max_ttl": "3s"})
+	log := filepath.Join(r.dir, "log")
+	p := ptytest.Shell(t, 2*time.Minute, r.env)
+	p.Run(r.bin + " --auth oidc --role short --watch --interval 1s -- sh -c 'echo it runs; exec sleep 600' 2>" + log)
+	if _, page, _ := r.person(t, r.address(t), r.ann()); !strings.Contains(page, "You are logged in") {
+		t.Fatalf("the browser shows\n%s", page)
+	}
+	p.Expect("it runs")
+	said := func(text string) int {
+		b, _ := os.ReadFile(log)
+		return strings.Count(string(b), text)
+	}
+	const keeper, watcher = "warning: cannot log in with oidc", "the command keeps running with what it has: cannot log in with oidc"
+	wait.Until(t, time.Minute, "the log to say that nobody can log in", func() bool { return said(keeper) > 0 && said(watcher) > 0 })
+	if said(keeper) != 1 || said(watcher) != 1 || said("a person would have to do it again, with a browser") != 2 {
+		b, _ := os.ReadFile(log)
+		t.Errorf("it says so more than once:\n%s", b)
+	}
+	if n := r.proxy.Count(func(q vaulttest.Request) bool { return strings.HasSuffix(q.Path, "/auth_url") }); n != 1 {
+		t.Errorf("Vault was asked %d times for an address", n)
+	}
+	p.Type(ptytest.CtrlC)
+	p.ExpectStatus(130)
+}
+
+// A run at a terminal behind --mask, which has a terminal of its own.
+func TestOIDCBehindMask(t *testing.T) {
+	r := newOIDCRig(t)
+	p := ptytest.Shell(t, 2*time.Minute, r.env)
+	p.Run(r.bin + ` --mask --auth oidc --no-browser -- sh -c 'echo "got <$API_KEY>"'`)
+	address := shown(t, func() string { return strings.ReplaceAll(p.Output(), "\r", "") })
+	if _, page, _ := r.person(t, address, r.ann()); !strings.Contains(page, "You are logged in") {
+		t.Fatalf("the browser shows\n%s", page)
+	}
+	p.Expect(`got <\*\*\*>`)
+	p.ExpectStatus(0)
+	if vaulttest.Exists(r.opened) {
+		t.Error("--no-browser opens one")
+	}
+}
+
+// The token that somebody types is checked and stored, and not shown.
+func TestTypedToken(t *testing.T) {
+	r := newStoreRig(t)
+	r.set("VAULTEXEC_PASSWORD_FILE=", "VAULTEXEC_USERNAME=", "VAULTEXEC_AUTH_MOUNT=")
+	token := r.srv.Token(t, vaulttest.TokenOpts{Policies: []string{r.policy}})
+	vaulttest.Secret(token)
+	for _, c := range []struct {
+		typed  string
+		status int
+	}{{"hvs.wrong", 121}, {"two words", 125}, {"", 125}, {token, 0}} {
+		p := ptytest.Shell(t, time.Minute, r.env)
+		p.Run(r.bin + " login")
+		p.Expect("Token \\(it is not shown\\): ")
+		wait.Until(t, time.Minute, "the echo to be off", func() bool { return p.Modes().Lflag&unix.ECHO == 0 })
+		p.Type(c.typed + "\n")
+		p.ExpectStatus(c.status)
+		if out := p.Output(); vaulttest.Redact(out) != out || p.Modes().Lflag&unix.ECHO == 0 {
+			t.Errorf("the token is shown, or the echo stays off:\n%s", p)
+		}
+		if c.status != 0 && vaulttest.Exists(filepath.Join(r.dir, ".vault-token")) {
+			t.Errorf("%q is stored", c.typed)
+		}
+	}
+	if stored(t, r.dir) != token {
+		t.Error("another token is stored")
+	}
 }

@@ -14,12 +14,13 @@ type page struct {
 
 // The pages.
 var (
-	donePage    = page{http.StatusOK, "You are logged in", "Vault accepted the login. You can close this window and go back to the terminal."}
-	failedPage  = page{http.StatusOK, "You are not logged in", "The login did not succeed. The terminal says why. You can close this window."}
-	otherPage   = page{http.StatusBadRequest, "Not for this login", "vaultexec waits for another login, and goes on waiting. Start again from the address that the terminal shows."}
-	secondPage  = page{http.StatusConflict, "Too late", "This login has had its answer already. If that was not you, do not go on: the terminal says who is logged in."}
-	nothingPage = page{http.StatusNotFound, "Nothing here", "This is vaultexec, which waits for a login."}
-	methodPage  = page{http.StatusMethodNotAllowed, "Not like this", "This is vaultexec, which waits for a login."}
+	donePage     = page{http.StatusOK, "You are logged in", "Vault accepted the login. You can close this window and go back to the terminal."}
+	failedPage   = page{http.StatusOK, "You are not logged in", "The login did not succeed. The terminal says why. You can close this window."}
+	otherPage    = page{http.StatusBadRequest, "Not for this login", "vaultexec waits for another login, and goes on waiting. Start again from the address that the terminal shows."}
+	secondPage   = page{http.StatusConflict, "Too late", "This login has had its answer already. If that was not you, do not go on: the terminal says who is logged in."}
+	strangerPage = page{http.StatusForbidden, "Not for you", "This is vaultexec, which waits for a login of another user of this machine."}
+	nothingPage  = page{http.StatusNotFound, "Nothing here", "This is vaultexec, which waits for a login."}
+	methodPage   = page{http.StatusMethodNotAllowed, "Not like this", "This is vaultexec, which waits for a login."}
 )
 
 // show answers with a page that is static: it runs nothing, loads nothing, is kept nowhere, and tells nobody where it

@@ -47,6 +47,7 @@ func (a Answer) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte("***")) }
 type Server struct {
 	host     string // "localhost:8250"
 	refused  func(why string)
+	known    func(net.Conn) bool
 	server   *http.Server
 	answers  chan Answer
 	over     chan struct{} // closed when outcome is set
@@ -59,12 +60,13 @@ type Server struct {
 	outcome page
 }
 
-// Serve serves on loopback addresses that have one port, until Close. refused is called with what was not let in.
-func Serve(port uint16, listeners []net.Listener, refused func(why string)) *Server {
-	s := &Server{host: "localhost:" + strconv.Itoa(int(port)), refused: refused, answers: make(chan Answer, 1), over: make(chan struct{})}
+// Serve serves on loopback addresses that have one port, until Close. known tells whether a connection may be that of
+// this user's browser. refused is called with the reason why something was not let in.
+func Serve(port uint16, listeners []net.Listener, known func(net.Conn) bool, refused func(why string)) *Server {
+	s := &Server{host: "localhost:" + strconv.Itoa(int(port)), refused: refused, known: known, answers: make(chan Answer, 1), over: make(chan struct{})}
 	s.server = &http.Server{
 		Handler: s, ReadHeaderTimeout: headLimit, ReadTimeout: bodyLimit, WriteTimeout: pageLimit,
-		MaxHeaderBytes: maxHeader, ErrorLog: stdlog.New(io.Discard, "", 0),
+		MaxHeaderBytes: maxHeader, ConnContext: s.met, ErrorLog: stdlog.New(io.Discard, "", 0),
 	}
 	s.server.SetKeepAlivesEnabled(false)
 	room := make(chan struct{}, maxConns)
@@ -128,6 +130,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	defer s.requests.Done()
 	switch {
+	case r.Context().Value(strangerKey{}) != nil:
+		s.refused("it came from another user of this machine")
+		show(w, strangerPage)
 	case !s.meant(r.Host): // a name of somebody else's that leads to this machine
 		s.refused("it came under another name than localhost")
 		show(w, otherPage)
@@ -149,6 +154,17 @@ func (s *Server) enter() bool {
 	}
 	s.requests.Add(1)
 	return true
+}
+
+// strangerKey is the key of a context for a connection that is not this user's.
+type strangerKey struct{}
+
+// met looks at who has made a connection, before a byte of it is read.
+func (s *Server) met(ctx context.Context, c net.Conn) context.Context {
+	if of, ok := c.(*conn); ok && !s.known(of.Conn) {
+		return context.WithValue(ctx, strangerKey{}, true)
+	}
+	return ctx
 }
 
 // meant reports whether a request is to this server by one of the names that nobody else can have.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 	"github.com/agenticverz/vaultexec/internal/browser"
 	"github.com/agenticverz/vaultexec/internal/fault"
 	"github.com/agenticverz/vaultexec/internal/listen"
+	"github.com/agenticverz/vaultexec/internal/trust"
 	"github.com/agenticverz/vaultexec/internal/vault"
 )
 
@@ -68,7 +70,7 @@ func (a *app) oidcLogin(s *settings, conf *vault.LoginConfig) {
 	if err != nil || port == 0 {
 		s.bad(v, "not a port", "give a number from 1 to 65535")
 	}
-	conf.Browser = &visit{app: a, port: uint16(port), opens: !s.bool("no-browser")}
+	conf.Browser = &visit{app: a, port: uint16(port), opens: !s.bool("no-browser"), allow: s.owners()}
 }
 
 // visit is one login with a browser.
@@ -76,6 +78,7 @@ type visit struct {
 	app    *app
 	port   uint16
 	opens  bool
+	allow  []int // users who count as this one
 	server *browser.Server
 }
 
@@ -117,10 +120,17 @@ func (v *visit) Callback(ctx context.Context) (string, error) {
 		}
 		listeners = append(listeners, l)
 	}
-	v.server = browser.Serve(v.port, listeners, func(why string) {
+	v.server = browser.Serve(v.port, listeners, v.known, func(why string) {
 		v.app.ui.log.Warn("what came to the port of the login was refused", "why", why)
 	})
 	return v.server.Redirect(), nil
+}
+
+// known reports whether a connection may be that of this user's browser. Another user could have seen the address, and
+// would log this one in as somebody else. root forwards for others, and whoever --allow-owner names counts as well.
+func (v *visit) known(c net.Conn) bool {
+	uid, known := listen.Peer(c)
+	return !known || uid == 0 || uid == os.Geteuid() || slices.Contains(v.allow, uid) || slices.Contains(v.allow, trust.Anyone)
 }
 
 // visitLimit is how long a person may take: Vault forgets the login then (oidcRequestTimeout of the plugin).
