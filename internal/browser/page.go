@@ -1,6 +1,7 @@
 package browser
 
 import (
+	"fmt"
 	"net/http"
 	"strconv"
 )
@@ -23,20 +24,36 @@ var (
 	methodPage   = page{http.StatusMethodNotAllowed, "Not like this", "This is vaultexec, which waits for a login."}
 )
 
+const frame = `<!DOCTYPE html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<meta name="color-scheme" content="light dark">
+<title>vaultexec: %[1]s</title>
+<h1>%[1]s</h1>
+<p>%[2]s</p>
+</html>
+`
+
+var headers = [][2]string{
+	{"Content-Type", "text/html; charset=utf-8"},
+	{"Content-Security-Policy", "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"},
+	{"Referrer-Policy", "no-referrer"},
+	{"Cache-Control", "no-store"},
+	{"X-Content-Type-Options", "nosniff"},
+	{"Cross-Origin-Opener-Policy", "same-origin"},
+	{"Cross-Origin-Resource-Policy", "same-origin"},
+}
+
 // show answers with a page that is static: it runs nothing, loads nothing, is kept nowhere, and tells nobody where it
 // was shown.
 func show(w http.ResponseWriter, p page) {
-	body := "<!DOCTYPE html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width\">\n" +
-		"<meta name=\"color-scheme\" content=\"light dark\">\n<title>vaultexec: " + p.title + "</title>\n<h1>" + p.title + "</h1>\n<p>" + p.text + "</p>\n</html>\n"
+	body := fmt.Sprintf(frame, p.title, p.text)
 	h := w.Header()
-	h.Set("Content-Type", "text/html; charset=utf-8")
+	for _, line := range headers {
+		h.Set(line[0], line[1])
+	}
 	h.Set("Content-Length", strconv.Itoa(len(body)))
-	h.Set("Content-Security-Policy", "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
-	h.Set("Referrer-Policy", "no-referrer")
-	h.Set("Cache-Control", "no-store")
-	h.Set("X-Content-Type-Options", "nosniff")
-	h.Set("Cross-Origin-Opener-Policy", "same-origin")
-	h.Set("Cross-Origin-Resource-Policy", "same-origin")
 	w.WriteHeader(p.status)
 	_, _ = w.Write([]byte(body))
 	_ = http.NewResponseController(w).Flush() // before Close cuts the connection

@@ -8,8 +8,8 @@ import (
 )
 
 // Peer finds out which user of this machine has the other end of a connection over a loopback address. known is false
-// where nobody on this side of the network has it: it comes out of a virtual machine's host, for instance. Whoever has
-// closed their end already is nobody (-1).
+// where nobody on this side of the network has it (it comes out of a virtual machine's host, for instance), and where
+// /proc says nothing of connections. Whoever has closed their end already is nobody (-1).
 func Peer(c net.Conn) (uid int, known bool) {
 	here, ok1 := c.LocalAddr().(*net.TCPAddr)
 	there, ok2 := c.RemoteAddr().(*net.TCPAddr)
@@ -17,7 +17,8 @@ func Peer(c net.Conn) (uid int, known bool) {
 		return -1, true
 	}
 	a, b := here.AddrPort(), there.AddrPort()
-	uid, known = -1, true
+	uid, known = -1, false
+	away := false
 	for f := range tcpInProc("") {
 		switch local, remote := endpoint(f[1]), endpoint(f[2]); {
 		case local == unmapped(b) && remote == unmapped(a):
@@ -29,11 +30,12 @@ func Peer(c net.Conn) (uid int, known bool) {
 				return -1, true
 			}
 			return n, true
-		case local == unmapped(a) && remote == unmapped(b) && f[3] == stateEstablished:
-			known = false // unless the other end follows
+		case local == unmapped(a):
+			known = true // the kernel shows what listens here
+			away = away || remote == unmapped(b) && f[3] == stateEstablished
 		}
 	}
-	return uid, known
+	return uid, known && !away
 }
 
 func unmapped(a netip.AddrPort) netip.AddrPort {

@@ -85,11 +85,16 @@ func (s *Store) Check(ctx context.Context) error {
 	if s.helper != "" {
 		return s.checkHelper(s.what("store", "write"))
 	}
-	what := s.what("store", "write")
+	return s.inPlace(ctx, s.what("store", "write"), func(*os.File) error { return nil })
+}
+
+// inPlace does something in the folder of the token file.
+func (s *Store) inPlace(ctx context.Context, what string, f func(dir *os.File) error) error {
 	_, err := readBeside(ctx, "the folder of", s.File(), func() (struct{}, error) {
 		dir, err := s.place(what)
 		if err == nil {
-			dir.Close()
+			defer dir.Close()
+			err = f(dir)
 		}
 		return struct{}{}, err
 	})
@@ -138,20 +143,14 @@ func (s *Store) Put(ctx context.Context, t Text) error {
 		_, err := s.runHelper(ctx, what, "store", t)
 		return err
 	}
-	_, err := readBeside(ctx, "the folder of", s.File(), func() (struct{}, error) {
-		dir, err := s.place(what)
-		if err != nil {
-			return struct{}{}, err
-		}
-		defer dir.Close()
+	return s.inPlace(ctx, what, func(dir *os.File) error {
 		sweepTokens(dir, time.Now())
 		if err := replaceToken(int(dir.Fd()), t); err != nil {
-			return struct{}{}, &fault.Error{Kind: fault.Usage, What: what, Why: err.Error(), Err: err,
+			return &fault.Error{Kind: fault.Usage, What: what, Why: err.Error(), Err: err,
 				Hint: "the folder must be one that this user may write to, with room for a small file"}
 		}
-		return struct{}{}, nil
+		return nil
 	})
-	return err
 }
 
 // replaceToken puts a file with the token in the place of the one in the folder.
@@ -236,17 +235,10 @@ func (s *Store) Erase(ctx context.Context, t Text) error {
 		_, err := s.runHelper(ctx, what, "erase", Text{})
 		return err
 	}
-	_, err := readBeside(ctx, "the folder of", s.File(), func() (struct{}, error) {
-		dir, err := s.place(what)
-		if err != nil {
-			return struct{}{}, err
-		}
-		defer dir.Close()
+	return s.inPlace(ctx, what, func(dir *os.File) error {
 		if err := unix.Unlinkat(int(dir.Fd()), storeFile, 0); err != nil && err != unix.ENOENT {
-			return struct{}{}, &fault.Error{Kind: fault.Usage, What: what, Why: err.Error(), Err: err,
-				Hint: "remove it by hand"}
+			return &fault.Error{Kind: fault.Usage, What: what, Why: err.Error(), Err: err, Hint: "remove it by hand"}
 		}
-		return struct{}{}, nil
+		return nil
 	})
-	return err
 }
