@@ -10,8 +10,9 @@ NFPM        ?= github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.2
 
 .PHONY: build test test-fast lint vault bench session demo docs install dist image dist-check release clean
 
-# Without the parser of Markdown that urfave/cli has for its own documentation: 0.4 ms at every start.
-TAGS        ?= urfave_cli_no_docs
+# Without the parser of Markdown that urfave/cli has for its own documentation: 0.4 ms at every start. And without net/http's copy of
+# HTTP/2: vault/api brings golang.org/x/net's, which is used (internal/vault/client.go); 0.5 MB.
+TAGS        ?= urfave_cli_no_docs,nethttpomithttp2
 
 # One static binary without debug information; it runs in an image made FROM scratch.
 build:

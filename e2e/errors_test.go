@@ -214,6 +214,26 @@ AWS_EC2_METADATA_SERVICE_ENDPOINT=http://127.0.0.1:1 vaultexec --auth aws --path
 vaultexec --auth ldap --path app -- true
 vaultexec --auth ldap --username ada/x --password-file p --path app -- true
 vaultexec --auth ldap --username ada --path app -- true
+vaultexec --auth okta --username ada --path app -- true
+vaultexec --auth radius --path app -- true
+vaultexec --auth github --path app -- true
+vaultexec --auth oidc --path app -- true
+vaultexec --auth oidc --oidc-port 0 --path app -- true
+vaultexec login --auth agent
+vaultexec login --auth magic
+vaultexec login word
+vaultexec login --path app
+vaultexec login
+VAULT_ADDR=nowhere vaultexec logout
+vaultexec login --auth oidc --oidc-port x
+vaultexec login --auth oidc --oidc-port ${VAULT_ADDR##*:}
+HOME= vaultexec login --token-file holds-key
+HOME=$PWD/missing vaultexec login --token-file holds-key
+HOME=$PWD/open vaultexec login --token-file two-words
+mkdir -p h/.vault-token && HOME=$PWD/h vaultexec login --token-file keys-brace
+VAULT_CONFIG_PATH=helper-relative vaultexec login --token-file keys-brace
+VAULT_CONFIG_PATH=helper-relative vaultexec logout
+vaultexec logout --token-file missing
 vaultexec --token-file missing --path app -- true
 vaultexec --token-file open-token --path app -- true
 vaultexec --token-file open/token --path app -- true
@@ -451,6 +471,14 @@ VAULT_TOKEN=hvs.wrong vaultexec status
 VAULT_TOKEN= VAULTEXEC_WRAPPED_TOKEN=hvs.wrong vaultexec --path app -- true
 VAULT_TOKEN= VAULTEXEC_PASSWORD=x vaultexec --auth userpass --username ada --path app -- true
 VAULT_TOKEN= VAULTEXEC_ROLE_ID=x VAULTEXEC_SECRET_ID=y vaultexec --path app -- true
+VAULTEXEC_PASSWORD=x vaultexec login --auth userpass --username ada
+VAULTEXEC_GITHUB_TOKEN=x vaultexec login --auth github
+VAULTEXEC_PASSWORD=x vaultexec login --auth okta --username ada
+vaultexec login --auth oidc --no-browser --oidc-port $LOGIN_PORT
+vaultexec login --token-file keys-brace
+VAULT_CONFIG_PATH=helper-refuses vaultexec login --token-file good-token
+VAULT_CONFIG_PATH=helper-refuses VAULT_ADDR=http://127.0.0.1:1 vaultexec logout
+VAULT_CONFIG_PATH=helper-refuses vaultexec logout
 VAULT_ADDR=http://127.0.0.1:1 vaultexec --path app -- true
 VAULT_ADDR=https${VAULT_ADDR#http} vaultexec --path app -- true
 `)
@@ -479,6 +507,10 @@ VAULT_ADDR=https${VAULT_ADDR#http} vaultexec --path app -- true
 		{read, "app", vaulttest.Answer(200, `{"wrap_info":{"token":"x"},"data":null}`), false},
 		{read, "app", vaulttest.Answer(200, `{"data":{"data":"x","metadata":{}}}`), false},
 		{"vaultexec --timeout 1s --path app -- true", "app", vaulttest.BlackHole, false},
+		{"vaultexec login --auth oidc --oidc-port $LOGIN_PORT", "auth/oidc/oidc/auth_url", vaulttest.Answer(200, `{"data":{"auth_url":""}}`), true},
+		{"vaultexec login --auth oidc --oidc-port $LOGIN_PORT", "auth/oidc/oidc/auth_url", vaulttest.Answer(200, `{"data":{"auth_url":"javascript:alert(1)"}}`), true},
+		{"vaultexec login --auth oidc --oidc-port $LOGIN_PORT", "auth/oidc/oidc/auth_url", vaulttest.Answer(200, `{"data":{"auth_url":"https://x/","callback_mode":"device"}}`), true},
+		{"vaultexec login --auth oidc --oidc-port $LOGIN_PORT", "auth/oidc/oidc/auth_url", vaulttest.Answer(200, `{"data":7}`), true},
 		{"vaultexec list", "agenticverz/metadata", vaulttest.Answer(200, `{"data":7}`), true},
 		{"vaultexec list /", "sys/internal/ui/mounts", vaulttest.Answer(200, `{"data":7}`), true},
 		{"vaultexec get --versions app", "agenticverz/metadata", vaulttest.Answer(200, `{"data":7}`), true},
@@ -582,6 +614,7 @@ path "transit/*" { capabilities = ["read", "list"] }`)}})
 		"not-hcl": {"token_helper = = x", 0o600}, "helper-relative": {`token_helper = "helper"`, 0o600}, "helper-missing": {`token_helper = "/nowhere/helper"`, 0o600},
 		"helper-fails": {`token_helper = "DIR/fails"`, 0o600}, "helper-killed": {`token_helper = "DIR/killed"`, 0o600}, "helper-silent": {`token_helper = "DIR/silent"`, 0o600},
 		"aws": {"[profile half]\naws_access_key_id = x\n", 0o600}, "aws-profiles": {awsProfiles, 0o600},
+		"helper-refuses": {`token_helper = "DIR/refuses"`, 0o600}, "refuses": {"#!/bin/sh\n[ $1 = get ] && cat DIR/good-token && exit\nexit 4\n", 0o700}, "good-token": {token, 0o600},
 		"open-token": {"x", 0o600}, "fails": {"#!/bin/sh\nexit 3\n", 0o700}, "killed": {"#!/bin/sh\nkill -KILL $$\n", 0o700}, "silent": {"#!/bin/sh\n", 0o700},
 		"no-shebang": {"echo\n", 0o700}, "no-interpreter": {"#!/nowhere/sh\n", 0o700}, "dos-script": {"#!/bin/sh\r\n", 0o700}, "interpreter-denied": {"#!DIR/empty\n", 0o700},
 		"dotenv": {"KEY=2\n", 0o600}, "dotenv-bad": {"KEY='x\n", 0o600}, "references": {"KEY=vault:app#KEY\n", 0o600}, "open-keys": {"x", 0o644}, "keys-none": {"\n", 0o600}, "keys-bad": {"!!!\n", 0o600},
@@ -601,9 +634,10 @@ path "transit/*" { capabilities = ["read", "list"] }`)}})
 			t.Fatal(err)
 		}
 	}
+	port := freePort(t)
 	r.env = []string{"PATH=" + filepath.Dir(vaulttest.BuildStatic(t, ".")) + ":" + os.Getenv("PATH"), "HOME=" + r.dir, "GORACE=" + vaulttest.Gorace, "VAULT_ADDR=" + r.proxy.Addr,
-		"VAULT_TOKEN=" + token, "DENIED_TOKEN=" + denied, "VAULTEXEC_MOUNT=agenticverz", "VAULTEXEC_WAIT=0", "LC_ALL=C"}
-	r.plain = strings.NewReplacer(r.dir, "DIR", strings.TrimPrefix(r.proxy.Addr, "http://"), "127.0.0.1:PORT")
+		"VAULT_TOKEN=" + token, "DENIED_TOKEN=" + denied, "VAULTEXEC_MOUNT=agenticverz", "VAULTEXEC_WAIT=0", "LC_ALL=C", "LOGIN_PORT=" + port}
+	r.plain = strings.NewReplacer(r.dir, "DIR", strings.TrimPrefix(r.proxy.Addr, "http://"), "127.0.0.1:PORT", "localhost:"+port, "localhost:PORT")
 	return r
 }
 
@@ -774,6 +808,9 @@ var undriven = map[string]string{
 	"the request cannot be enco":  "a defect",
 	"cannot give the file":        "root may give files away: testdata/scripts/file-owner.txtar",
 	"cannot mask the output":      "needs a system without terminals",
+	"nobody logged in within":     "ten minutes",
+	"the provider refused it":     "needs a provider: oidc_test.go",
+	"a person would have to do i": "beside a command: oidc_test.go",
 	"no .env file takes":          "no path that Vault takes has them",
 	"it did not answer within":    "a helper that hangs for a minute: outage_test.go",
 	"the session is over":         "nobody is told: the command is being ended",

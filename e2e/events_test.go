@@ -418,12 +418,12 @@ func (c *events) call(f *ast.FuncDecl, call *ast.CallExpr) {
 	}
 }
 
-// isNoLogger is for Session.Info, which asks Vault, and net.Error, which is a type.
+// isNoLogger is for Info of a Session, which asks Vault, and net.Error, which is a type.
 func isNoLogger(e ast.Expr) bool {
 	if s, ok := e.(*ast.SelectorExpr); ok {
 		return s.Sel.Name == "Session"
 	}
-	return fmt.Sprint(e) == "net"
+	return fmt.Sprint(e) == "net" || fmt.Sprint(e) == "session"
 }
 
 func (c *events) add(f *ast.FuncDecl, at ast.Node, e event) {

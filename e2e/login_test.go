@@ -35,8 +35,8 @@ import (
 func TestCredentialVariablesAreStripped(t *testing.T) {
 	r := newRig(t)
 	for _, owner := range []string{"VAULTEXEC_", "VAULT_", "BAO_"} {
-		for _, name := range []string{"SECRET_ID", "WRAPPED_SECRET_ID", "WRAPPED_TOKEN", "JWT", "PASSWORD", "ROLE_ID"} {
-			if owner == "VAULTEXEC_" || name != "WRAPPED_SECRET_ID" {
+		for _, name := range []string{"SECRET_ID", "WRAPPED_SECRET_ID", "WRAPPED_TOKEN", "JWT", "PASSWORD", "ROLE_ID", "GITHUB_TOKEN"} {
+			if owner == "VAULTEXEC_" || name != "WRAPPED_SECRET_ID" && name != "GITHUB_TOKEN" {
 				r.set(owner + name + "=" + vaulttest.Canary(name))
 			}
 		}

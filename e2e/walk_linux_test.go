@@ -146,7 +146,7 @@ func TestReadmeSteps(t *testing.T) {
 			steps = append(steps, e.lines...)
 		}
 	}
-	if len(steps) < 7 || !strings.HasPrefix(steps[0], "export VAULT_ADDR=") || !strings.HasPrefix(steps[1], "vault login") {
+	if len(steps) < 7 || !strings.HasPrefix(steps[0], "export VAULT_ADDR=") || !strings.HasPrefix(steps[1], "vaultexec login") {
 		t.Fatalf("the steps are not what this test knows: %q", steps)
 	}
 	vaulttest.WriteFile(t, filepath.Join(n.home, ".env"), "API_KEY="+vaulttest.Canary("key")+"\nDATABASE_URL=postgres://x\n", 0o600)
@@ -195,7 +195,7 @@ func TestReadmeSteps(t *testing.T) {
 var foreign = map[string]string{
 	"go install ":      "the module proxy",
 	"make ":            "the checkout: TestInstall, TestDist, and this test itself",
-	"vault login":      "an identity provider, or a token: TestReadmeSteps has the demo's",
+	"vaultexec login":  "a person, or a token: oidc_test.go, store_linux_test.go",
 	"/database/creds/": "PostgreSQL: TestExamples",
 	"'KEY=P#":          "a PKI engine: fields_test.go",
 	"/pki/issue/":      "a PKI engine: fields_test.go",

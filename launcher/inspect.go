@@ -54,7 +54,7 @@ func Inspect(o Options) (*Report, error) {
 
 func (l *launch) inspect(ctx context.Context) (*Report, error) {
 	o := l.Options
-	if err := l.Session.Prepare(ctx); err != nil {
+	if err := l.Session.Prepare(ctx, l.patience(time.Now())); err != nil {
 		return nil, err
 	}
 	patience := l.patience(time.Now())

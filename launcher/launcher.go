@@ -301,7 +301,7 @@ func (l *launch) fetch(ctx context.Context) ([]environ.Fetched, error) {
 	if len(l.Sources) == 0 { // a plain init: neither a request nor a token
 		return nil, nil
 	}
-	if err := l.Session.Prepare(ctx); err != nil {
+	if err := l.Session.Prepare(ctx, l.patience(time.Now())); err != nil {
 		return nil, err
 	}
 	if l.Session.Own() { // it logs in first

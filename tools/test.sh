@@ -10,7 +10,7 @@ for dir in /usr/lib/postgresql/*/bin; do
 done
 there() { command -v "$1" >/dev/null; }
 missing=
-for program in bash busybox curl dpkg-deb dumb-init fish git groff gunicorn haproxy hypercorn jq less make mandoc nginx node npm podman \
+for program in bash busybox chromium curl dpkg-deb dumb-init fish git groff gunicorn haproxy hypercorn jq less make mandoc nginx node npm podman \
 	postgres puma python3 qemu-aarch64-static redis-server rpm runc slapd socat strace tini uvicorn vim zsh; do
 	there "$program" || { [ "$program" = vim ] && there vim.tiny; } || missing="$missing $program"
 done

@@ -27,6 +27,7 @@ type app struct {
 	vars     map[string]int // the places in it, by name; no values, which are forgotten there (launcher)
 	command  []string       // what stands after the first --, byte for byte; nil without --
 	head     []string       // what stands before it
+	storing  bool           // a login for the Vault CLI's store, and not for a run
 }
 
 func newApp(environ []string, stdout, stderr io.Writer) *app {

@@ -150,7 +150,7 @@ func (u *ui) checkText(c *checked, variables bool) {
 	u.line("vault", "%s", server)
 	u.line("login", "%s", loginText(c.Token))
 	if c.Token.Method != vault.AuthAgent {
-		u.line("token", "%s", tokenText(c))
+		u.line("token", "%s", tokenText(c.Token, c.TokenFault))
 	}
 	for _, w := range c.warnings {
 		u.line("warning", "%s", w)
@@ -252,10 +252,9 @@ func loginText(t vault.Info) string {
 	return fmt.Sprintf("ok, with %s at auth/%s", t.Method, t.Mount)
 }
 
-func tokenText(c *checked) string {
-	t := c.Token
+func tokenText(t vault.Info, unknown *fault.Error) string {
 	if !t.Known {
-		return "nothing is known of it: " + c.TokenFault.Why + " (auth/token/lookup-self)"
+		return "nothing is known of it: " + unknown.Why + " (auth/token/lookup-self)"
 	}
 	var parts []string
 	switch {

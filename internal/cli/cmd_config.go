@@ -141,6 +141,8 @@ func (a *app) inPlaceOf(s *settings, name string) (instead, from string) {
 		vars = jwtVars
 	case "password-file":
 		vars = passwordVars
+	case "github-token-file":
+		vars = githubTokenVars
 	default:
 		return "", ""
 	}

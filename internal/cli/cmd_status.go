@@ -169,7 +169,11 @@ func (r *statusReport) fill(seal vault.SealStatus, now time.Time) {
 // statusOfToken logs in where there is something to log in with, and asks about the token.
 func (a *app) statusOfToken(ctx context.Context, session *vault.Session, r *statusReport) error {
 	r.Token = &statusToken{State: "valid", Method: string(session.Method())}
-	if err := session.Login(ctx); err != nil {
+	err := session.Prepare(ctx, vault.Patience{})
+	if err == nil {
+		err = session.Login(ctx)
+	}
+	if err != nil {
 		f := fault.Of(err)
 		r.Token.State, r.Token.Why = "refused", f.Why
 		if f.Kind == fault.Usage { // there is none, or its file cannot be read

@@ -55,7 +55,8 @@ var adminCommands []*command
 
 func init() {
 	adminCommands = []*command{getCommand, listCommand, diffCommand, rotateCommand, setCommand, rollbackCommand, importCommand,
-		scanCommand, unsealCommand, statusCommand, psCommand, fallbackCommand, installCommand, configCommand, completionCommand}
+		scanCommand, loginCommand, logoutCommand, unsealCommand, statusCommand,
+		psCommand, fallbackCommand, installCommand, configCommand, completionCommand}
 }
 
 func findCommand(name string) *command {
@@ -214,10 +215,18 @@ func (a *app) withVault(ctx context.Context, s *settings, f func(context.Context
 		return err
 	}
 	defer session.Revoke(context.WithoutCancel(ctx)) // bounds itself
-	if err := a.patience(s).Do(ctx, session.Login); err != nil {
+	if err := a.logIn(ctx, s, session); err != nil {
 		return err
 	}
 	return session.Do(ctx, func(ctx context.Context) error { return f(ctx, session.Client) })
+}
+
+// logIn asks a person where the login needs one, and then logs in.
+func (a *app) logIn(ctx context.Context, s *settings, session *vault.Session) error {
+	if err := session.Prepare(ctx, a.patience(s)); err != nil {
+		return err
+	}
+	return a.patience(s).Do(ctx, session.Login)
 }
 
 // patience is --wait, with one line that says what is waited for.

@@ -37,15 +37,27 @@ func (a *app) session(s *settings) *vault.Session {
 	if s.one("address").origin != fromOption {
 		agent = a.firstOf(vaultVar("AGENT_ADDR"))
 	}
+	cfg := a.clientConfig(s)
+	if agent != "" {
+		cfg.Address = agent
+	}
+	login := a.loginConfig(s, agent != "")
+	cfg.Agent = login.Method == vault.AuthAgent
+	client := a.client(s, cfg)
+	if client == nil {
+		return nil
+	}
+	return vault.NewSession(client, login)
+}
+
+// clientConfig is how to reach the Vault of --address, and where its tokens are.
+func (a *app) clientConfig(s *settings) vault.Config {
 	cfg := a.connection(s, s.str("address"))
 	if ns := s.str("auth-namespace"); ns != "" {
 		cfg.AuthNamespace = strings.Trim(ns, "/")
 		if cfg.AuthNamespace == "" { // "/"
 			cfg.AuthNamespace = vault.RootNamespace
 		}
-	}
-	if agent != "" {
-		cfg.Address = agent
 	}
 	// A file would win over the certificate itself, and that over the folder, wherever they come from.
 	file, folder := s.one("ca-cert").origin, s.one("ca-path").origin
@@ -55,9 +67,12 @@ func (a *app) session(s *settings) *vault.Session {
 	if folder > fromVariable && folder > file {
 		cfg.CACertBytes = ""
 	}
+	return cfg
+}
+
+// client connects, without a request; nil when something is wrong.
+func (a *app) client(s *settings, cfg vault.Config) *vault.Client {
 	allowHTTP := s.bool("allow-http")
-	login := a.loginConfig(s, agent != "")
-	cfg.Agent = login.Method == vault.AuthAgent
 	if len(s.faults) > 0 {
 		return nil
 	}
@@ -75,7 +90,7 @@ func (a *app) session(s *settings) *vault.Session {
 				"readers", to, "acknowledge", "--allow-http")
 		}
 	}
-	return vault.NewSession(client, login)
+	return client
 }
 
 // noteSecrets takes down what is secret in the environment, used or not.

@@ -84,6 +84,11 @@ const loginHelp = `How vaultexec logs in: by --auth METHOD, or else by what is g
   cert        --auth cert with --client-cert and --client-key
   userpass    --auth userpass --username NAME and --password-file,
   ldap        VAULTEXEC_PASSWORD, or typed at a terminal
+  okta        the same; a push or a number to choose on the telephone may follow
+  radius      the same
+  github      --github-token-file or VAULTEXEC_GITHUB_TOKEN: a personal token
+  oidc        --auth oidc --role NAME: a person's browser, where there is a
+              terminal; elsewhere vaultexec login comes first
   agent       VAULT_AGENT_ADDR: a Vault Agent or Proxy in front has the token
 
 Without --auth, in this order: VAULT_TOKEN or --token-file; the one method whose
@@ -282,6 +287,9 @@ func (a *app) help(args []string) error {
 // helpOn is the page of a topic or a command.
 func helpOn(topic string) (text string, ok bool) {
 	if c := findCommand(topic); c != nil {
+		if page := topics[topic]; page != nil { // login
+			return page() + "\n" + c.help(), true
+		}
 		return c.help(), true
 	}
 	if topic == "run" || topic == "check" { // they have the launcher's options
@@ -297,7 +305,9 @@ func helpOn(topic string) (text string, ok bool) {
 func helpTopics() []string {
 	names := slices.Sorted(maps.Keys(topics))
 	for _, c := range adminCommands {
-		names = append(names, c.name)
+		if topics[c.name] == nil { // else it is there already
+			names = append(names, c.name)
+		}
 	}
 	return append(names, "run", "check")
 }

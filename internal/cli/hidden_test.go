@@ -21,5 +21,5 @@ func TestNoStructShows(t *testing.T) {
 			return false
 		}
 		return true
-	}, app{}, checked{}, cloudInputs{}, completer{}, credential{}, inputs{}, rollback{}, side{}, target{}, typed{}, variables{})
+	}, app{}, checked{}, cloudInputs{}, completer{}, credential{}, inputs{}, rollback{}, side{}, target{}, typed{}, variables{}, visit{})
 }

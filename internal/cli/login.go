@@ -22,6 +22,7 @@ var (
 	wrappedTokenVars    = append(ownVar("WRAPPED_TOKEN"), vaultVar("WRAPPED_TOKEN")...)
 	jwtVars             = ownVar("JWT")
 	passwordVars        = ownVar("PASSWORD")
+	githubTokenVars     = ownVar("GITHUB_TOKEN")
 )
 
 // credential is one credential as it was given: in a file, or itself in a variable.
@@ -73,7 +74,7 @@ func (c credential) readWrapped() vault.Source {
 
 // inputs are everything that a login may be made of.
 type inputs struct {
-	token, wrappedToken, secretID, wrappedSecretID, jwt, password credential
+	token, wrappedToken, secretID, wrappedSecretID, jwt, password, githubToken credential
 
 	clouds cloudInputs
 
@@ -84,13 +85,14 @@ type inputs struct {
 
 func (a *app) inputs(s *settings) inputs {
 	return inputs{
-		token:           a.credential(s, "token-file", tokenVars),
+		token:           a.credential(s, "token-file", a.tokenVars()),
 		wrappedToken:    a.credential(s, "wrapped-token-file", wrappedTokenVars),
 		secretID:        a.credential(s, "secret-id-file", secretIDVars),
 		wrappedSecretID: a.credential(s, "wrapped-secret-id-file", wrappedSecretIDVars),
 		jwt:             a.credential(s, "jwt-file", jwtVars),
 		password:        a.credential(s, "password-file", passwordVars),
 		clouds:          a.cloudInputs(s),
+		githubToken:     a.credential(s, "github-token-file", githubTokenVars),
 		roleID:          s.one("role-id"), roleIDFile: s.one("role-id-file"), username: s.one("username"),
 	}
 }
@@ -98,7 +100,7 @@ func (a *app) inputs(s *settings) inputs {
 // without leaves out what came from there.
 func (in inputs) without(from origin) inputs {
 	for _, c := range []*credential{&in.token, &in.wrappedToken, &in.secretID,
-		&in.wrappedSecretID, &in.jwt, &in.password} {
+		&in.wrappedSecretID, &in.jwt, &in.password, &in.githubToken} {
 		if c.origin == from {
 			*c = credential{}
 		}
@@ -128,7 +130,8 @@ func (in inputs) implied() (methods []vault.Method, by []string) {
 	add(vault.AuthAzure, in.clouds.azureResource.from, in.clouds.azureClientID.from, in.clouds.azureResourceID.from)
 	add(vault.AuthGCP, in.clouds.gcpKey.from, in.clouds.gcpType.from)
 	add(vault.AuthJWT, in.jwt.from)
-	add(vault.AuthUserpass, in.username.from, in.password.from) // or ldap
+	add(vault.AuthGitHub, in.githubToken.from)
+	add(vault.AuthUserpass, in.username.from, in.password.from) // or another of passwordMethods
 	return methods, by
 }
 
@@ -175,8 +178,12 @@ func (a *app) loginConfig(s *settings, throughAgent bool) vault.LoginConfig {
 		if s.str("client-cert") == "" || s.str("client-key") == "" {
 			s.lacks(conf.Method, "a client certificate", "give --client-cert and --client-key")
 		}
-	case vault.AuthUserpass, vault.AuthLDAP:
+	case vault.AuthUserpass, vault.AuthLDAP, vault.AuthOkta, vault.AuthRADIUS:
 		a.passwordLogin(s, in, &conf)
+	case vault.AuthGitHub:
+		a.githubLogin(s, in, &conf)
+	case vault.AuthOIDC:
+		a.oidcLogin(s, &conf)
 	}
 	return conf
 }
@@ -221,12 +228,12 @@ func (a *app) method(s *settings, in inputs, throughAgent bool) vault.Method {
 		return ""
 	case len(methods) == 1 && methods[0] == vault.AuthUserpass:
 		s.faults = append(s.faults, &fault.Error{Kind: fault.Usage, What: "cannot tell how to log in",
-			Why:  by[0] + " is for userpass and for ldap",
-			Hint: "choose with --auth userpass or --auth ldap"})
+			Why:  by[0] + " is for " + passwordMethods,
+			Hint: "choose one with --auth"})
 		return ""
 	case len(methods) == 1:
 		return methods[0]
-	case throughAgent:
+	case throughAgent && !a.storing:
 		return vault.AuthAgent
 	}
 	if role := s.one("role"); role.origin == fromOption {
@@ -245,7 +252,7 @@ func (a *app) method(s *settings, in inputs, throughAgent bool) vault.Method {
 
 func methodOf(m vault.Method) string {
 	if m == vault.AuthUserpass {
-		return "userpass or ldap"
+		return passwordMethods
 	}
 	return string(m)
 }
@@ -265,6 +272,8 @@ func (a *app) tokenLogin(s *settings, in inputs, conf *vault.LoginConfig) {
 		conf.Token = in.token.read()
 	case in.wrappedToken.given():
 		conf.WrappedToken = in.wrappedToken.readWrapped()
+	case a.storing:
+		a.typedToken(s, conf)
 	default:
 		allow := s.owners()
 		conf.Token = func(ctx context.Context) (vault.Text, error) {
@@ -311,6 +320,7 @@ func (a *app) passwordLogin(s *settings, in inputs, conf *vault.LoginConfig) {
 		conf.Username == "." || conf.Username == ".." {
 		s.bad(in.username, "it cannot be part of a path", "give the name without a slash, as Vault knows it")
 	}
+	conf.ShowNumber = func(number string) { a.ui.log.Warn("choose this number in Okta Verify", "number", number) }
 	switch p := in.password; {
 	case p.file != "":
 		conf.Password = vault.PasswordFileSource(p.from, p.file, p.allow...)
@@ -320,7 +330,7 @@ func (a *app) passwordLogin(s *settings, in inputs, conf *vault.LoginConfig) {
 		}
 	case isTerminal(os.Stdin):
 		question := fmt.Sprintf("Password of %s for %s: ", oneLine(conf.Username), conf.Method)
-		conf.Password = once(func(context.Context) (vault.Text, error) { return a.terminal.askHidden(question) })
+		conf.Password = once(func(context.Context) (vault.Text, error) { return a.terminal.askPassword(question) })
 		conf.Ask = func(ctx context.Context) error {
 			_, err := conf.Password(ctx)
 			return err

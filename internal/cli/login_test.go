@@ -51,7 +51,7 @@ func TestLoginChoice(t *testing.T) {
 
 		{[]string{"--role-id", "x", "--jwt-file", "f"}, nil, "", "--role-id is for approle, and --jwt-file is for jwt"},
 		{[]string{"--wrapped-token-file", "f"}, []string{"VAULT_ROLE_ID=x"}, "", "--wrapped-token-file is for token, and VAULT_ROLE_ID is for approle"},
-		{[]string{"--username", "u"}, nil, "", "--username is for userpass and for ldap"},
+		{[]string{"--username", "u"}, nil, "", "--username is for userpass, ldap, okta and radius"},
 		{[]string{"--role", "r"}, nil, "", "--role alone fits several methods"},
 		{[]string{"--auth", "amazon"}, nil, "", "no such method"},
 		{[]string{"--auth", "aws", "--aws-region", "eu.example"}, nil, "", "not a region"},
@@ -70,6 +70,11 @@ func TestLoginChoice(t *testing.T) {
 		{[]string{"--auth", "azure", "--role", "r"}, []string{"IDENTITY_ENDPOINT=http://x"}, "", "IDENTITY_HEADER is not"},
 		{[]string{"--auth", "cert"}, nil, "", "a client certificate is missing"},
 		{[]string{"--auth", "ldap"}, nil, "", "a user name is missing"},
+		{[]string{"--auth", "okta"}, nil, "", "a user name is missing"},
+		{[]string{"--auth", "radius", "--username", "..", "--password-file", "f"}, nil, "", "cannot be part of a path"},
+		{[]string{"--auth", "github"}, nil, "", "a personal access token is missing"},
+		{nil, []string{"VAULTEXEC_GITHUB_TOKEN=x"}, vault.AuthGitHub, ""},
+		{[]string{"--github-token-file", "f", "--role-id", "x"}, nil, "", "--role-id is for approle, and --github-token-file is for github"},
 		{[]string{"--auth", "ldap", "--username", "a/b", "--password-file", "f"}, nil, "", "cannot be part of a path"},
 		{[]string{"--auth", "approle", "--role-id", "x", "--auth-mount", "../sys"}, nil, "", "--auth-mount"},
 	} {

@@ -1,14 +1,11 @@
 package cli
 
 import (
-	"flag"
 	"fmt"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/urfave/cli/v2"
 
 	"github.com/agenticverz/vaultexec/internal/cloud"
 	"github.com/agenticverz/vaultexec/internal/environ"
@@ -94,11 +91,11 @@ var options = []option{
 	{name: "tls-skip-verify", env: vaultVar("SKIP_VERIFY"), group: groupConnection, usage: "do not verify the server's certificate: anybody in between can read the secrets"},
 	{name: "allow-http", env: ownVar("ALLOW_HTTP"), group: groupConnection, usage: "do not warn that the token crosses the network unencrypted, or to a server that is not verified, nor that --status can be read from other machines"},
 
-	{name: "auth", arg: "METHOD", env: ownVar("AUTH"), group: groupLogin, usage: "token, approle, aws, azure, gcp, kubernetes, jwt, cert, userpass, ldap or agent; without it, what is given decides (see help login)"},
+	{name: "auth", arg: "METHOD", env: ownVar("AUTH"), group: groupLogin, usage: "token, approle, aws, azure, gcp, kubernetes, jwt, cert, userpass, ldap, okta, radius, github, oidc or agent; without it, what is given decides (see help login)"},
 	{name: "auth-mount", arg: "NAME", env: ownVar("AUTH_MOUNT"), group: groupLogin, usage: "where the auth method is mounted, when that is not its own name"},
 	{name: "auth-namespace", arg: "NAME", env: ownVar("AUTH_NAMESPACE"), group: groupLogin, usage: "namespace of the login and its token, when that is not the one of the paths; root is the topmost"},
-	{name: "role", arg: "NAME", env: ownVar("ROLE"), group: groupLogin, usage: "role to log in as: aws, azure, gcp, kubernetes, jwt, cert; with approle the one that a wrapped secret id must belong to"},
-	{name: "token-file", arg: "FILE", env: ownVar("TOKEN_FILE"), group: groupLogin, usage: "file with the token; else VAULT_TOKEN, else what `vault login` stored"},
+	{name: "role", arg: "NAME", env: ownVar("ROLE"), group: groupLogin, usage: "role to log in as: aws, azure, gcp, kubernetes, jwt, cert, oidc; with approle the one that a wrapped secret id must belong to"},
+	{name: "token-file", arg: "FILE", env: ownVar("TOKEN_FILE"), group: groupLogin, usage: "file with the token; else VAULT_TOKEN, else what `vaultexec login` or `vault login` stored"},
 	{name: "wrapped-token-file", arg: "FILE", env: ownVar("WRAPPED_TOKEN_FILE"), group: groupLogin, usage: "file with a wrapping token that holds the token; or VAULTEXEC_WRAPPED_TOKEN"},
 	{name: "role-id", arg: "ID", env: append(ownVar("ROLE_ID"), vaultVar("ROLE_ID")...), group: groupLogin, usage: "approle: the role id"},
 	{name: "role-id-file", arg: "FILE", env: ownVar("ROLE_ID_FILE"), group: groupLogin, usage: "approle: file with the role id"},
@@ -112,8 +109,11 @@ var options = []option{
 	{name: "azure-resource", arg: "URI", env: ownVar("AZURE_RESOURCE"), def: cloud.AzureResource, group: groupLogin, usage: "azure: what the token is for, the same as resource in the mount's configuration"},
 	{name: "azure-client-id", arg: "ID", env: ownVar("AZURE_CLIENT_ID"), group: groupLogin, usage: "azure: which managed identity, where there are several; or AZURE_CLIENT_ID"},
 	{name: "azure-resource-id", arg: "ID", env: ownVar("AZURE_RESOURCE_ID"), group: groupLogin, usage: "azure: what the identity belongs to, for a role that is bound to subscriptions or resource groups; found out on machines and in App Service"},
-	{name: "username", arg: "NAME", env: ownVar("USERNAME"), group: groupLogin, usage: "userpass, ldap: the user"},
-	{name: "password-file", arg: "FILE", env: ownVar("PASSWORD_FILE"), group: groupLogin, usage: "userpass, ldap: file with the password; or VAULTEXEC_PASSWORD; asked for at a terminal"},
+	{name: "username", arg: "NAME", env: ownVar("USERNAME"), group: groupLogin, usage: "userpass, ldap, okta, radius: the user"},
+	{name: "password-file", arg: "FILE", env: ownVar("PASSWORD_FILE"), group: groupLogin, usage: "userpass, ldap, okta, radius: file with the password; or VAULTEXEC_PASSWORD; asked for at a terminal"},
+	{name: "github-token-file", arg: "FILE", env: ownVar("GITHUB_TOKEN_FILE"), group: groupLogin, usage: "github: file with a personal access token; or VAULTEXEC_GITHUB_TOKEN"},
+	{name: "oidc-port", arg: "PORT", env: ownVar("OIDC_PORT"), def: "8250", group: groupLogin, usage: "oidc: where the browser comes back to; the role has to allow http://localhost:PORT/oidc/callback"},
+	{name: "no-browser", env: ownVar("NO_BROWSER"), group: groupLogin, usage: "oidc: show the address and open no browser"},
 
 	{name: "wait", arg: "DURATION|forever", env: ownVar("WAIT"), def: "60s", group: groupFailing, usage: "how long to wait for a Vault that is away or sealed; 0 is one attempt"},
 	{name: "fallback", arg: "FILE", env: ownVar("FALLBACK"), group: groupFailing, usage: "keep an encrypted copy of the secrets there, and start with it when Vault is still away after --wait (see help fallback)"},
@@ -156,69 +156,6 @@ var options = []option{
 	{name: "dumpable", env: ownVar("DUMPABLE"), group: groupLogging, usage: "let /proc/PID of vaultexec be opened by its own user, for images that write to /proc/1/fd/1"},
 	{name: "help", group: groupLogging, usage: "show this text"},
 	{name: "version", group: groupLogging, usage: "show the version"},
-}
-
-// given collects the options of one command line as they were written. Nothing is judged while the parser runs: its
-// errors would quote values and go to standard output.
-type given struct {
-	values map[string][]givenValue
-	count  int
-}
-
-type givenValue struct {
-	text  string
-	order int
-}
-
-// flagValue is the parser's end of one option.
-type flagValue struct {
-	given *given
-	opt   option
-}
-
-// Set keeps one occurrence.
-func (f flagValue) Set(s string) error {
-	f.given.count++
-	f.given.values[f.opt.name] = append(f.given.values[f.opt.name], givenValue{s, f.given.count})
-	return nil
-}
-
-// String is the default for the parser, which does not need one.
-func (f flagValue) String() string { return "" }
-
-// IsBoolFlag tells the parser which options take no value.
-func (f flagValue) IsBoolFlag() bool { return f.opt.arg == "" }
-
-func newGiven() *given { return &given{values: map[string][]givenValue{}} }
-
-func (g *given) has(name string) bool { return len(g.values[name]) > 0 }
-
-// parserFlag is one option in the parser's list. The parser's own flags look for aliases in each name with a regular
-// expression, for every pair of flags: 1.4 ms at each start. It asks for the names once for every pair, too.
-type parserFlag struct {
-	flagValue
-	names []string
-}
-
-// Apply implements cli.Flag.
-func (f parserFlag) Apply(set *flag.FlagSet) error {
-	set.Var(f.flagValue, f.opt.name, "")
-	return nil
-}
-
-// Names implements cli.Flag.
-func (f parserFlag) Names() []string { return f.names }
-
-// IsSet implements cli.Flag; nobody asks the parser.
-func (f parserFlag) IsSet() bool { return f.given.has(f.opt.name) }
-
-// flags makes the parser's flags of the options.
-func (g *given) flags(opts []option) []cli.Flag {
-	flags := make([]cli.Flag, len(opts))
-	for i, o := range opts {
-		flags[i] = parserFlag{flagValue{g, o}, []string{o.name}}
-	}
-	return flags
 }
 
 // settings answers what each option is, from the command line, the variables, the configuration file and the defaults,

@@ -113,14 +113,18 @@ func (t *terminal) restore() {
 	t.show()
 }
 
-// askHidden asks for a password.
-func (t *terminal) askHidden(question string) (vault.Text, error) {
+// askPassword asks for a password.
+func (t *terminal) askPassword(question string) (vault.Text, error) {
 	line, err := t.readHidden(question)
 	if err != nil {
-		return vault.Text{}, &fault.Error{Kind: fault.Usage, What: "cannot ask for the password", Why: err.Error(),
-			Hint: "name its file with --password-file"}
+		return vault.Text{}, cannotAsk("the password", "name its file with --password-file", err)
 	}
 	return vault.CheckPassword("the password", line)
+}
+
+// cannotAsk is the failure of a question.
+func cannotAsk(what, hint string, err error) error {
+	return &fault.Error{Kind: fault.Usage, What: "cannot ask for " + what, Why: err.Error(), Hint: hint}
 }
 
 // The ways in which a question can fail.

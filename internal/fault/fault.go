@@ -46,7 +46,7 @@ var kinds = [...]struct {
 	Address:       {"address", 120, false, "check --address or VAULT_ADDR"},
 	Refused:       {"refused", 121, false, "vaultexec help login says what each method needs"},
 	Denied:        {"denied", 121, false, "vaultexec check shows which policy rule is missing"},
-	BadToken:      {"token", 121, false, "log in again (`vault login`), or give another token"},
+	BadToken:      {"token", 121, false, "log in again (`vaultexec login`), or give another token"},
 	Missing:       {"missing", 122, false, "check its spelling; vaultexec list shows what there is, where a policy allows it"},
 	Deleted:       {"deleted", 122, false, "vaultexec get --versions shows what there is"},
 	Value:         {"value", 123, false, ""},
@@ -87,6 +87,7 @@ const (
 	NoTLS                        // the login needs a TLS connection
 	Empty                        // a credential is empty
 	NoLease                      // Vault knows no such lease: it has ended or was revoked
+	NoToken                      // no token is stored
 	Misspelled                   // no program has that name, which is otherwise one that a program may have
 )
 

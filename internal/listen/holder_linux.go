@@ -56,18 +56,19 @@ func holding(spec Spec) (inode, uid string) {
 
 // States of /proc/net/tcp: include/net/tcp_states.h.
 const (
-	stateSynRecv = "03"
-	stateListen  = "0A"
+	stateEstablished = "01"
+	stateSynRecv     = "03"
+	stateListen      = "0A"
 )
 
-// tcpInProc yields the sockets of a state in /proc/net/tcp and tcp6, each with the fields of its line (proc_pid_net(5)):
+// tcpInProc yields the sockets of a state, or of any, in /proc/net/tcp and tcp6, each with the fields of its line (proc_pid_net(5)):
 // sl local_address rem_address st … uid timeout inode.
 func tcpInProc(state string) iter.Seq[[]string] {
 	return func(yield func([]string) bool) {
 		for _, file := range []string{"tcp", "tcp6"} {
 			b, _ := os.ReadFile("/proc/net/" + file)
 			for line := range strings.Lines(string(b)) {
-				if f := strings.Fields(line); len(f) >= 10 && f[3] == state && !yield(f) {
+				if f := strings.Fields(line); len(f) >= 10 && (f[3] == state || state == "" && f[0] != "sl") && !yield(f) {
 					return
 				}
 			}

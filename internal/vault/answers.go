@@ -109,6 +109,7 @@ var logins = []rule{
 	{status: 404, text: "namespace not found", kind: fault.Refused, cause: fault.NoNamespace, why: whyNoNamespace, hint: "correct --namespace or VAULT_NAMESPACE"},
 	{status: 404, kind: fault.Refused, why: "no such auth mount or role", hint: "compare --auth-mount and --role"},
 	{status: 500, text: "failed to verify client's certificate", kind: fault.Refused, why: "the client certificate is not accepted", hint: "it may have expired: compare --client-cert"},
+	{status: 500, text: "does not match bound subject", kind: fault.Refused},
 	{status: 500, text: "password cannot be of zero length", kind: fault.Refused, why: "the password is empty"},
 	{status: 500, text: "failed to determine alias name", kind: fault.Refused, why: "Vault cannot tell who this is"},
 	{status: 500, text: "missing role_id", kind: fault.Refused, why: "the role id is missing"},
@@ -262,7 +263,7 @@ func wrappedAnswer(what string) *fault.Error {
 		Hint: "a control group requires the approval of others first, and vaultexec does not wait for that: use a path without one. If there is none, something in front of Vault adds X-Vault-Wrap-TTL: take that out"}
 }
 
-const tokenHint = "it may have expired or been revoked or used up, or may not be used from this address: log in again (`vault login`), or give another token"
+const tokenHint = "it may have expired or been revoked or used up, or may not be used from this address: log in again (`vaultexec login`), or give another token"
 
 // notVaults is the failure of an answer that cannot be one of Vault's.
 func notVaults(what, detail string) *fault.Error {

@@ -30,11 +30,16 @@ const (
 	AuthCert       Method = "cert"
 	AuthUserpass   Method = "userpass"
 	AuthLDAP       Method = "ldap"
+	AuthOkta       Method = "okta"
+	AuthRADIUS     Method = "radius"
+	AuthGitHub     Method = "github"
+	AuthOIDC       Method = "oidc"  // a person, with a browser
 	AuthAgent      Method = "agent" // no token: a Vault Agent or Proxy in front adds one
 )
 
 // Methods lists them all.
-var Methods = []Method{AuthToken, AuthAppRole, AuthAWS, AuthAzure, AuthGCP, AuthKubernetes, AuthJWT, AuthCert, AuthUserpass, AuthLDAP, AuthAgent}
+var Methods = []Method{AuthToken, AuthAppRole, AuthAWS, AuthAzure, AuthGCP, AuthKubernetes, AuthJWT, AuthCert, AuthUserpass, AuthLDAP,
+	AuthOkta, AuthRADIUS, AuthGitHub, AuthOIDC, AuthAgent}
 
 // KubernetesJWTFile is where Kubernetes puts the token of a pod's service account.
 const KubernetesJWTFile = "/var/run/secrets/kubernetes.io/serviceaccount/token"
@@ -60,6 +65,9 @@ type LoginConfig struct {
 	WrappedSecretID Source // the secret id is the answer that this one unwraps
 	JWT             Source
 	Password        Source
+	GitHubToken     Source
+	Browser         Browser                                        // of the person that logs in with oidc
+	ShowNumber      func(number string)                            // that okta wants a person to choose; may be nil
 	Proof           func(context.Context) (map[string]Text, error) // the body of a login that is more than a credential and a role
 	Ask             func(context.Context) error                    // asks a person for one of them; nil when nothing is to be asked
 
@@ -234,9 +242,13 @@ func (l *authenticator) gather(ctx context.Context) (*attempt, error) {
 		err = get("jwt", c.JWT)
 	case AuthCert:
 		role("name")
-	case AuthUserpass, AuthLDAP:
+	case AuthUserpass, AuthLDAP, AuthOkta, AuthRADIUS:
 		a.path += "/" + c.Username
 		err = get("password", c.Password)
+	case AuthGitHub:
+		err = get("token", c.GitHubToken)
+	case AuthOIDC:
+		err = l.again()
 	default:
 		if c.Proof == nil {
 			err = &fault.Error{Kind: fault.Defect, What: "cannot log in", Why: fmt.Sprintf("no method %q", c.Method)}
@@ -273,9 +285,17 @@ func (l *authenticator) send(ctx context.Context, a *attempt) (grant, error) {
 		// A connection that stands shows the certificate of its handshake.
 		l.client.freshTLS(ctx, l.client.pools.current())
 	}
+	r := request{path: a.path, body: func() any { return revealed(a.body) }, token: &Text{}}
+	if l.conf.Method == AuthOkta || l.conf.Method == AuthRADIUS {
+		r.least = pushTime
+	}
+	if l.conf.Method == AuthOkta {
+		var done func()
+		r.body, done = l.challenged(ctx, a)
+		defer done()
+	}
 	at := time.Now()
-	answer, err := l.write(ctx, request{path: a.path, body: func() any { return revealed(a.body) }, token: &Text{}},
-		l.compare)
+	answer, err := l.write(ctx, r, l.compare)
 	if err != nil {
 		return grant{}, err
 	}
@@ -298,7 +318,7 @@ func outlast(ctx context.Context, d time.Duration) (context.Context, context.Can
 // write sends a request of a login and notes whether its answer was lost. compare gives a refusal its hint, where the
 // answer says nothing better; it may be nil.
 func (l *authenticator) write(ctx context.Context, r request, compare func(*fault.Error)) (*Answer, error) {
-	r.what, r.method, r.login, r.auth = l.what(), http.MethodPut, true, true
+	r.what, r.method, r.login, r.auth = l.what(), cmp.Or(r.method, http.MethodPut), true, true
 	var sent atomic.Bool
 	r.sent = &sent
 	answer, err := l.client.do(ctx, r)
@@ -363,10 +383,16 @@ func (l *authenticator) compare(f *fault.Error) {
 	case AuthCert:
 		f.Hint = fmt.Sprintf("give the certificate with --client-cert and --client-key, and compare it with those of `vault list auth/%s/certs`; it may have expired",
 			mount)
-	case AuthUserpass, AuthLDAP:
+	case AuthGitHub:
+		f.Hint = fmt.Sprintf("the token must still be valid and may need the scope read:org, and its user must be in the organization of `vault read auth/%s/config`",
+			mount)
+	case AuthOIDC:
+		f.Hint = fmt.Sprintf("compare --role with `vault list auth/%s/role`, its type (oidc) and what it demands of a user (bound_claims), and --auth-mount",
+			mount)
+	case AuthUserpass, AuthLDAP, AuthOkta, AuthRADIUS:
 		f.Hint = "compare --username, the password and --auth-mount; after several wrong tries Vault locks the account for some minutes"
 		if denied {
-			f.Why = "permission denied: the account is locked after wrong tries, or there is no such auth mount"
+			f.Why = "the account is locked, or no such auth mount"
 			f.Hint = fmt.Sprintf("wait (15 minutes by default) or have it unlocked with `vault write -force sys/locked-users/MOUNT-ACCESSOR/unlock/%s`; and compare --auth-mount",
 				l.conf.Username)
 		}

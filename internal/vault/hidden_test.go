@@ -19,6 +19,6 @@ func TestNoStructShows(t *testing.T) {
 			return false
 		}
 		return true
-	}, Text{}, Value{}, Auth{}, Answer{}, Client{}, Config{}, Edit{}, Lease{}, Secret{}, Secrets{}, Session{}, Share{}, State{}, Unsealing{}, Written{},
+	}, Text{}, Value{}, Auth{}, Answer{}, Client{}, Config{}, Edit{}, Lease{}, Return{}, Secret{}, Secrets{}, Session{}, Share{}, State{}, Unsealing{}, Written{},
 		attempt{}, authenticator{}, dataV2{}, grant{}, keeper{}, leaves{}, Leaf{}, reading{}, refusals{}, request{}, tlsFiles{}, wrapInfo{}, writer{})
 }

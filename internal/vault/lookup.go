@@ -2,6 +2,7 @@ package vault
 
 import (
 	"context"
+	"net/http"
 	"time"
 )
 
@@ -23,6 +24,12 @@ func (c *Client) LookupToken(ctx context.Context) (TokenInfo, error) {
 		return TokenInfo{}, err
 	}
 	return TokenInfo{d.Type, d.Name, d.policies(), d.life(), d.Renewable, d.Uses}, nil
+}
+
+// RevokeToken ends the client's own token, which somebody else obtained.
+func (c *Client) RevokeToken(ctx context.Context) error {
+	_, err := c.do(ctx, request{what: "cannot revoke the token", method: http.MethodPut, auth: true, path: "auth/token/revoke-self"})
+	return err
 }
 
 // selfLookup is what auth/token/lookup-self says of a token.

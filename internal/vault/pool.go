@@ -59,7 +59,7 @@ func (p *pools) current() *pool {
 func (p *pools) leave(old *pool, change func(*http.Transport)) {
 	p.mu.Lock()
 	if p.now == old {
-		fresh := old.Clone()
+		fresh := another(old.Transport, p.https)
 		if change != nil {
 			change(fresh)
 		}

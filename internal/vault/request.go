@@ -36,6 +36,7 @@ type request struct {
 	secret bool               // the answer holds a secret
 	public bool               // the body does not: it was on the command line
 	values bool               // every text in the body is a value, whatever its key
+	least  time.Duration      // that it may take, however short the time of an attempt is: a person is asked
 
 	sent *atomic.Bool // set when the request was on its way, so that Vault may have acted on it; may be nil
 }
@@ -82,7 +83,7 @@ func (c *Client) do(ctx context.Context, r request) (*Answer, error) {
 		defer release()
 	}
 	way, begin := c.pools.current(), time.Now()
-	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	ctx, cancel := context.WithTimeout(ctx, max(c.timeout, r.least))
 	defer cancel()
 	if r.token == nil { // what was sent, also when another login comes in between
 		token := c.Token()

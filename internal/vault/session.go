@@ -51,7 +51,7 @@ func refusalDelay(n int) time.Duration {
 // NewSession makes a session that logs in as conf says.
 func NewSession(c *Client, conf LoginConfig) *Session {
 	for _, source := range []*Source{&conf.Token, &conf.WrappedToken, &conf.RoleID, &conf.SecretID,
-		&conf.WrappedSecretID, &conf.JWT, &conf.Password} {
+		&conf.WrappedSecretID, &conf.JWT, &conf.Password, &conf.GitHubToken} {
 		*source = c.Secrets.noted(*source)
 	}
 	s := &Session{Client: c, conf: conf, logins: make(chan struct{}, 1), changed: make(chan struct{})}
@@ -150,8 +150,11 @@ func (s *Session) update(token Text, change func(*grant)) {
 }
 
 // Prepare asks a person for what the login needs, if anything. It comes before any waiting for Vault is counted: people
-// may take their time.
-func (s *Session) Prepare(ctx context.Context) error {
+// may take their time. A login with a browser is done then; Vault is waited for as patience says, from now on.
+func (s *Session) Prepare(ctx context.Context, patience Patience) error {
+	if s.conf.Method == AuthOIDC {
+		return s.visit(ctx, patience)
+	}
 	if s.conf.Ask == nil {
 		return nil
 	}

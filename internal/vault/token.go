@@ -92,33 +92,13 @@ const helperLimit = time.Minute
 // left says whether it was: the vaultexec that did so may have become the one that misses it.
 const StrippedHint = "a vaultexec that starts another one hands it no credentials unless it has --keep-token"
 
-// StoredToken returns the token that the Vault CLI would use: from the token helper that ~/.vault (or configPath, the
-// VAULT_CONFIG_PATH of the CLI) names, else from ~/.vault-token. environ is the environment of the helper.
-// No file holds it up longer than readLimit: a home directory may be on a server that is away.
+// StoredToken returns the token that the Vault CLI would use: see FindStore.
 func StoredToken(ctx context.Context, home, configPath string, environ []string, allow ...int) (Text, error) {
-	none := &fault.Error{Kind: fault.Usage, What: "cannot log in", Why: "no token",
-		Hint: "set VAULT_TOKEN, give --token-file FILE, or log in with `vault login`; " + StrippedHint}
-	if configPath = cliConfig(home, configPath); configPath != "" {
-		helper, err := readBeside(ctx, "the Vault CLI's configuration", configPath,
-			func() (string, error) { return tokenHelper(configPath, allow) })
-		if err != nil {
-			return Text{}, err
-		}
-		if helper != "" {
-			return askHelper(ctx, helper, configPath, environ, allow)
-		}
+	store, err := FindStore(ctx, home, configPath, environ, allow...)
+	if err != nil {
+		return Text{}, err
 	}
-	if home == "" {
-		none.Why = "no token, and HOME is not set"
-		return Text{}, none
-	}
-	file := filepath.Join(home, ".vault-token")
-	t, err := readBeside(ctx, "the token file", file,
-		func() (Text, error) { return ReadCredential("the token file", file, allow...) })
-	if errors.Is(err, fs.ErrNotExist) {
-		return Text{}, none
-	}
-	return t, err
+	return store.Token(ctx)
 }
 
 // homeReads are the reads of a home directory.
@@ -189,24 +169,52 @@ func tokenHelper(path string, allow []int) (string, error) {
 	return conf.TokenHelper, nil
 }
 
-// askHelper runs "HELPER get" as the Vault CLI does, without os/exec: while a command is supervised every child is
-// reaped by the main goroutine, which would leave os/exec waiting for a status that is gone.
+// askHelper returns the token that a token helper has.
+func (s *Store) askHelper(ctx context.Context) (Text, error) {
+	what := fmt.Sprintf("cannot get a token from the token helper %q", s.helper)
+	out, err := s.runHelper(ctx, what, "get", Text{})
+	if err != nil {
+		return Text{}, err
+	}
+	if len(bytes.TrimSpace(out)) == 0 {
+		return Text{}, &fault.Error{Kind: fault.Usage, Cause: fault.NoToken, What: what, Why: "it has no token",
+			Hint: "log in with `vaultexec login`; " + s.named()}
+	}
+	return CheckCredential("the token helper's answer", string(out))
+}
+
+// named says where the helper is named.
+func (s *Store) named() string { return "token_helper in " + s.config + " names the helper" }
+
+func (s *Store) helperHint() string {
+	return "correct token_helper in " + s.config + ", or set VAULT_TOKEN or give --token-file to do without it"
+}
+
+// checkHelper says why the helper cannot be run.
+func (s *Store) checkHelper(what string) error {
+	if !filepath.IsAbs(s.helper) {
+		return &fault.Error{Kind: fault.Usage, What: what, Why: "its path is not absolute", Hint: s.helperHint()}
+	}
+	if err := trust.Program(s.helper, s.allow); err != nil {
+		hint := s.helperHint()
+		if cure := trust.Cure(err, ""); cure != "" {
+			hint = cure + "; " + s.named()
+		}
+		return &fault.Error{Kind: fault.Usage, What: what, Why: Errno(err), Hint: hint, Err: err}
+	}
+	return nil
+}
+
+// runHelper runs "HELPER get", "store" or "erase" as the Vault CLI does, without os/exec: while a command is supervised
+// every child is reaped by the main goroutine, which would leave os/exec waiting for a status that is gone.
 //
 // It is waited for a minute at most, and no longer than ctx: a helper that hangs must not keep vaultexec from ending
 // after its command, nor the watch from going on. Then it is left alone: its process ID may be somebody else's by now.
-func askHelper(ctx context.Context, helper, configPath string, environ []string, allow []int) (Text, error) {
-	what := fmt.Sprintf("cannot get a token from the token helper %q", helper)
-	named := "token_helper in " + configPath + " names the helper"
-	hint := "correct token_helper in " + configPath + ", or set VAULT_TOKEN or give --token-file to do without it"
-	if !filepath.IsAbs(helper) {
-		return Text{}, &fault.Error{Kind: fault.Usage, What: what, Why: "its path is not absolute", Hint: hint}
+func (s *Store) runHelper(ctx context.Context, what, verb string, input Text) ([]byte, error) {
+	if err := s.checkHelper(what); err != nil {
+		return nil, err
 	}
-	if err := trust.Program(helper, allow); err != nil {
-		if cure := trust.Cure(err, ""); cure != "" {
-			hint = cure + "; " + named
-		}
-		return Text{}, &fault.Error{Kind: fault.Usage, What: what, Why: Errno(err), Hint: hint, Err: err}
-	}
+	hint := s.helperHint()
 	type answer struct {
 		out    []byte
 		status syscall.WaitStatus
@@ -214,7 +222,7 @@ func askHelper(ctx context.Context, helper, configPath string, environ []string,
 	}
 	answers := make(chan answer, 1)
 	go func() {
-		out, status, err := output(helper, []string{helper, "get"}, environ)
+		out, status, err := output(s.helper, []string{s.helper, verb}, s.environ, input)
 		answers <- answer{out, status, err}
 	}()
 	limited, cancel := context.WithTimeout(ctx, helperLimit)
@@ -223,39 +231,36 @@ func askHelper(ctx context.Context, helper, configPath string, environ []string,
 	select {
 	case a = <-answers:
 	case <-limited.Done():
-		return Text{}, &fault.Error{Kind: fault.Away, What: what,
+		return nil, &fault.Error{Kind: fault.Away, What: what,
 			Why: fmt.Sprintf("it did not answer within %s", helperLimit), Hint: hint, Err: limited.Err()}
 	}
-	out, status, err := a.out, a.status, a.err
-	switch {
-	case err != nil:
-		return Text{}, &fault.Error{Kind: fault.Usage, What: what, Why: Errno(err), Hint: hint}
+	switch status := a.status; {
+	case a.err != nil:
+		return nil, &fault.Error{Kind: fault.Usage, What: what, Why: Errno(a.err), Hint: hint}
 	case status.Exited() && status.ExitStatus() != 0:
-		return Text{}, &fault.Error{Kind: fault.Usage, What: what,
+		return nil, &fault.Error{Kind: fault.Usage, What: what,
 			Why: fmt.Sprintf("it ended with exit status %d", status.ExitStatus()), Hint: hint}
 	case status.Signaled():
-		return Text{}, &fault.Error{Kind: fault.Usage, What: what,
+		return nil, &fault.Error{Kind: fault.Usage, What: what,
 			Why: "it was ended by signal " + status.Signal().String(), Hint: hint}
-	case len(bytes.TrimSpace(out)) == 0:
-		return Text{}, &fault.Error{Kind: fault.Usage, What: what, Why: "it has no token",
-			Hint: "log in with `vault login`; " + named}
 	}
-	return CheckCredential("the token helper's answer", string(out))
+	return a.out, nil
 }
 
-// output returns what a program wrote to its standard output, and how it ended (0 when nobody can tell).
-func output(path string, argv, environ []string) ([]byte, syscall.WaitStatus, error) {
-	null, err := os.Open(os.DevNull)
+// output returns what a program wrote to its standard output, and how it ended (0 when nobody can tell). It reads input
+// from its standard input.
+func output(path string, argv, environ []string, input Text) ([]byte, syscall.WaitStatus, error) {
+	in, err := inputOf(input)
 	if err != nil {
 		return nil, 0, err
 	}
-	defer null.Close()
+	defer in.Close()
 	r, w, err := os.Pipe()
 	if err != nil {
 		return nil, 0, err
 	}
 	defer r.Close()
-	wait, err := reap.Start(path, argv, &syscall.ProcAttr{Env: environ, Files: []uintptr{null.Fd(), w.Fd(), 2}})
+	wait, err := reap.Start(path, argv, &syscall.ProcAttr{Env: environ, Files: []uintptr{in.Fd(), w.Fd(), 2}})
 	w.Close()
 	if err != nil {
 		return nil, 0, err
@@ -263,4 +268,25 @@ func output(path string, argv, environ []string) ([]byte, syscall.WaitStatus, er
 	out, err := io.ReadAll(io.LimitReader(r, maxCredential))
 	status, _ := wait()
 	return out, status, err
+}
+
+// inputOf is a pipe with all of the input in it, whose end has come. A token is smaller than a pipe.
+func inputOf(input Text) (*os.File, error) {
+	if input.Empty() {
+		return os.Open(os.DevNull)
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer w.Close()
+	err = w.SetWriteDeadline(time.Now().Add(time.Second))
+	if err == nil {
+		_, err = w.WriteString(input.Reveal())
+	}
+	if err != nil {
+		r.Close()
+		return nil, err
+	}
+	return r, nil
 }

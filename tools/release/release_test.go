@@ -94,7 +94,7 @@ func TestRelease(t *testing.T) {
 	log := strings.Replace(c.read(changelog), unreleased, unreleased+"\n### Added\n\n"+entry, 1)
 	vaulttest.WriteFile(t, filepath.Join(c.dir, changelog), log, 0o644)
 	c.must("commit", "-q", "-a", "-m", "entry")
-	args := []string{"-version", "v0.98.7", "-date", "2030-01-02", "-tested", "-shared-cache", "-tags", "urfave_cli_no_docs", "-platforms", "linux/amd64"}
+	args := []string{"-version", "v0.98.7", "-date", "2030-01-02", "-tested", "-shared-cache", "-tags", "urfave_cli_no_docs,nethttpomithttp2", "-platforms", "linux/amd64"}
 	out, err := c.release(args...)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
