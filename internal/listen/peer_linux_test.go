@@ -33,12 +33,12 @@ func TestPeer(t *testing.T) {
 			t.Cleanup(func() { here.Close(); there.Close() })
 			return here, there
 		}
-		here, there := pair()
+		here, _ := pair()
 		if uid, known := Peer(here); uid != os.Geteuid() || !known {
 			t.Errorf("%s: user %d, %v", host, uid, known)
 		}
 		for _, linger := range []int{-1, 0} { // FIN, RST
-			here, there = pair()
+			here, there := pair()
 			if err := there.(*net.TCPConn).SetLinger(linger); err != nil {
 				t.Fatal(err)
 			}
