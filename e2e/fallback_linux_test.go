@@ -20,7 +20,14 @@ type fallbackRig struct {
 
 func newFallbackRig(t *testing.T, srv *vaulttest.Server) fallbackRig {
 	t.Helper()
-	r := fallbackRig{rig: rigOn(t, srv)}
+	return fallbackIn(rigOn(t, srv))
+}
+
+// fallbackIn has the runs of a rig keep a copy.
+func fallbackIn(of *rig) fallbackRig {
+	t := of.t
+	t.Helper()
+	r := fallbackRig{rig: of}
 	r.file, r.key = filepath.Join(t.TempDir(), "copy"), filepath.Join(t.TempDir(), "key")
 	r.makeKey(r.key)
 	r.set("VAULTEXEC_FALLBACK="+r.file, "VAULTEXEC_FALLBACK_KEY_FILE="+r.key, "VAULTEXEC_WAIT=0")
@@ -30,6 +37,16 @@ func newFallbackRig(t *testing.T, srv *vaulttest.Server) fallbackRig {
 func (r fallbackRig) makeKey(file string) {
 	r.t.Helper()
 	r.start("fallback", "key", file).finish("0").silent()
+}
+
+// keyText is the key as it is in its file.
+func (r fallbackRig) keyText() string {
+	r.t.Helper()
+	text, err := os.ReadFile(r.key)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return strings.TrimSpace(string(text))
 }
 
 // run starts a command that prints a digest of API_KEY, and wants an exit code.
@@ -190,4 +207,29 @@ func TestFallbackClockGoesBack(t *testing.T) {
 	}
 	r.run("120", "--fallback-max-age", "1s")
 	r.run("0", "--fallback-max-age", "1h")
+}
+
+// Folders, optional paths and references come out of the copy as they came from Vault.
+func TestFallbackOfEverything(t *testing.T) {
+	t.Parallel()
+	r := newFallbackRig(t, vaulttest.Dev(t))
+	r.set("VAULT_TOKEN="+r.srv.RootToken, "VAULTEXEC_PATH=")
+	r.srv.PutKV(t, r.mount, "team/a", map[string]any{"TEAM_A": vaulttest.Canary("a"), "OBJECT": map[string]any{"b": []int{1, 2}}})
+	r.srv.PutKV(t, r.mount, "team/b", map[string]any{"TEAM_B": vaulttest.Canary("b") + "\n \"'$"})
+	run := func(want string) string {
+		t.Helper()
+		return r.start("--path", "team/*", "--optional-path", "none", "--env", "KEY=app#API_KEY", "--env", "TEXT=<${app#API_KEY|base64}>", "--clean-env",
+			"--", "/bin/sh", "-c", "/usr/bin/env | /usr/bin/sort | /usr/bin/sha256sum").finish(want).out.String()
+	}
+	good := run("0")
+	r.proxy.Set(vaulttest.Reset)
+	if got := run("0"); got != good {
+		t.Error("the environment differs")
+	}
+	r.start("fallback", "show", r.file, "--fallback-key-file", r.key).finish("0")
+	r.proxy.Clear()
+	r.srv.Must(t, "DELETE", r.mount+"/metadata/team/b", nil)
+	if got := run("0"); got == good {
+		t.Error("control: a secret less, and nothing differs")
+	}
 }

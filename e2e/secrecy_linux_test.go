@@ -140,6 +140,16 @@ func TestMemoryIsCleared(t *testing.T) {
 			r.set("VAULT_TOKEN=", "VAULTEXEC_ROLE_ID="+roleID, "VAULTEXEC_SECRET_ID="+secretID)
 			return []string{"--auth-mount", mount}, []string{secretID}
 		}},
+		{"fallback is written", func(r *rig) (args, secrets []string) {
+			f := fallbackIn(r)
+			return nil, []string{r.token, f.keyText()}
+		}},
+		{"fallback is used", func(r *rig) (args, secrets []string) {
+			f := fallbackIn(r)
+			r.start("--file", "FILE", "--", "true").finish("0")
+			r.proxy.Set(vaulttest.Reset)
+			return nil, []string{r.token, f.keyText()}
+		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

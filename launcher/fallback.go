@@ -107,6 +107,16 @@ func (g *lastGood) warn(text string) {
 	g.warned = true
 }
 
+// forget lets go of the key: nothing will be written any more.
+func (g *lastGood) forget() {
+	if g == nil {
+		return
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.Fallback, g.client, g.sources = Fallback{}, nil, nil
+}
+
 // paths are the paths that were asked for.
 func (g *lastGood) paths() []string {
 	var list []string

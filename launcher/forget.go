@@ -17,6 +17,8 @@ const connEnd = time.Second
 func (s *supervisor) forget() {
 	s.Session.Client.Secrets.Forget()
 	s.status.forget()
+	s.last.forget()
+	s.Fallback = Fallback{}
 	s.Session, s.runs, s.good, s.next = nil, s.runs.forgotten(), edition{}, nil
 	for i, kv := range s.Environ {
 		if name, value, _ := strings.Cut(kv, "="); environ.IsCredential(name) || environ.HasPassword(name, value) {

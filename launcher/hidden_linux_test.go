@@ -21,7 +21,7 @@ func TestNoStructShows(t *testing.T) {
 			return false
 		}
 		return true
-	}, Options{}, PathReport{}, Report{}, edition{}, fetcher{}, files{}, letGo{}, made{}, launch{}, denials{},
+	}, Options{}, PathReport{}, Report{}, edition{}, fetcher{}, files{}, lastGood{}, letGo{}, made{}, launch{}, denials{},
 		child{}, content{}, lease{}, outputs{}, prepared{}, read{}, readResult{}, record{}, records{}, relay{}, renewal{}, sight{}, stream{},
 		status{}, supervisor{}, watchEvent{}, watcher{}, wish{})
 }

@@ -1,20 +1,23 @@
 package cloud
 
 import (
+	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 
 	"github.com/agenticverz/vaultexec/internal/awstest"
 	"github.com/agenticverz/vaultexec/internal/fault"
+	"github.com/agenticverz/vaultexec/internal/vaulttest"
 )
 
 // onEC2 makes the rig an instance whose role has a key that STS knows.
@@ -232,24 +235,40 @@ func TestAWSContainerHosts(t *testing.T) {
 	}
 }
 
-// proxy counts what it is asked. It lives as long as the process, because net/http reads the environment once.
-var proxy struct {
-	sync.Once
-	*httptest.Server
-	asked atomic.Int32
-}
-
-// A proxy of the environment is never asked for credentials of the machine, nor for those of STS over plain HTTP.
+// A proxy of the environment is never asked for credentials of the machine, nor for those of STS over plain HTTP. net/http reads the
+// environment once, so this runs in a process of its own.
 func TestAWSGoesPastProxies(t *testing.T) {
-	proxy.Do(func() {
-		proxy.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			proxy.asked.Add(1)
+	proxy := os.Getenv("TEST_PROXY")
+	if proxy == "" {
+		var asked atomic.Int32
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/asked" {
+				fmt.Fprint(w, asked.Load())
+				return
+			}
+			asked.Add(1)
 			w.WriteHeader(http.StatusBadGateway)
 		}))
-	})
-	proxy.asked.Store(0)
-	for _, name := range []string{"HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY"} {
-		t.Setenv(name, proxy.URL)
+		defer s.Close()
+		cmd := exec.Command(os.Args[0], "-test.run=^TestAWSGoesPastProxies$")
+		cmd.Env = append(os.Environ(), "TEST_PROXY="+s.URL)
+		if out, err := cmd.CombinedOutput(); err != nil || asked.Load() != 1 {
+			t.Errorf("%v, asked %d times: %s", err, asked.Load(), vaulttest.Redact(string(out)))
+		}
+		return
+	}
+	asked := func() string {
+		t.Helper()
+		resp, err := (&http.Client{Transport: &http.Transport{}}).Get(proxy + "/asked")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = resp.Body.Close() }()
+		text, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
 	}
 	r, _, key := onEC2(t)
 	r.is(key.ARN)
@@ -259,12 +278,12 @@ func TestAWSGoesPastProxies(t *testing.T) {
 	r.vars["AWS_WEB_IDENTITY_TOKEN_FILE"], r.vars["AWS_ROLE_ARN"] = r.file("token", "webtoken"), account+"role/pod"
 	r.vars["AWS_ENDPOINT_URL_STS"] = "http://sts.invalid"
 	r.fails(fault.Away, "STS (sts.invalid)")
-	if n := proxy.asked.Load(); n != 0 {
-		t.Errorf("the proxy was asked %d times", n)
+	if n := asked(); n != "0" {
+		t.Errorf("the proxy was asked %s times", n)
 	}
 	r.vars["AWS_ENDPOINT_URL_STS"] = "https://sts.invalid"
 	r.fails(fault.Away, "STS (sts.invalid)")
-	if n := proxy.asked.Load(); n != 1 {
-		t.Errorf("the proxy was asked %d times for what goes to the internet with TLS", n)
+	if n := asked(); n != "1" {
+		t.Errorf("the proxy was asked %s times for what goes to the internet with TLS", n)
 	}
 }

@@ -1,6 +1,7 @@
 package cloud_test
 
 import (
+	"cmp"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -11,15 +12,19 @@ import (
 	"github.com/agenticverz/vaultexec/internal/vaulttest"
 )
 
-// TestMain sets proxies that nothing answers at: whatever goes through one fails. net/http takes them in at its first request.
+// TestMain sets proxies that nothing answers at: whatever goes through one fails. net/http takes them in at its first request, so that a
+// test with another proxy needs a process of its own (TEST_PROXY, TEST_FEDERATED).
 func TestMain(m *testing.M) {
-	for _, name := range []string{"HTTP_PROXY", "http_proxy", "ALL_PROXY"} {
-		_ = os.Setenv(name, "http://127.0.0.1:1")
-	}
 	for _, name := range []string{"HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy"} {
 		if os.Getenv("TEST_FEDERATED") == "" || name != "HTTPS_PROXY" { // see TestAzureFederated
 			_ = os.Unsetenv(name)
 		}
+	}
+	for _, name := range []string{"HTTP_PROXY", "http_proxy", "ALL_PROXY"} {
+		_ = os.Setenv(name, cmp.Or(os.Getenv("TEST_PROXY"), "http://127.0.0.1:1"))
+	}
+	if proxy := os.Getenv("TEST_PROXY"); proxy != "" {
+		_ = os.Setenv("HTTPS_PROXY", proxy)
 	}
 	vaulttest.Main(m)
 }
