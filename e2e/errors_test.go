@@ -801,6 +801,7 @@ var undriven = map[string]string{
 	"is about to take the lead":   "a moment of a server (internal/vault, TestRedirectToItself)",
 	"the answer is longer than":   "needs a hostile server (e2e/process, TestHostileAnswers)",
 	"entries in one place":        "needs a hostile server (e2e/process, TestHostileAnswers)",
+	"it was not there when the c": "kept and never printed (launcher/fallback.go)",
 	"KV version 1 keeps no secre": "needs KV version 1: testdata/scripts/set.txtar",
 	"no method":                   "a defect",
 	"is still set":                "a defect",
