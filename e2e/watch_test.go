@@ -214,14 +214,19 @@ func (w *watched) last() started {
 	return list[len(list)-1]
 }
 
-// kill ends what a failed test has left. The number may belong to another process by now, or to a thread of this one.
+// kill ends what a failed test has left.
 func (w *watched) kill() {
 	for _, s := range w.starts() {
-		environ, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", s.pid))
-		if err == nil && strings.Contains(string(environ), "RECORD="+w.record()+"\x00") {
+		if w.lives(s.pid) {
 			_ = syscall.Kill(s.pid, syscall.SIGKILL)
 		}
 	}
+}
+
+// lives reports whether a command of this test has that number. It may belong to another process by now, or to a thread of this one.
+func (w *watched) lives(pid int) bool {
+	environ, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
+	return err == nil && alive(pid) && strings.Contains(string(environ), "RECORD="+w.record()+"\x00")
 }
 
 // alive does not count zombies.
@@ -299,7 +304,7 @@ func (w *watched) finish(how string) {
 		w.t.Errorf("ended with %s, want %s", got, how)
 	}
 	for _, s := range w.starts() {
-		if alive(s.pid) {
+		if w.lives(s.pid) {
 			w.t.Errorf("child %d is left", s.pid)
 		}
 	}
