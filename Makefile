@@ -23,7 +23,7 @@ build:
 test: lint vault
 	@GO="$(GO)" sh tools/test.sh
 
-# The inner loop, under a minute: the packages, and each script on KV version 2; no race detector, and what go has cached counts.
+# The inner loop: the packages, and each script on KV version 2; no race detector, and what go has cached counts. Two minutes at first.
 test-fast: vault
 	@$(GO) vet ./... && $(GO) test -short ./launcher ./internal/... && \
 		$(GO) test -short -skip '^TestDeploy|^TestLeft|^TestScripts$$/^kv1$$' .
