@@ -11,7 +11,8 @@ NFPM        ?= github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.2
 .PHONY: build test test-fast lint vault bench session demo docs install dist image dist-check release clean
 
 # Without the parser of Markdown that urfave/cli has for its own documentation: 0.4 ms at every start. And without net/http's copy of
-# HTTP/2: vault/api brings golang.org/x/net's, which is used (internal/vault/client.go); 0.5 MB.
+# HTTP/2: vault/api brings golang.org/x/net's, which is used (internal/vault/client.go); 0.5 MB. From Go 1.27 on that one needs the other,
+# and this tag has to go: TestReleaseSpeaksHTTP2 tells.
 TAGS        ?= urfave_cli_no_docs,nethttpomithttp2
 
 # One static binary without debug information; it runs in an image made FROM scratch.

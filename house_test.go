@@ -26,6 +26,7 @@ var floors = [][]string{
 	{"internal/environ"},
 	{"internal/vault", "internal/listen", "internal/serving", "internal/notify", "internal/statusserver", "internal/scan", "internal/browser", "internal/cloud"},
 	{"internal/mask", "internal/fault", "internal/trust", "internal/clock", "internal/reap", "internal/dotenv", "internal/fallback", "internal/nodump", "internal/quit"},
+	{"internal/wholefile"},
 }
 
 // pureImports is what internal/environ may import: nothing that opens a file, starts a program, waits or asks for the time.

@@ -265,8 +265,9 @@ func (r *refusals) note(a *attempt, f *fault.Error, now time.Time) {
 	f.RetryAfter = d
 }
 
-// Do runs f, after a login where there was none yet. If f fails because the token is not valid, Do logs in again, once, and runs f again: with a login of our
-// own, or with a handed-in token that has changed where it came from. f must be able to run twice.
+// Do runs f, after a login where there was none yet. If f fails because the token is not valid, Do logs in again, once,
+// and runs f again: with a login of our own, or with a handed-in token that has changed where it came from. f must be
+// able to run twice.
 func (s *Session) Do(ctx context.Context, f func(context.Context) error) error {
 	if g, _ := s.state(); g != nil && g.own && g.uses > 0 {
 		if uses, _ := s.Client.tokenUse(); uses > 0 && g.uses-uses < s.usesNeeded() {

@@ -2,18 +2,17 @@ package vault
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/agenticverz/vaultexec/internal/fault"
 	"github.com/agenticverz/vaultexec/internal/trust"
+	"github.com/agenticverz/vaultexec/internal/wholefile"
 )
 
 // storeFile is the name of the Vault CLI's token file, in the home directory.
@@ -144,82 +143,12 @@ func (s *Store) Put(ctx context.Context, t Text) error {
 		return err
 	}
 	return s.inPlace(ctx, what, func(dir *os.File) error {
-		sweepTokens(dir, time.Now())
-		if err := replaceToken(int(dir.Fd()), t); err != nil {
+		if err := wholefile.Replace(dir, storeFile, []byte(t.Reveal())); err != nil {
 			return &fault.Error{Kind: fault.Usage, What: what, Why: err.Error(), Err: err,
 				Hint: "the folder must be one that this user may write to, with room for a small file"}
 		}
 		return nil
 	})
-}
-
-// replaceToken puts a file with the token in the place of the one in the folder.
-func replaceToken(dir int, t Text) error {
-	temp := storeFile + "." + rand.Text()[:10] + ".tmp"
-	fd, named, err := newTokenFile(dir, temp)
-	if err != nil {
-		return err
-	}
-	err = fillToken(fd, t)
-	if err == nil && !named && nameTokenFile(fd, dir, temp) != nil { // no /proc
-		unix.Close(fd)
-		if fd, err = createTokenFile(dir, temp); err != nil {
-			return err
-		}
-		err = fillToken(fd, t)
-	}
-	unix.Close(fd)
-	if err == nil {
-		err = unix.Renameat(dir, temp, dir, storeFile)
-	}
-	if err != nil {
-		_ = unix.Unlinkat(dir, temp, 0)
-	}
-	return err
-}
-
-// leftAfter is the age from which on nobody is about to rename a token file any more.
-const leftAfter = time.Minute
-
-// sweepTokens removes what a killed vaultexec has left in the folder: a token file that did not get its name.
-func sweepTokens(dir *os.File, now time.Time) {
-	fd, err := unix.Openat(int(dir.Fd()), ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return
-	}
-	list := os.NewFile(uintptr(fd), ".")
-	defer list.Close()
-	names, _ := list.Readdirnames(-1)
-	for _, name := range names {
-		if ok, _ := filepath.Match(storeFile+".??????????.tmp", name); !ok {
-			continue
-		}
-		var st unix.Stat_t
-		if unix.Fstatat(fd, name, &st, unix.AT_SYMLINK_NOFOLLOW) == nil && uint32(st.Mode)&unix.S_IFMT == unix.S_IFREG &&
-			int(st.Uid) == os.Geteuid() && now.Sub(time.Unix(st.Mtim.Unix())) > leftAfter {
-			_ = unix.Unlinkat(fd, name, 0)
-		}
-	}
-}
-
-func fillToken(fd int, t Text) error {
-	err := unix.Fchmod(fd, 0o600)
-	for b := []byte(t.Reveal()); err == nil && len(b) > 0; {
-		var n int
-		if n, err = unix.Write(fd, b); err == unix.EINTR {
-			err = nil
-		}
-		b = b[max(n, 0):]
-	}
-	if err == nil {
-		err = unix.Fsync(fd)
-	}
-	return err
-}
-
-// createTokenFile makes a file that has a name from the start.
-func createTokenFile(dir int, name string) (int, error) {
-	return unix.Openat(dir, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 }
 
 // Erase removes the token, if it is still the one that is stored.
