@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -121,10 +122,7 @@ func TestBudgetOfRelease(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
-	bin := filepath.Join(t.TempDir(), "vaultexec")
-	if err := vaulttest.GoBuild(ctx, root, bin, false, "-trimpath", "-tags", makeTags(t, root), "-ldflags", "-s -w", "."); err != nil {
-		t.Fatal(err)
-	}
+	bin := asReleased(ctx, t, root)
 	info, err := os.Stat(bin)
 	if err != nil {
 		t.Fatal(err)
@@ -157,6 +155,63 @@ func TestBudgetOfRelease(t *testing.T) {
 	t.Logf("%d packages, %d bytes, %d allocations", packages, bytes, allocs)
 	if packages < 20 || allocs > mostInitAllocs || bytes > mostInitBytes {
 		t.Errorf("%d packages make %d allocations of %d bytes before main, at most %d of %d:\n%s", packages, allocs, bytes, mostInitAllocs, mostInitBytes, &trace)
+	}
+}
+
+// asReleased builds the program as make build does.
+func asReleased(ctx context.Context, t *testing.T, root string) string {
+	t.Helper()
+	bin := filepath.Join(t.TempDir(), "vaultexec")
+	if err := vaulttest.GoBuild(ctx, root, bin, false, "-trimpath", "-tags", makeTags(t, root), "-ldflags", "-s -w", "."); err != nil {
+		t.Fatal(err)
+	}
+	return bin
+}
+
+// A release leaves net/http's own HTTP/2 out, and speaks HTTP/2 all the same: many reads over TLS are one connection.
+func TestReleaseSpeaksHTTP2(t *testing.T) {
+	t.Parallel()
+	root, err := vaulttest.ModuleRoot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	srv := vaulttest.Raft(t, vaulttest.RaftOpts{TLS: true})
+	srv.Init(t, 1, 1)
+	srv.Unseal(t)
+	srv.MountKV(t, "secret", 2)
+	var args []string
+	for i := range 8 {
+		srv.PutKV(t, "secret", fmt.Sprint("app-", i), map[string]string{fmt.Sprint("KEY_", i): vaulttest.Canary("http2")})
+		args = append(args, "--path", fmt.Sprint("app-", i))
+	}
+	relay, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer relay.Close()
+	var made atomic.Int32
+	go func() {
+		for {
+			here, err := relay.Accept()
+			if err != nil {
+				return
+			}
+			made.Add(1)
+			there, err := net.Dial("tcp", strings.TrimPrefix(srv.Addr, "https://"))
+			if err != nil {
+				here.Close()
+				continue
+			}
+			go func() { _, _ = io.Copy(there, here); there.Close() }()
+			go func() { _, _ = io.Copy(here, there); here.Close() }()
+		}
+	}()
+	cmd := exec.CommandContext(ctx, asReleased(ctx, t, root), append(args, "--wait", "0", "--", "/bin/sh", "-c", ":")...)
+	cmd.Env = []string{"VAULT_ADDR=https://" + relay.Addr().String(), "VAULT_TOKEN=" + srv.RootToken, "VAULT_CACERT=" + srv.CACert, "HOME=" + t.TempDir()}
+	if out, err := cmd.CombinedOutput(); err != nil || made.Load() != 1 {
+		t.Errorf("%v, %d connections: %s", err, made.Load(), vaulttest.Redact(string(out)))
 	}
 }
 
