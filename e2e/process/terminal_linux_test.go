@@ -221,9 +221,12 @@ func TestBackgroundRead(t *testing.T) {
 		p.ExpectPrompt()
 		p.AwaitState("cat", "T")
 		awaitLaunchers(p, v, "T")
-		p.Run("jobs")
-		p.Expect(`Stopped`)
-		p.ExpectPrompt()
+		// That is the state of the main thread; the shell hears of the stop when all threads have stopped.
+		until(t, "the shell to know", func() bool {
+			p.Run("jobs")
+			p.ExpectPrompt()
+			return strings.Contains(p.Output(), "Stopped")
+		})
 		p.Run("fg")
 		p.AwaitState("cat", "S")
 		p.Run("word")
