@@ -73,6 +73,10 @@ func TestFallback(t *testing.T) {
 		t.Fatalf("a secret can be read in the file, %v", err)
 	}
 	r.start("fallback", "show", r.file, "--fallback-key-file", r.key).finish("0")
+	r.run("121", "--path", "typo") // a word of another run
+	if !r.there() {
+		t.Fatal("a run with other paths has removed the copy")
+	}
 	srv.Kill()
 	for range 2 {
 		j := r.run("0").says(`^vaultexec: warning: Vault is away: the command gets the last-good copy of its secrets age=`)

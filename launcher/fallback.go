@@ -197,16 +197,12 @@ func because(failure, why error) error {
 // open reads the copy and judges it. The time of its use is kept in it, so that a clock which goes back makes it no younger.
 func (g *lastGood) open(now time.Time) (fallback.Header, []environ.Fetched, error) {
 	var none fallback.Header
-	file, err := fallback.Read(g.File)
-	if err != nil {
-		return none, nil, errors.New(vault.Errno(err))
-	}
-	h, payload, err := fallback.Open(g.Key, file)
+	h, payload, err := g.read()
 	if err != nil {
 		return none, nil, err
 	}
 	defer clear(payload)
-	if why := h.Mismatch(g.client.Where(), g.client.Namespace(), g.paths()); why != "" {
+	if why := g.foreign(h); why != "" {
 		return none, nil, errors.New(why)
 	}
 	age := h.Age(now)
@@ -221,6 +217,19 @@ func (g *lastGood) open(now time.Time) (fallback.Header, []environ.Fetched, erro
 	}
 	got, err := g.unpack(payload)
 	return h, got, err
+}
+
+func (g *lastGood) read() (fallback.Header, []byte, error) {
+	file, err := fallback.Read(g.File)
+	if err != nil {
+		return fallback.Header{}, nil, errors.New(vault.Errno(err))
+	}
+	return fallback.Open(g.Key, file)
+}
+
+// foreign says in what a copy is none of this run; "" when it is one.
+func (g *lastGood) foreign(h fallback.Header) string {
+	return h.Mismatch(g.client.Where(), g.client.Namespace(), g.paths())
 }
 
 // unpack makes of the payload what a read would have given.
@@ -265,7 +274,8 @@ func (g *lastGood) unpack(payload []byte) ([]environ.Fetched, error) {
 }
 
 // drop removes the copy when Vault has said that the secrets are not for this run any more: a policy denies one, or one is gone. A login
-// that is refused says nothing: it looks the same while the auth method's own server is away.
+// that is refused says nothing: it looks the same while the auth method's own server is away. A copy of other paths, of another Vault
+// or another key is not this run's to remove.
 func (g *lastGood) drop(err error) {
 	if g == nil || !slices.ContainsFunc(fault.All(err), func(f *fault.Error) bool {
 		return f.Kind == fault.Denied || f.Kind == fault.Missing || f.Kind == fault.Deleted
@@ -274,6 +284,11 @@ func (g *lastGood) drop(err error) {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	h, payload, unreadable := g.read()
+	clear(payload)
+	if unreadable != nil || g.foreign(h) != "" {
+		return
+	}
 	there, failed := fallback.Remove(g.File)
 	switch {
 	case failed != nil:

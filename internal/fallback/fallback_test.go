@@ -151,7 +151,7 @@ func TestKey(t *testing.T) {
 
 func TestFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "copy")
-	for _, content := range []string{"one", "another"} {
+	for _, content := range []string{magic + "one", magic + "another"} {
 		if err := Write(path, []byte(content)); err != nil {
 			t.Fatal(err)
 		}
@@ -160,6 +160,13 @@ func TestFile(t *testing.T) {
 		if err != nil || string(got) != content || info.Mode() != 0o600 {
 			t.Errorf("%q, %v, %v", got, info.Mode(), err)
 		}
+	}
+	other := filepath.Join(t.TempDir(), "other")
+	if err := os.WriteFile(other, []byte("KEY=value\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := Write(other, []byte(magic)); !errors.Is(err, ErrNoCopy) {
+		t.Errorf("a file of somebody else's is replaced: %v", err)
 	}
 	fifo := filepath.Join(t.TempDir(), "fifo")
 	if err := unix.Mkfifo(fifo, 0o600); err != nil {

@@ -34,7 +34,7 @@ func Read(path string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, mostFile+1))
 }
 
-// Write puts a file in its place. What is there has to be a file: whoever put anything else there wanted something by it.
+// Write puts a file in its place. What is there has to be a copy: anything else was put there for something else.
 func Write(path string, content []byte) error {
 	dir, err := os.Open(filepath.Dir(path))
 	if err != nil {
@@ -43,6 +43,11 @@ func Write(path string, content []byte) error {
 	defer func() { _ = dir.Close() }()
 	if info, err := os.Lstat(path); err == nil && !info.Mode().IsRegular() {
 		return errors.New("what is there is no regular file")
+	}
+	if was, err := Read(path); err == nil {
+		if _, err := Peek(was); errors.Is(err, ErrNoCopy) {
+			return err
+		}
 	}
 	return wholefile.Replace(dir, filepath.Base(path), content)
 }
