@@ -9,6 +9,7 @@ import (
 // settleFirst begins with a change.
 func (m *machine) settleFirst(now time.Time) []action {
 	m.pending, m.retries, m.splayed = false, 0, 0
+	m.queuedAt, m.changedAt, m.keepsTurn, m.without = time.Time{}, now, false, false
 	if m.splay > 0 {
 		m.splayed = m.random(m.splay)
 	}
@@ -79,11 +80,18 @@ func (m *machine) withChild(ev event, now time.Time) []action {
 		return append(first, m.hooked(ev, now)...)
 	case evDrained:
 		return append(first, m.drained(now)...)
+	case evTurn:
+		return append(first, m.gotTurn(ev.set, now)...)
+	case evTriedBad:
+		return append(first, m.triedBad(now)...)
 	}
 	return first
 }
 
 func (m *machine) changed(again bool, now time.Time) []action {
+	if !again {
+		m.changedAt = now
+	}
 	switch m.state {
 	case running:
 		if m.companion != alone { // a change waits for the end of a handover
@@ -95,6 +103,10 @@ func (m *machine) changed(again bool, now time.Time) []action {
 	case settling, waiting: // it may be waiting for something else, and for longer than that
 		m.quiet = m.quiet && again
 		m.deadline = m.inTime(later(m.deadline, m.settled(now)))
+	case queueing: // it is read when the turn has come
+		if m.deadline.IsZero() || m.by.Before(m.deadline) && !m.by.IsZero() {
+			m.deadline = m.by
+		}
 	case reading: // it is not in what was read, or has not settled
 		m.postpone()
 	case hooking:
@@ -135,9 +147,11 @@ func (m *machine) timer(now time.Time) []action {
 		if m.inTime(turn).After(now) {
 			return m.wait(turn, why)
 		}
-		return m.readAll()
+		return m.takeTurn(now)
 	case waiting:
-		return m.readAll()
+		return m.takeTurn(now)
+	case queueing:
+		return m.queuedTooLong(now)
 	case hooking: // its failure comes back
 		m.deadline = time.Time{}
 		return []action{actAbortHook}
@@ -152,13 +166,13 @@ func (m *machine) wait(turn time.Time, why string) []action {
 	if m.inTime(turn) != turn {
 		turn, why = m.by, why+", cut short because credentials of the command expire"
 	}
-	m.why, m.latest = why, turn.Add(maxPostpone)
+	m.why, m.latest, m.without = why, turn.Add(maxPostpone), false
 	m.enter(waiting, turn)
 	return m.tell(actLogWait)
 }
 
 func (m *machine) readAll() []action {
-	m.pending = false
+	m.pending, m.keepsTurn = false, false
 	m.enter(reading, time.Time{})
 	return []action{actRead}
 }
@@ -170,7 +184,7 @@ func (m *machine) read(ev evRead, now time.Time) []action {
 	}
 	m.hurry(ev.by)
 	if (ev.moving || m.pending) && now.Before(m.latest) && !m.late(now) {
-		m.pending = false
+		m.pending, m.keepsTurn = false, m.turn == hasTurn
 		m.enter(settling, m.settled(now))
 		return []action{actDrop}
 	}
@@ -189,11 +203,15 @@ func (m *machine) read(ev evRead, now time.Time) []action {
 	if m.onChange == ReactNone {
 		return append([]action{actLogNone, actAccept}, m.run(now)...)
 	}
+	if m.mustQueue(ev.set, now) {
+		return append([]action{actDrop}, m.queue(ev.set, now)...)
+	}
+	acts := m.goWithout()
 	m.enter(hooking, time.Time{})
 	if !m.by.IsZero() {
 		m.deadline = later(m.by, now.Add(hookGrace))
 	}
-	return []action{actHook}
+	return append(acts, actHook)
 }
 
 // hooked: the hook, if there is one, has ended, and the program was looked up again.
@@ -215,6 +233,9 @@ func (m *machine) hooked(ev evHooked, now time.Time) []action {
 			m.by = time.Time{}
 		}
 		return append([]action{actDrop}, m.wait(now.Add(d), "another try")...)
+	}
+	if m.queuesAgain(now) {
+		return append([]action{actDrop}, m.queue(m.turnSet, now)...)
 	}
 	switch m.reaction {
 	case ReactSignal:

@@ -1,6 +1,7 @@
 package launcher
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"maps"
 	"slices"
@@ -105,6 +106,23 @@ func (from states) paths(to states) []string {
 
 func (from states) text(to states) string { return strings.Join(from.changes(to), ", ") }
 
+// set names the versions to others that have the same secrets: it is made of paths, versions and times, and of no value. What has
+// no version is left out. "" where nothing has one.
+func (from states) set() string {
+	var parts []string
+	for p, m := range from {
+		if m.Version > 0 || m.Absent {
+			m.Digest = [32]byte{}
+			parts = append(parts, fmt.Sprintf("%s=%+v", p, m))
+		}
+	}
+	if len(parts) == 0 {
+		return ""
+	}
+	slices.Sort(parts)
+	return fmt.Sprintf("%x", sha256.Sum256([]byte(strings.Join(parts, "\n"))))[:32]
+}
+
 // logStop says why the command that runs is told to stop.
 func (s *supervisor) logStop() {
 	if s.machine.next == toExit {
@@ -166,6 +184,18 @@ func (s *supervisor) logAction(a action) {
 			"paths", s.runs.states.text(s.lastGood().states),
 			"names", strings.Join(changedNames(s.runs.env, s.lastGood().env), ", "), "status", statusText(m.status),
 			"after", duration(time.Since(m.startedAt)))
+	case actRejectTried:
+		s.Log.Warn("another process has tried these versions and they failed, they are not tried here", "paths", seen(), "tried_by",
+			s.tried.By, "at", s.tried.At.Format(time.RFC3339))
+	case actLogNoPlace:
+		s.Log.Warn("no place in the restart lock in time, the change is tried again later", "paths", seen(),
+			"waited", m.lockWait.String())
+	case actLogWithout:
+		why := "the wait for one is over"
+		if m.late(time.Now()) {
+			why = "credentials of the command are about to expire"
+		}
+		s.Log.Warn("the change is made without a place in the restart lock", "paths", seen(), "why", why)
 	case actLogLate:
 		s.Log.Info("the change is not acted on, a signal ends the command", "paths", seen(), "state", m.state.String())
 	}

@@ -30,6 +30,9 @@
 // new one is ready by what warming.go finds out, commandnotify.go hears what commands say, sockets.go has the sockets
 // that both share or have each.
 //
+// With --restart-lock a fleet shares a few places, and a change waits for one of them (state queueing). turn.go is that part of the
+// machine. queue.go takes, keeps and gives back a place in a goroutine of its own (place.go), by an engine of internal/restartlock.
+//
 // With --status a server (internal/statusserver) answers what others ask, from a snapshot that the main goroutine publishes
 // after each event (status.go; snapshot.go makes it, looks.go has what the watcher adds).
 //
@@ -42,29 +45,31 @@
 // On a terminal that takes a second vaultexec behind a terminal of its own (inner.go). The first one only passes on
 // (relay_linux.go, keyboard_linux.go).
 //
-//	                                                          diverting ──┐
-//	                                                              ▲       ▼
-//	starting ──▶ running ──▶ settling ──▶ waiting ──▶ reading ──▶ hooking ──▶ stopping
-//	   ▲            ▲            ▲           ▲           │           │           │
-//	   │            │            │           └────────── │ ─ failed ─┤           │
-//	   │            │            └──────── moving ───────┤           │           │
-//	   │            └────────── nothing to be done ──────┴─ signal: ─┘           │
-//	   │                                                                         │
-//	   └──── next command ────── clearing ◀──────────────────────────────────────┘
+//	                                                                       diverting ──┐
+//	                                                                           ▲       ▼
+//	starting ──▶ running ──▶ settling ──▶ waiting ──▶ queueing ──▶ reading ──▶ hooking ──▶ stopping
+//	   ▲            ▲            ▲           ▲           │  ▲         │           │           │
+//	   │            │            │           └────────── │  └──────── │ ─ failed ─┤           │
+//	   │            │            └──────── moving ───────┴────────────┤           │           │
+//	   │            └────────────── nothing to be done ───────────────┴─ signal: ─┘           │
+//	   │                                                                                      │
+//	   └──── next command ────── clearing ◀───────────────────────────────────────────────────┘
 //	                              │    ▲
 //	             ended ◀──────────┘    └── ending ◀── SIGTERM, from running to diverting
 //
 // A change that comes when it cannot be acted on (while everything is read, by the hook, between two children) is kept,
 // and leads to settling as soon as the child runs undisturbed. A change that comes with a time by which the child must
-// be told to stop, because its credentials end, is not postponed beyond that. Every way from state to state with one
+// be told to stop, because its credentials end, is not postponed beyond that. A change goes through queueing with --restart-lock.
+// Every way from state to state with one
 // command (a handover that fails while credentials end goes from running to waiting, too):
 //
 //	starting  → running settling ended
 //	running   → settling ending clearing
-//	settling  → waiting reading ending clearing
-//	waiting   → reading ending clearing
-//	reading   → running settling hooking ending clearing
-//	hooking   → running settling waiting diverting stopping ending clearing
+//	settling  → waiting queueing reading ending clearing
+//	waiting   → queueing reading ending clearing
+//	queueing  → running settling waiting reading ending clearing
+//	reading   → running settling queueing hooking ending clearing
+//	hooking   → running settling waiting queueing diverting stopping ending clearing
 //	diverting → stopping ending clearing
 //	stopping  → clearing
 //	ending    → clearing

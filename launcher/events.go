@@ -31,6 +31,7 @@ type (
 		same   bool   // the environment is that of the running child
 		moving bool   // something changed again since the last look, or a replica that lags behind has answered
 		id     string // names this set of versions
+		set    string // names it to others; "" for what they cannot have
 		pinned bool   // the environment is not made of it, but of what worked before
 		by     time.Time
 		beside bool // something else than files with a path is new: a signal cannot bring it to a command that runs
@@ -90,4 +91,12 @@ const (
 	actLogTakesOver
 	actLogBack
 	actDrop // what was read is not taken
+	// --restart-lock:
+	actQueue       // ask for a place
+	actLeaveTurn   // give it back, or ask for it no longer
+	actRejectTried // what was read has failed elsewhere
+	actTellGood    // leave at the place what became of the change
+	actTellBad
+	actLogNoPlace
+	actLogWithout
 )

@@ -76,6 +76,9 @@ func (m *machine) beside(ev event, now time.Time) (acts []action, over bool) {
 		if m.companion == preparing {
 			return m.takeOver(draining, now), true
 		}
+	case evTurnLost:
+		m.lostTurn()
+		return nil, true
 	case evUnready:
 		if m.companion == preparing {
 			m.cause = ev.err
@@ -114,6 +117,7 @@ func (m *machine) takeOver(old companion, now time.Time) []action {
 		m.onTrial = now.Add(m.probation)
 	}
 	m.companion, m.otherDue = old, now.Add(drainLimit)
+	m.holdTurn(now)
 	m.enter(running, m.onTrial)
 	return []action{actSwitch}
 }
@@ -217,11 +221,11 @@ func (m *machine) hurryOther(now time.Time) []action {
 
 // nextDue is when the machine wants an evTimer; zero for never.
 func (m *machine) nextDue() time.Time {
-	switch {
-	case m.otherDue.IsZero():
-		return m.deadline
-	case m.deadline.IsZero():
-		return m.otherDue
+	due := m.deadline
+	for _, t := range []time.Time{m.otherDue, m.turnUntil} {
+		if due.IsZero() || !t.IsZero() && t.Before(due) {
+			due = t
+		}
 	}
-	return earlier(m.deadline, m.otherDue)
+	return due
 }

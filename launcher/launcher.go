@@ -43,8 +43,9 @@ type Options struct {
 	Ready       Ready    // when a command counts as ready
 	StartFirst  bool     // a restart starts the new command before it stops the old one
 	Watching    Watching // the zero value looks at nothing
-	AllowDisk   bool     // files with a path may be on a disk
-	AllowOwner  []int    // users whose folders such files may be in (internal/trust)
+	RestartLock RestartLock
+	AllowDisk   bool  // files with a path may be on a disk
+	AllowOwner  []int // users whose folders such files may be in (internal/trust)
 
 	Log      *slog.Logger
 	Messages *Messages                               // where Log writes to

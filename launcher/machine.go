@@ -19,6 +19,7 @@ const (
 	running                // it runs, and nothing is under way
 	settling               // something changed in Vault; more may follow
 	waiting                // the change waits for its turn: --splay, --min-uptime, a postponement
+	queueing               // it waits for a place in the --restart-lock
 	reading                // everything is read and checked
 	hooking                // --on-change-hook runs
 	diverting              // what is new waits for the next child; what waits for this one is served first
@@ -28,7 +29,7 @@ const (
 	ended                  // nothing is left to do
 )
 
-var stateNames = [...]string{"starting", "running", "settling", "waiting", "reading", "hooking", "diverting",
+var stateNames = [...]string{"starting", "running", "settling", "waiting", "queueing", "reading", "hooking", "diverting",
 	"stopping", "ending", "clearing", "ended"}
 
 // String names the state in logs.
@@ -97,6 +98,15 @@ type machine struct {
 	besideFailed bool  // so was one for the change under way: if nothing may postpone it further, the old one is stopped first
 	cause        error // why; nil when it ended
 	held         bool  // the command that served is gone, and the other one is waited for
+
+	turn      turn
+	turnSet   string    // the set of versions that a place is asked for, or was given for
+	turnUntil time.Time // the new command is on trial until then, and the place is held
+	queuedAt  time.Time // the change under way has first asked for a place; zero before that
+	changedAt time.Time // the watch last saw something new
+	keepsTurn bool      // settling again, after the turn had come
+	without   bool      // the change under way is made without a place
+	tellsGood bool      // the others are told when the trial is over
 }
 
 func newMachine(p policy) *machine { return &machine{policy: p} }
@@ -107,11 +117,12 @@ func (m *machine) enter(s state, deadline time.Time) {
 
 // on handles one event. Every state handles every event; what it does not name changes nothing.
 func (m *machine) on(ev event, now time.Time) []action {
+	failed := m.rejected
 	acts, over := m.beside(ev, now)
-	if over {
-		return acts
+	if !over {
+		acts = append(acts, m.onState(ev, now)...)
 	}
-	return append(acts, m.onState(ev, now)...)
+	return m.afterTurn(failed, acts, now)
 }
 
 // onState handles an event in the state of the command that serves.
@@ -119,7 +130,7 @@ func (m *machine) onState(ev event, now time.Time) []action {
 	switch m.state {
 	case starting:
 		return m.inStarting(ev, now)
-	case running, settling, waiting, reading, hooking, diverting:
+	case running, settling, waiting, queueing, reading, hooking, diverting:
 		return m.withChild(ev, now)
 	case stopping:
 		return m.inStopping(ev, now)
@@ -137,9 +148,10 @@ func (m *machine) inStarting(ev event, now time.Time) []action {
 	switch ev := ev.(type) {
 	case evStarted:
 		m.startedAt, m.told, m.killed, m.termAt, m.limited = now, false, false, time.Time{}, false
-		m.onTrial, m.askedAt = time.Time{}, time.Time{}
+		m.onTrial, m.askedAt, m.turnUntil = time.Time{}, time.Time{}, time.Time{}
 		if m.next == toRestart {
 			m.current = m.candidate
+			m.holdTurn(now)
 		}
 		if m.tries() {
 			m.onTrial = now.Add(m.probation)

@@ -50,11 +50,11 @@ func (w *walk) do(ev event) []action {
 func (w *walk) pass(d time.Duration) []action {
 	var acts []action
 	end := w.now.Add(d)
-	for !w.deadline.IsZero() && !w.deadline.After(end) {
-		w.now = w.deadline
+	for due := w.nextDue(); !due.IsZero() && !due.After(end); due = w.nextDue() {
+		w.now = due
 		more := w.do(evTimer{})
 		acts = append(acts, more...)
-		if len(more) == 0 && w.deadline.Equal(w.now) {
+		if len(more) == 0 && w.nextDue().Equal(w.now) {
 			break
 		}
 	}
@@ -115,13 +115,15 @@ func in(p policy, s state) *walk {
 		w.splay = time.Minute
 	case diverting:
 		w.diverts = true
+	case queueing:
+		w.locks = true
 	}
 	w.do(evChanged{})
 	if s == settling {
 		return w
 	}
 	w.until()
-	if s == waiting || s == reading {
+	if s == waiting || s == queueing || s == reading {
 		return w
 	}
 	w.do(evRead{id: "2"})
@@ -140,7 +142,7 @@ func in(p policy, s state) *walk {
 	return w // starting
 }
 
-var allStates = []state{starting, running, settling, waiting, reading, hooking, diverting, stopping, ending, clearing, ended}
+var allStates = []state{starting, running, settling, waiting, queueing, reading, hooking, diverting, stopping, ending, clearing, ended}
 
 // TestEveryEventInEveryState is the table of the machine: what each event leads to and what is done, in every state that a
 // change of the secrets passes through.
@@ -151,7 +153,7 @@ func TestEveryEventInEveryState(t *testing.T) {
 		"QUIT": evSignal{unix.SIGQUIT}, "USR1": evSignal{unix.SIGUSR1}, "timer": evTimer{}, "changed": evChanged{},
 		"again": evChanged{again: true}, "read": evRead{id: "3"}, "read same": evRead{same: true}, "read failed": evRead{failed: true},
 		"read moving": evRead{moving: true, id: "3"}, "hook ok": evHooked{ok: true}, "hook failed": evHooked{},
-		"drained": evDrained{},
+		"drained": evDrained{}, "turn": evTurn{}, "turn lost": evTurnLost{}, "tried bad": evTriedBad{},
 	}
 	type outcome struct {
 		to   state
@@ -168,6 +170,10 @@ func TestEveryEventInEveryState(t *testing.T) {
 		},
 		settling: {"exited": {clearing, "[term group]"}, "TERM": {ending, "[log late]"}},
 		waiting:  {"exited": {clearing, "[term group]"}, "TERM": {ending, "[log late]"}},
+		queueing: {
+			"exited": {clearing, "[term group leave turn]"}, "TERM": {ending, "[log late leave turn]"}, "turn": {reading, "[read]"},
+			"tried bad": {running, "[reject tried leave turn]"},
+		},
 		reading: {
 			"exited": {clearing, "[term group]"}, "TERM": {ending, "[log late]"}, "read": {hooking, "[hook]"},
 			"read same": {running, "[log same accept]"}, "read failed": {running, "[drop]"}, "read moving": {settling, "[drop]"},
@@ -204,7 +210,8 @@ func TestEveryEventInEveryState(t *testing.T) {
 func (a action) String() string {
 	return [...]string{"start", "revert", "accept", "keep good", "read", "hook", "divert", "skip hook", "stop", "signal", "kill", "term group", "abort hook", "warn left",
 		"log settle", "log wait", "log same", "log none", "log tried before", "log revert", "log late", "log hurry", "start beside", "switch", "stop other", "kill other", "sweep other", "forget other",
-		"warn other", "log unready", "log undrained", "log takes over", "log back", "drop"}[a]
+		"warn other", "log unready", "log undrained", "log takes over", "log back", "drop", "queue", "leave turn", "reject tried", "tell good", "tell bad",
+		"log no place", "log without"}[a]
 }
 
 // Several changes within the settle time, over several looks, are one restart, and postpone it by 30 s at most.
@@ -648,6 +655,10 @@ type fate struct {
 	term     bool
 	tried    map[string]int
 	ways     map[string]bool
+	asked    bool // a place in the restart lock is asked for
+	place    bool // one is held
+	without  bool // the machine has said that it needs none
+	lost     bool // it was lost when something was under way
 }
 
 func (f *fate) carry(t *testing.T, acts []action) {
@@ -663,6 +674,12 @@ func (f *fate) carry(t *testing.T, acts []action) {
 			f.start(t)
 		case actRevert:
 			f.reverted = true
+		case actQueue:
+			f.asked = true
+		case actLeaveTurn:
+			f.asked, f.place = false, false
+		case actLogWithout:
+			f.without = true
 		case actRead:
 			f.reading = true
 		case actHook:
@@ -681,6 +698,10 @@ func (f *fate) carry(t *testing.T, acts []action) {
 			if f.term {
 				t.Fatalf("a restart after a SIGTERM:\n%s", strings.Join(f.log, "\n"))
 			}
+			if f.locks && !f.place && !f.without && !f.lost {
+				t.Fatalf("a restart without a place:\n%s", strings.Join(f.log, "\n"))
+			}
+			f.without, f.lost = false, false
 		}
 	}
 }
@@ -721,6 +742,9 @@ func (f *fate) check(t *testing.T) {
 	if timed && f.deadline.IsZero() {
 		t.Fatalf("%s without a deadline:\n%s", f.state, strings.Join(f.log, "\n"))
 	}
+	if f.state == running && f.onTrial.IsZero() && f.turnUntil.IsZero() && f.turn != noTurn {
+		t.Fatalf("a place that nobody needs:\n%s", strings.Join(f.log, "\n"))
+	}
 	if f.state == settling && f.deadline.Sub(f.now) > f.settle || f.state == settling && f.deadline.After(f.latest) {
 		t.Fatalf("settles until %v, at %v at the latest:\n%s", f.deadline, f.latest, strings.Join(f.log, "\n"))
 	}
@@ -729,8 +753,8 @@ func (f *fate) check(t *testing.T) {
 // happen does one thing that may happen now.
 func (f *fate) happen(t *testing.T) {
 	f.now = f.now.Add(time.Duration(f.rnd.IntN(1500)) * time.Millisecond)
-	if !f.deadline.IsZero() && f.deadline.Before(f.now) {
-		f.now = f.deadline
+	if due := f.nextDue(); !due.IsZero() && due.Before(f.now) {
+		f.now = due
 		f.step(t, evTimer{})
 		return
 	}
@@ -749,7 +773,18 @@ func (f *fate) happen(t *testing.T) {
 		if f.rnd.IntN(3) > 0 {
 			f.id++
 		}
-		f.step(t, evRead{failed: f.rnd.IntN(6) == 0, same: f.rnd.IntN(6) == 0, moving: f.rnd.IntN(6) == 0, id: fmt.Sprint(f.id)})
+		f.step(t, evRead{failed: f.rnd.IntN(6) == 0, same: f.rnd.IntN(6) == 0, moving: f.rnd.IntN(6) == 0, id: fmt.Sprint(f.id), set: fmt.Sprint(f.id)})
+	case n < 50 && f.asked:
+		f.asked = false
+		if f.canary && f.turnSet != "" && f.rnd.IntN(4) == 0 {
+			f.step(t, evTriedBad{})
+			return
+		}
+		f.place = true
+		f.step(t, evTurn{f.turnSet})
+	case n < 52 && f.place && f.rnd.IntN(3) == 0:
+		f.place, f.lost = false, f.state == diverting
+		f.step(t, evTurnLost{})
 	case n < 60 && f.hook:
 		f.hook = false
 		f.step(t, evHooked{ok: f.rnd.IntN(3) > 0})
@@ -783,6 +818,8 @@ func TestRandomWalks(t *testing.T) {
 		p.onChange = []Reaction{ReactRestart, ReactRestart, ReactRestart, ReactSignal, ReactExit, ReactNone}[rnd.IntN(6)]
 		p.rollback, p.stopExplicit = rnd.IntN(3) > 0, rnd.IntN(2) == 0
 		p.splay, p.diverts = time.Duration(rnd.IntN(2))*time.Minute, rnd.IntN(2) == 0
+		p.locks, p.canary, p.lockRequired = rnd.IntN(2) == 0, p.rollback && rnd.IntN(2) == 0, rnd.IntN(2) == 0
+		p.lockWait = time.Duration(rnd.IntN(3)) * 5 * time.Second
 		p.random = func(d time.Duration) time.Duration { return time.Duration(rnd.Int64N(int64(d) + 1)) }
 		f := &fate{walk: &walk{machine: newMachine(p), now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}, rnd: rnd, tried: map[string]int{}, ways: ways}
 		f.start(t)

@@ -40,4 +40,8 @@ type policy struct {
 	startFirst   bool                              // --restart-order start-first
 	diverts      bool                              // connections can wait for the next child while one still runs
 	random       func(time.Duration) time.Duration // uniform in [0, d]
+	locks        bool                              // --restart-lock
+	lockWait     time.Duration                     // for a place in it; 0 for ever
+	lockRequired bool                              // without one there is no restart
+	canary       bool                              // the first that has one tries the change for all
 }

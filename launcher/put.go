@@ -3,6 +3,7 @@ package launcher
 import (
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/agenticverz/vaultexec/internal/environ"
 )
@@ -11,7 +12,10 @@ import (
 
 // ready is the last step before a change is acted on: its files are written.
 func (s *supervisor) ready() {
-	s.happened(evHooked{ok: !s.machine.awaitsHook() || s.putFiles()})
+	if s.queue.expired() {
+		s.happened(evTurnLost{})
+	}
+	s.happened(evHooked{ok: !s.machine.awaitsHook() || s.machine.queuesAgain(time.Now()) || s.putFiles()})
 }
 
 // putFiles writes the new files beside the old ones, or in their places where no restart follows. --on-change signal

@@ -154,6 +154,8 @@ func changeOf(f facts) *statusserver.Change {
 		c.State, c.Text = "settling", f.seen
 	case m.state == waiting:
 		c.State, c.Text = "waiting", f.seen+" (waits for "+m.why+")"
+	case m.state == queueing:
+		c.State, c.Text = "queueing", f.seen+" (waits for a place in the restart lock)"
 	case m.state == reading:
 		c.State, c.Text, c.Until = "reading", f.seen, statusserver.Time{}
 	case m.state == hooking:
@@ -170,7 +172,7 @@ func changeOf(f facts) *statusserver.Change {
 
 // hasSeen reports whether there is a change whose secrets a snapshot names.
 func (m *machine) hasSeen() bool {
-	return m.state == settling || m.state == waiting || m.state == reading || m.state == hooking ||
+	return m.state == settling || m.state == waiting || m.state == queueing || m.state == reading || m.state == hooking ||
 		m.state == diverting || m.pending
 }
 

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/agenticverz/vaultexec/internal/environ"
+	"github.com/agenticverz/vaultexec/internal/restartlock"
 	"github.com/agenticverz/vaultexec/internal/vault"
 )
 
@@ -73,10 +74,12 @@ type supervisor struct {
 	good edition  // proven to work
 	next *edition // for the next child
 
-	watch *watcher      // nil when nothing is looked at
-	reads int           // number of the last read that was asked for
-	known states        // what was seen last
-	took  time.Duration // of the last read
+	watch *watcher            // nil when nothing is looked at
+	reads int                 // number of the last read that was asked for
+	known states              // what was seen last
+	took  time.Duration       // of the last read
+	queue *queue              // nil without --restart-lock
+	tried restartlock.Outcome // of what was not tried here
 	hook  hookRun
 	keys  witness // of the terminal's, while the child is in its probation
 
@@ -153,11 +156,13 @@ func (s *supervisor) attend(p program, got []environ.Fetched) (finish func(conte
 		s.watch = newWatcher(s.launch, p, got)
 		s.runs.states = s.watch.records.states(newest)
 		s.good = s.runs
+		s.queue = newQueue(s.RestartLock, s.Log)
 		done.Go(func() { s.watch.run(ctx) })
 		done.Go(func() { s.Session.Keep(ctx, s.Log) })
 		collectOften()
 		return func(last context.Context) {
 			cancel()
+			done.Go(func() { s.queue.close(last, s.machine.ownCode()) })
 			done.Wait()
 			giveBack(last, s.Session, s.watch.toRevoke())
 		}
@@ -190,6 +195,8 @@ func (l *launch) policy() policy {
 		stopTimeout: l.Supervision.StopTimeout, stopExplicit: l.Supervision.StopExplicit,
 		onChange: w.OnChange.Do, exitCode: w.OnChange.Code, settle: w.Settle, splay: w.Splay, minUptime: w.MinUptime,
 		probation: w.Probation, rollback: w.Rollback, startFirst: l.StartFirst, diverts: l.held.canSteer(),
+		locks: l.RestartLock.Engine != nil, lockWait: l.RestartLock.Wait, lockRequired: l.RestartLock.Required,
+		canary: l.RestartLock.Canary,
 		random: func(d time.Duration) time.Duration { return rand.N(d + 1) },
 	}
 }
@@ -231,6 +238,8 @@ func (s *supervisor) loop() {
 			s.heardCommand(m)
 		case ev := <-news:
 			s.heard(ev)
+		case ev := <-s.queue.events():
+			s.heardQueue(ev)
 		case <-s.notify.tick():
 			s.notify.live()
 		case <-s.status.turns():
@@ -346,6 +355,17 @@ func (s *supervisor) do(acts []action) {
 		case actLogBack:
 			s.logAction(a)
 			s.watch.reject(s.machine.rejected, s.other.runs)
+		case actQueue:
+			s.queue.ask(s.machine.turnSet, s.runs.states.text(s.known))
+		case actLeaveTurn:
+			s.queue.leave()
+		case actTellGood:
+			s.queue.tell(true)
+		case actTellBad:
+			s.queue.tell(false)
+		case actRejectTried:
+			s.logAction(a)
+			s.watch.reject(s.machine.rejected, s.runs)
 		case actLogNone: // who looks at its files by itself finds the new ones
 			s.logAction(a)
 			s.rewrite(s.next.env)
@@ -378,7 +398,11 @@ func (s *supervisor) heard(ev watchEvent) {
 	}
 	s.next = &edition{env: r.env, states: r.wish.states, got: r.got}
 	s.known = maps.Clone(ev.states) // without what is no longer in its folder
-	s.happened(evRead{same: same, moving: r.moving, id: r.id, pinned: r.pinned, by: ev.by,
+	set := r.states.set()
+	if set == s.runs.states.set() {
+		set = ""
+	}
+	s.happened(evRead{same: same, moving: r.moving, id: r.id, set: set, pinned: r.pinned, by: ev.by,
 		beside: len(changedBesideFiles(s.runs.env, r.env)) > 0})
 }
 
@@ -387,4 +411,12 @@ func (s *supervisor) lastGood() edition {
 	return s.good.withLeasesOf(s.runs, func(got []environ.Fetched) (*environ.Env, error) {
 		return environ.Build(got, s.Rules, s.Environ)
 	})
+}
+
+// heardQueue takes what the queue for a place in the lock sends.
+func (s *supervisor) heardQueue(ev queueEvent) {
+	if s.queue.meant(ev) {
+		s.tried = ev.tried
+		s.happened(ev.event)
+	}
 }
