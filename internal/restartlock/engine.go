@@ -47,7 +47,7 @@ type View struct {
 
 // Outcome is what became of a set of versions at whoever tried it first. It holds no value, and nothing that is made of one.
 type Outcome struct {
-	Set  string    `json:"set"`  // names the set of versions
+	Set  string    `json:"set"` // names the set of versions
 	Good bool      `json:"good"`
 	By   string    `json:"by"`   // who tried it
 	At   time.Time `json:"at"`   // by that one's clock

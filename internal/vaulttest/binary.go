@@ -77,38 +77,52 @@ func findBinary(ctx context.Context) (string, error) {
 		}
 		return filepath.Abs(path)
 	}
+	return vaultTool.Path(ctx)
+}
+
+// Tool is a program that tests start, built from a module of its own in tools/.
+type Tool struct {
+	Name  string   // as progress names it: "Vault"
+	Dir   string   // within tools/, and the first part of the name under which the result is kept
+	Build []string // arguments of go build; part of that name, too
+}
+
+var vaultTool = Tool{"Vault", "vault", vaultBuild}
+
+// Path returns the program, building it at the first use, which takes minutes and reports on standard error.
+func (tool Tool) Path(ctx context.Context) (string, error) {
 	root, err := ModuleRoot()
 	if err != nil {
 		return "", err
 	}
-	src := filepath.Join(root, "tools", "vault")
+	src := filepath.Join(root, "tools", tool.Dir)
 	cache, err := CacheDir()
 	if err != nil {
 		return "", err
 	}
-	key, err := sourceKey(src)
+	key, err := sourceKey(src, tool.Build)
 	if err != nil {
 		return "", err
 	}
-	path := filepath.Join(cache, "vault-"+key)
+	path := filepath.Join(cache, tool.Dir+"-"+key)
 	if executable(path) {
 		return path, nil
 	}
-	return path, buildTool(ctx, "Vault", src, path, vaultBuild, ".")
+	return path, buildTool(ctx, tool.Name, src, path, tool.Build, ".")
 }
 
-// sourceKey hashes what decides about the server program.
-func sourceKey(src string) (string, error) {
+// sourceKey hashes what decides about the program that is built from a module.
+func sourceKey(src string, build []string) (string, error) {
 	h := sha256.New()
 	for _, name := range []string{"go.sum", "main.go"} {
 		b, err := os.ReadFile(filepath.Join(src, name))
 		if err != nil {
-			return "", fmt.Errorf("cannot read Vault's build recipe: %w", err)
+			return "", fmt.Errorf("cannot read the build recipe: %w", err)
 		}
 		fmt.Fprintf(h, "%s %d\n", name, len(b))
 		h.Write(b)
 	}
-	fmt.Fprintln(h, runtime.Version(), runtime.GOOS, runtime.GOARCH, "build", strings.Join(vaultBuild, " "))
+	fmt.Fprintln(h, runtime.Version(), runtime.GOOS, runtime.GOARCH, "build", strings.Join(build, " "))
 	return fmt.Sprintf("%x", h.Sum(nil)[:8]), nil
 }
 
@@ -160,7 +174,7 @@ func waitForLock(ctx context.Context, path string) (*os.File, error) {
 		}
 		if !told {
 			stop = every(20*time.Second, func() {
-				progress("waiting for another process that builds Vault (%v)", time.Since(start).Round(time.Second))
+				progress("waiting for another process that builds %s (%v)", strings.TrimSuffix(filepath.Base(path), ".lock"), time.Since(start).Round(time.Second))
 			})
 		}
 		select {

@@ -55,7 +55,7 @@ func build(t TB, pkg string, race bool) string {
 	if err != nil {
 		t.Fatalf("%v", err)
 	}
-	dir, err := tempDir("bin") // a folder of its own, to be put into PATH
+	dir, err := TempDir("bin") // a folder of its own, to be put into PATH
 	if err != nil {
 		t.Fatalf("%v", err)
 	}
@@ -93,7 +93,7 @@ func GoBuild(ctx context.Context, dir, out string, cgo bool, args ...string) err
 	if cgo {
 		cmd.Env = append(cmd.Env, "CGO_ENABLED=1")
 	}
-	p, err := startProcess(cmd)
+	p, err := StartProcess(cmd)
 	if err != nil {
 		return err
 	}

@@ -62,7 +62,7 @@ func plugin(ctx context.Context, name string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	key, err := sourceKey(src)
+	key, err := sourceKey(src, vaultBuild)
 	if err != nil {
 		return "", err
 	}
@@ -91,7 +91,7 @@ func pluginDir(name string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	dir, err := tempDir("plugins")
+	dir, err := TempDir("plugins")
 	if err != nil {
 		return "", err
 	}

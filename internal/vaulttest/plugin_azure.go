@@ -77,7 +77,7 @@ func withoutGraph(ctx context.Context, src string) (modfile string, done func(),
 	if err := json.Unmarshal(out, &module); err != nil {
 		return "", nil, fmt.Errorf("cannot bring Vault's plugin azure: %w", err)
 	}
-	dir, err := tempDir("azure")
+	dir, err := TempDir("azure")
 	if err != nil {
 		return "", nil, err
 	}

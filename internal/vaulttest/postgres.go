@@ -26,7 +26,7 @@ type Postgres struct {
 	bin  string
 	dir  string
 	port int
-	proc *process
+	proc *Process
 }
 
 // NewPostgres starts a PostgreSQL with a data folder of its own, and ends it with the test. It does not run as root: if
@@ -53,7 +53,7 @@ func startPostgres() (*Postgres, error) {
 	if p.bin, err = needs.Find("postgres"); err != nil {
 		return nil, err
 	}
-	if p.dir, err = tempDir("postgres"); err != nil {
+	if p.dir, err = TempDir("postgres"); err != nil {
 		return nil, err
 	}
 	if as := nobody(); as != nil {
@@ -71,7 +71,7 @@ func startPostgres() (*Postgres, error) {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return p, fmt.Errorf("initdb: %w\n%s", err, out)
 	}
-	return p, withPort(func(port int) error {
+	return p, WithPort(func(port int) error {
 		p.port, p.Addr = port, "127.0.0.1:"+strconv.Itoa(port)
 		return p.start()
 	})
@@ -97,23 +97,13 @@ func (p *Postgres) command(bin string, args ...string) *exec.Cmd {
 
 // start starts the server and waits until it takes connections.
 func (p *Postgres) start() error {
-	proc, err := startProcess(p.command(p.bin, "-D", p.data(), "-p", strconv.Itoa(p.port),
+	cmd := p.command(p.bin, "-D", p.data(), "-p", strconv.Itoa(p.port),
 		"-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "fsync=off",
-		"-c", "dynamic_shared_memory_type=mmap")) // in the data folder, where nothing outlives it
+		"-c", "dynamic_shared_memory_type=mmap") // in the data folder, where nothing outlives it
+	proc, err := StartServer(cmd, "Address already in use",
+		func(p *Process) bool { return p.Printed("database system is ready to accept connections") })
 	if err != nil {
 		return err
-	}
-	ok := wait.For(startLimit, func() bool {
-		return proc.log.contains("database system is ready to accept connections") || proc.exited()
-	})
-	switch {
-	case proc.exited() && proc.log.contains("Address already in use"):
-		return errPortTaken
-	case proc.exited():
-		return fmt.Errorf("%w at the start:\n%s", errExited, proc.log)
-	case !ok:
-		proc.kill()
-		return fmt.Errorf("the server did not come up within %v:\n%s", startLimit, proc.log)
 	}
 	p.proc = proc
 	return nil
@@ -121,8 +111,8 @@ func (p *Postgres) start() error {
 
 // Stop ends the server and every session with it. Start brings it back with its data.
 func (p *Postgres) Stop() {
-	p.proc.signal(syscall.SIGINT) // a fast shutdown; SIGTERM would wait for the sessions
-	p.proc.stop()
+	p.proc.Signal(syscall.SIGINT) // a fast shutdown; SIGTERM would wait for the sessions
+	p.proc.Stop()
 }
 
 // Start starts a server again that Stop has ended.
@@ -131,7 +121,7 @@ func (p *Postgres) Start(t TB) {
 	var err error
 	wait.For(startLimit, func() bool {
 		err = p.start()
-		return !errors.Is(err, errPortTaken)
+		return !errors.Is(err, ErrPortTaken)
 	})
 	if err != nil {
 		t.Fatalf("cannot start PostgreSQL again: %v", err)

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/agenticverz/vaultexec/internal/wait"
 )
 
 // A parent-death signal is sent when the thread that forked ends, not when the process does. So one goroutine forks
@@ -45,15 +47,16 @@ func StartTied(cmd *exec.Cmd) error {
 	return <-r.done
 }
 
-// process is a running server program.
-type process struct {
+// Process is a running server program.
+type Process struct {
 	cmd  *exec.Cmd
 	log  *tail
 	done chan struct{} // closed when it has been reaped
 }
 
-func startProcess(cmd *exec.Cmd) (*process, error) {
-	p := &process{cmd: cmd, log: &tail{}, done: make(chan struct{})}
+// StartProcess starts cmd, tied to this process and in a group of its own, and keeps the end of what it prints.
+func StartProcess(cmd *exec.Cmd) (*Process, error) {
+	p := &Process{cmd: cmd, log: &tail{}, done: make(chan struct{})}
 	cmd.Stdout, cmd.Stderr = p.log, p.log
 	cmd.WaitDelay = 2 * time.Second // a plugin of Vault's may hold the pipe a little longer
 	// A group of its own: Ctrl-C at the terminal must not end Vault before the program under test.
@@ -71,7 +74,37 @@ func startProcess(cmd *exec.Cmd) (*process, error) {
 	return p, nil
 }
 
-func (p *process) exited() bool {
+// StartServer starts cmd and waits until ready is content with what it prints or answers. The error is ErrPortTaken when it ends and
+// has printed taken.
+func StartServer(cmd *exec.Cmd, taken string, ready func(p *Process) bool) (*Process, error) {
+	p, err := StartProcess(cmd)
+	if err != nil {
+		return nil, err
+	}
+	ok := wait.For(startLimit, func() bool { return p.Exited() || ready(p) })
+	switch {
+	case p.Exited() && p.log.contains(taken):
+		return nil, ErrPortTaken
+	case p.Exited():
+		return nil, fmt.Errorf("%w at the start:\n%s", errExited, p.log)
+	case !ok:
+		p.Kill()
+		return nil, fmt.Errorf("the server did not come up within %v:\n%s", startLimit, p.log)
+	}
+	return p, nil
+}
+
+// PID is the process ID.
+func (p *Process) PID() int { return p.cmd.Process.Pid }
+
+// Printed reports whether the program has printed a text lately.
+func (p *Process) Printed(text string) bool { return p.log.contains(text) }
+
+// Log returns the end of what the program printed, without secrets.
+func (p *Process) Log() string { return p.log.String() }
+
+// Exited reports whether the program has ended.
+func (p *Process) Exited() bool {
 	select {
 	case <-p.done:
 		return true
@@ -80,28 +113,28 @@ func (p *process) exited() bool {
 	}
 }
 
-// signal sends sig. The process is not reaped behind our back, so that it cannot hit a recycled pid.
-func (p *process) signal(sig syscall.Signal) {
-	if !p.exited() {
+// Signal sends sig. The process is not reaped behind our back, so that it cannot hit a recycled pid.
+func (p *Process) Signal(sig syscall.Signal) {
+	if !p.Exited() {
 		_ = p.cmd.Process.Signal(sig)
 	}
 }
 
-// kill ends the process at once, with its group: Vault's plugins would outlive it. It waits until the process is gone.
-func (p *process) kill() {
-	if !p.exited() {
+// Kill ends the process at once, with its group: Vault's plugins would outlive it. It waits until the process is gone.
+func (p *Process) Kill() {
+	if !p.Exited() {
 		_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
 	}
 	<-p.done
 }
 
-// stop asks first, for at most ten seconds.
-func (p *process) stop() {
-	p.signal(syscall.SIGTERM)
+// Stop asks first, for at most ten seconds.
+func (p *Process) Stop() {
+	p.Signal(syscall.SIGTERM)
 	select {
 	case <-p.done:
 	case <-time.After(10 * time.Second):
-		p.kill()
+		p.Kill()
 	}
 }
 

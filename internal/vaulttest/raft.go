@@ -38,7 +38,7 @@ func Raft(t TB, o RaftOpts) *Server {
 	if err != nil {
 		t.Fatalf("%v", err)
 	}
-	dir, err := tempDir("raft")
+	dir, err := TempDir("raft")
 	if err != nil {
 		t.Fatalf("%v", err)
 	}
@@ -78,7 +78,7 @@ func Raft(t TB, o RaftOpts) *Server {
 	if o.port != 0 {
 		err = start(o.port)
 	} else {
-		err = withPort(start)
+		err = WithPort(start)
 	}
 	if err != nil {
 		t.Fatalf("cannot start Vault: %v", err)
@@ -99,7 +99,7 @@ func Configured(t TB, ca *CA, config func(dir string, port int) string) *Server 
 	if err != nil {
 		t.Fatalf("%v", err)
 	}
-	dir, err := tempDir("configured")
+	dir, err := TempDir("configured")
 	if err != nil {
 		t.Fatalf("%v", err)
 	}
@@ -113,7 +113,7 @@ func Configured(t TB, ca *CA, config func(dir string, port int) string) *Server 
 		}
 		scheme, s.CACert, s.client = "https", ca.File, newClient(conf)
 	}
-	err = withPort(func(port int) error {
+	err = WithPort(func(port int) error {
 		s.port, s.Addr = port, scheme+"://127.0.0.1:"+strconv.Itoa(port)
 		conf := filepath.Join(dir, "vault.hcl")
 		if err := os.WriteFile(conf, []byte(config(dir, port)), 0o600); err != nil {
@@ -263,7 +263,7 @@ func Cluster(t TB, n int) *Nodes {
 	ports := make([]int, n)
 	for i := range ports {
 		for ports[i] == 0 {
-			ports[i] = freePort()
+			ports[i] = FreePort()
 		}
 	}
 	c := &Nodes{}

@@ -19,8 +19,8 @@ var scratch struct {
 
 const scratchPattern = "vaultexec-test-"
 
-// tempDir returns a new folder inside this process's scratch folder.
-func tempDir(name string) (string, error) {
+// TempDir returns a new folder inside this process's scratch folder.
+func TempDir(name string) (string, error) {
 	scratch.Lock()
 	defer scratch.Unlock()
 	if scratch.dir == "" {
@@ -38,7 +38,7 @@ func tempDir(name string) (string, error) {
 	return os.MkdirTemp(scratch.dir, name+"-")
 }
 
-// removeScratch removes what tempDir made.
+// removeScratch removes what TempDir made.
 func removeScratch() {
 	scratch.Lock()
 	defer scratch.Unlock()

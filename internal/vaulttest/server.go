@@ -45,7 +45,7 @@ type Server struct {
 	dir    string // home, configuration and data
 	port   int
 	client *http.Client
-	proc   *process
+	proc   *Process
 
 	mu     sync.Mutex
 	mounts map[string]int // KV version of each mount that MountKV made
@@ -86,7 +86,14 @@ func Shutdown() {
 	live.servers = nil
 	live.Unlock()
 	for s := range servers {
-		s.proc.kill()
+		s.proc.Kill()
+	}
+	atShutdown.Lock()
+	calls := atShutdown.calls
+	atShutdown.calls = nil
+	atShutdown.Unlock()
+	for _, f := range calls {
+		f()
 	}
 	shared.Lock()
 	shared.server = nil
@@ -131,14 +138,14 @@ func StartDev(args ...string) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	dir, err := tempDir("dev")
+	dir, err := TempDir("dev")
 	if err != nil {
 		return nil, err
 	}
 	token := "root-" + random(12)
 	Secret(token)
 	s := &Server{RootToken: token, bin: bin, dir: dir, client: newClient(nil)}
-	err = withPort(func(port int) error {
+	err = WithPort(func(port int) error {
 		addr := "127.0.0.1:" + strconv.Itoa(port)
 		s.port, s.Addr = port, "http://"+addr
 		s.args = append([]string{"server", "-dev", "-dev-no-store-token",
@@ -156,6 +163,19 @@ func StartDev(args ...string) (*Server, error) {
 	return s, nil
 }
 
+// atShutdown are called by Shutdown: what other packages share between the tests of a binary.
+var atShutdown struct {
+	sync.Mutex
+	calls []func()
+}
+
+// AtShutdown has Shutdown call f.
+func AtShutdown(f func()) {
+	atShutdown.Lock()
+	defer atShutdown.Unlock()
+	atShutdown.calls = append(atShutdown.calls, f)
+}
+
 // register notes s for Shutdown.
 func (s *Server) register() {
 	live.Lock()
@@ -166,27 +186,28 @@ func (s *Server) register() {
 	live.servers[s] = true
 }
 
-var errPortTaken = errors.New("the port is taken")
+// ErrPortTaken is a server that found its port taken.
+var ErrPortTaken = errors.New("the port is taken")
 
-// withPort calls start with free ports until it does not complain about one. Whoever looks for a free port has lost it
+// WithPort calls start with free ports until it does not complain about one. Whoever looks for a free port has lost it
 // by the time that somebody else listens on it. So a collision must be survived, not avoided.
-func withPort(start func(port int) error) error {
+func WithPort(start func(port int) error) error {
 	var err error
 	for range 20 {
-		port := freePort()
+		port := FreePort()
 		if port == 0 {
 			continue
 		}
-		if err = start(port); !errors.Is(err, errPortTaken) {
+		if err = start(port); !errors.Is(err, ErrPortTaken) {
 			return err
 		}
 	}
 	return fmt.Errorf("no free port found: %w", err)
 }
 
-// freePort returns a port that is free together with the next one, which Vault takes for its cluster, or 0. It stays
+// FreePort returns a port that is free together with the next one, which Vault takes for its cluster, or 0. It stays
 // below Linux's range for outgoing connections, where any connection of any process could take it.
-func freePort() int {
+func FreePort() int {
 	port := 18000 + 2*rand.IntN(7000)
 	for _, p := range []int{port, port + 1} {
 		l, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(p))
@@ -204,20 +225,10 @@ func (s *Server) start() error {
 	cmd.Dir = s.dir
 	// Nothing of the caller's: neither VAULT_ and BAO_ variables, nor a proxy, nor a home with a token in it.
 	cmd.Env = []string{"HOME=" + s.dir, "PATH=" + os.Getenv("PATH"), "TMPDIR=" + s.dir}
-	p, err := startProcess(cmd)
+	// Its own word comes after it has bound its port, so that no other server can answer in its place.
+	p, err := StartServer(cmd, "address already in use", func(p *Process) bool { return p.Printed("server started!") })
 	if err != nil {
 		return err
-	}
-	// Its own word comes after it has bound its port, so that no other server can answer in its place.
-	ok := wait.For(startLimit, func() bool { return p.log.contains("server started!") || p.exited() })
-	switch {
-	case p.exited() && p.log.contains("address already in use"):
-		return errPortTaken
-	case p.exited():
-		return fmt.Errorf("%w at the start:\n%s", errExited, p.log)
-	case !ok:
-		p.kill()
-		return fmt.Errorf("the server did not come up within %v:\n%s", startLimit, p.log)
 	}
 	s.proc = p
 	return nil
@@ -231,9 +242,9 @@ func (s *Server) await(what string, done func(status int) bool) error {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
 		status, _, err = s.Call(ctx, "", "GET", "sys/health", nil)
-		return err == nil && done(status) || s.proc.exited()
+		return err == nil && done(status) || s.proc.Exited()
 	})
-	if s.proc.exited() {
+	if s.proc.Exited() {
 		return fmt.Errorf("%w while waiting for %s:\n%s", errExited, what, s.proc.log)
 	}
 	if !ok {
@@ -250,7 +261,7 @@ func (s *Server) PID() int { return s.proc.cmd.Process.Pid }
 
 // Kill ends the server with SIGKILL. Restart brings it back.
 func (s *Server) Kill() {
-	s.proc.kill()
+	s.proc.Kill()
 	s.client.CloseIdleConnections()
 }
 
@@ -258,14 +269,14 @@ func (s *Server) Kill() {
 // comes back empty). A raft server comes back sealed.
 func (s *Server) Restart(t TB) {
 	t.Helper()
-	if !s.proc.exited() {
-		s.proc.stop()
+	if !s.proc.Exited() {
+		s.proc.Stop()
 	}
 	s.client.CloseIdleConnections()
 	var err error
 	ok := wait.For(startLimit, func() bool {
 		err = s.start() // the port is ours by custom only; whoever took it gives it back, or the test fails
-		return !errors.Is(err, errPortTaken)
+		return !errors.Is(err, ErrPortTaken)
 	})
 	if !ok || err != nil {
 		t.Fatalf("cannot restart Vault: %v", err)
@@ -282,13 +293,13 @@ func (s *Server) Stop() {
 
 // Shut ends the server in an orderly way but keeps its data for Restart.
 func (s *Server) Shut() {
-	s.proc.stop()
+	s.proc.Stop()
 	s.client.CloseIdleConnections()
 }
 
 func (s *Server) discard() {
 	if s.proc != nil {
-		s.proc.kill()
+		s.proc.Kill()
 	}
 	s.client.CloseIdleConnections()
 	_ = os.RemoveAll(s.dir)

@@ -131,7 +131,7 @@ func serial() *big.Int {
 
 func pemDir(t TB) string {
 	t.Helper()
-	dir, err := tempDir("tls")
+	dir, err := TempDir("tls")
 	if err != nil {
 		t.Fatalf("%v", err)
 	}

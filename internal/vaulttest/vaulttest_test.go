@@ -289,8 +289,8 @@ func TestPortTaken(t *testing.T) {
 	}
 	s := &Server{bin: bin, dir: t.TempDir(), client: newClient(nil), Addr: "http://" + l.Addr().String(), port: taken,
 		args: []string{"server", "-dev", "-dev-no-store-token", "-dev-listen-address=" + l.Addr().String()}}
-	if err := s.start(); err != errPortTaken {
-		t.Errorf("%v, want %v", err, errPortTaken)
+	if err := s.start(); err != ErrPortTaken {
+		t.Errorf("%v, want %v", err, ErrPortTaken)
 	}
 }
 

@@ -1,5 +1,5 @@
-// Command testvault builds the Vault that tests, demo and benchmarks talk to, and the plugins that some tests load into
-// it, unless they are there already, and prints Vault's path. make vault calls it, so that somebody can see the
+// Command testvault builds the Vault that tests, demo and benchmarks talk to, the plugins that some tests load into it, and the servers
+// that keep a restart lock, unless they are there already, and prints Vault's path. make vault calls it, so that somebody can see the
 // progress of a first build, which takes minutes: go test shows nothing of a test that is still running.
 package main
 
@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"syscall"
 
+	"github.com/agenticverz/vaultexec/internal/enginetest"
 	"github.com/agenticverz/vaultexec/internal/vaulttest"
 )
 
@@ -19,6 +20,9 @@ func main() {
 	path, err := vaulttest.BinaryContext(ctx)
 	if err == nil {
 		err = vaulttest.BuildPlugins(ctx)
+	}
+	if err == nil {
+		err = enginetest.BuildAll(ctx)
 	}
 	stop()
 	if err != nil {

@@ -1,0 +1,120 @@
+package restartlock
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+
+	"github.com/agenticverz/vaultexec/internal/fault"
+)
+
+// ServiceAccount is the folder where Kubernetes gives a pod its service account.
+const ServiceAccount = "/var/run/secrets/kubernetes.io/serviceaccount"
+
+// The schemes of --restart-lock.
+const (
+	Kubernetes = "kubernetes"
+	Consul     = "consul"
+)
+
+// Spec is a value of --restart-lock.
+type Spec struct {
+	Scheme    string // Kubernetes or Consul
+	Namespace string // of Kubernetes; "" for the pod's own
+	Name      string
+}
+
+// String is the value again.
+func (s Spec) String() string {
+	if s.Namespace != "" {
+		return s.Scheme + ":" + s.Namespace + "/" + s.Name
+	}
+	return s.Scheme + ":" + s.Name
+}
+
+const (
+	form = "write kubernetes:NAME, kubernetes:NAMESPACE/NAME or consul:NAME"
+
+	// mostLeaseName leaves room for "-" and the number of a place in the 253 characters of an object's name.
+	mostLeaseName = 253 - len("-9999")
+	mostNamespace = 63
+	mostKey       = 200 // characters; Consul takes 512
+)
+
+var (
+	// https://kubernetes.io/docs/concepts/overview/working-with-objects/names/
+	subdomain = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`)
+	label     = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`)
+	// A key may hold anything. These need no quotes in a URL, in an ACL rule and in a shell.
+	key = regexp.MustCompile(`^[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*$`)
+)
+
+// Parse reads a value of --restart-lock.
+func Parse(text string) (Spec, error) {
+	wrong := func(why, hint string) (Spec, error) {
+		return Spec{}, &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot use the restart lock %q", shortened(text)), Why: why, Hint: hint}
+	}
+	scheme, name, found := strings.Cut(text, ":")
+	switch {
+	case !found:
+		return wrong("it does not say who keeps it", form)
+	case scheme != Kubernetes && scheme != Consul:
+		return wrong(fmt.Sprintf("nobody called %q keeps one", shortened(scheme)), form)
+	case name == "":
+		return wrong("it has no name", form)
+	case strings.HasPrefix(name, "//"):
+		return wrong("a lock has a name and no address", form+"; CONSUL_HTTP_ADDR says where Consul is")
+	case scheme == Consul:
+		if len(name) > mostKey {
+			return wrong(fmt.Sprintf("its name is longer than %d characters", mostKey), form)
+		}
+		if !key.MatchString(name) {
+			return wrong("its name has what the name of a key cannot have", "use letters, digits, - _ . and, between them, /")
+		}
+		return Spec{Scheme: scheme, Name: name}, nil
+	}
+	namespace, object, found := strings.Cut(name, "/")
+	if !found {
+		namespace, object = "", name
+	}
+	const hint = "use small letters, digits and -, letters or digits first and last"
+	switch {
+	case found && (len(namespace) > mostNamespace || !label.MatchString(namespace)):
+		return wrong("that is no namespace of Kubernetes before the /", hint)
+	case len(object) > mostLeaseName:
+		return wrong(fmt.Sprintf("its name is longer than %d characters", mostLeaseName), form)
+	case !subdomain.MatchString(object):
+		return wrong("a Lease of Kubernetes cannot have that name", hint)
+	}
+	return Spec{Scheme: scheme, Namespace: namespace, Name: object}, nil
+}
+
+func shortened(s string) string {
+	if len(s) > 60 {
+		return s[:60] + "..."
+	}
+	return s
+}
+
+// Open makes the engine of a lock, by what the variables and files say that env and the folder serviceAccount have. It sends nothing.
+// Files of the users in allow count as one's own (internal/trust).
+func Open(s Spec, env func(string) string, serviceAccount string, allow []int) (Engine, error) {
+	if s.Scheme == Consul {
+		return openConsul(s, env, allow)
+	}
+	return openKubernetes(s, env, serviceAccount, allow)
+}
+
+// Exposed says who beside the server can read the credential that an engine sends, "" when nobody can: as vault.Client's does.
+func Exposed(e Engine) string {
+	if c, ok := e.(*consul); ok {
+		return c.exposed()
+	}
+	return ""
+}
+
+// Unverified reports whether the certificate of the engine's server is not verified.
+func Unverified(e Engine) bool {
+	c, ok := e.(*consul)
+	return ok && c.unverified && c.base.Scheme == "https"
+}
