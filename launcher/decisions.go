@@ -188,8 +188,8 @@ func (s *supervisor) logAction(a action) {
 		s.Log.Warn("another process has tried these versions and they failed, they are not tried here", "paths", seen(), "tried_by",
 			s.tried.By, "at", s.tried.At.Format(time.RFC3339))
 	case actLogNoPlace:
-		s.Log.Warn("no place in the restart lock in time, the change is tried again later", "paths", seen(),
-			"waited", m.lockWait.String())
+		s.Log.Warn("no place in the restart lock in time, the change goes on waiting", "paths", seen(),
+			"waited", duration(time.Since(m.queuedAt)))
 	case actLogWithout:
 		why := "the wait for one is over"
 		if m.late(time.Now()) {

@@ -67,7 +67,7 @@
 //	running   → settling ending clearing
 //	settling  → waiting queueing reading ending clearing
 //	waiting   → queueing reading ending clearing
-//	queueing  → running settling waiting reading ending clearing
+//	queueing  → running settling reading ending clearing
 //	reading   → running settling queueing hooking ending clearing
 //	hooking   → running settling waiting queueing diverting stopping ending clearing
 //	diverting → stopping ending clearing

@@ -98,18 +98,18 @@ func (m *machine) triedBad(now time.Time) []action {
 	return append([]action{actRejectTried}, m.run(now)...)
 }
 
-// queuedTooLong: the wait for a place is over.
+// queuedTooLong: the wait for a place is over. Where one is required the wait goes on, and is said again from time to time.
 func (m *machine) queuedTooLong(now time.Time) []action {
-	m.turn = noTurn
 	if !m.late(now) && m.lockRequired {
-		d := min(firstRetry<<min(m.retries, 5), lastRetry)
-		m.retries++
-		m.queuedAt = time.Time{}
-		return append([]action{actLeaveTurn, actLogNoPlace}, m.wait(now.Add(d), "another try at the restart lock")...)
+		m.deadline = m.inTime(now.Add(max(m.lockWait, againNoPlace)))
+		return []action{actLogNoPlace}
 	}
-	m.without = true
+	m.turn, m.without = noTurn, true
 	return append([]action{actLeaveTurn, actLogWithout}, m.readAll()...)
 }
+
+// againNoPlace is how often that is said.
+const againNoPlace = 10 * time.Minute
 
 // goWithout says that a change is made without a place, which it needs: there is no time for one.
 func (m *machine) goWithout() []action {

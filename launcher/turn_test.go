@@ -107,9 +107,8 @@ func TestNoTurnInTime(t *testing.T) {
 	wantActions(t, w.do(evHooked{ok: true}), actStop)
 
 	w = in(withLock(func(p *policy) { p.lockRequired = true }), queueing)
-	wantActions(t, w.pass(10*time.Minute), actLeaveTurn, actLogNoPlace, actLogWait)
-	w.want(t, waiting)
-	wantActions(t, w.pass(firstRetry), actQueue)
+	wantActions(t, w.pass(35*time.Minute), actLogNoPlace, actLogNoPlace, actLogNoPlace)
+	w.want(t, queueing)
 	wantActions(t, w.do(evTurn{}), actRead)
 
 	w = in(withLock(func(p *policy) { p.lockWait = 0 }), queueing)

@@ -50,6 +50,7 @@ type checked struct {
 	where    string
 	warnings []string
 	listed   bool // --names was given
+	lock     *lockCheck
 }
 
 // inspect is check and --dry-run, which shows the variables, too.
@@ -68,6 +69,9 @@ func (a *app) inspect(s *settings, o launcher.Options, variables bool) error {
 		return err
 	}
 	c.warn(s)
+	if !variables {
+		c.lock = checkLock(o.RestartLock, s.duration("timeout"))
+	}
 	if a.ui.json {
 		a.ui.checkJSON(&c, variables)
 	} else {
@@ -101,15 +105,23 @@ func (c *checked) warn(s *settings) {
 // verdict is the failure of a run, with its exit code and the hint of the first fault. The report has all of them, but
 // it may have gone elsewhere.
 func (c *checked) verdict() error {
-	if len(c.Faults) == 0 {
+	if len(c.Faults) == 0 && c.lock != nil {
+		return firstOf("a restart would have no place in the lock", c.lock.faults)
+	}
+	return firstOf("a run would fail", c.Faults)
+}
+
+// firstOf is the failure that faults amount to; nil for none.
+func firstOf(what string, faults []*fault.Error) error {
+	if len(faults) == 0 {
 		return nil
 	}
-	first := c.Faults[0]
+	first := faults[0]
 	why := first.Error()
-	if n := len(c.Faults) - 1; n > 0 {
+	if n := len(faults) - 1; n > 0 {
 		why += fmt.Sprintf(" (and %d more)", n)
 	}
-	return &fault.Error{Kind: first.Kind, What: "a run would fail", Why: why, Hint: first.Cure(), Exit: first.Code()}
+	return &fault.Error{Kind: first.Kind, What: what, Why: why, Hint: first.Cure(), Exit: first.Code()}
 }
 
 // pathState is the mark of a path.
@@ -166,6 +178,7 @@ func (u *ui) checkText(c *checked, variables bool) {
 			u.failure(f.Error(), f)
 		}
 	}
+	u.lockText(c.lock)
 	if names := givenNames(c); len(names) > 0 && !variables {
 		u.line("names", "--names %s takes these from --path, and nothing that somebody adds later",
 			strings.Join(names, ","))
@@ -176,6 +189,21 @@ func (u *ui) checkText(c *checked, variables bool) {
 		for _, s := range c.Unread {
 			u.printf("%s\n", oneLine(unreadText(s)))
 		}
+	}
+}
+
+// lockText prints what there is of a restart lock.
+func (u *ui) lockText(l *lockCheck) {
+	switch {
+	case l == nil:
+		return
+	case len(l.faults) == 0 && l.limit == 1:
+		u.line("ok", "restart lock %s: its place can be taken", l.name)
+	case len(l.faults) == 0:
+		u.line("ok", "restart lock %s: its %d places can be taken", l.name, l.limit)
+	}
+	for _, f := range l.faults {
+		u.failure(f.Error(), f)
 	}
 }
 

@@ -22,6 +22,7 @@ type (
 		Paths     []pathJSON     `json:"paths"`
 		Names     []string       `json:"names,omitempty"` // what --names would list
 		Warnings  []string       `json:"warnings"`
+		Lock      *lockJSON      `json:"restart_lock,omitempty"`
 		Faults    []faultJSON    `json:"faults"`
 		Variables []variableJSON `json:"variables,omitempty"`
 		Stripped  []string       `json:"stripped,omitempty"`
@@ -43,6 +44,12 @@ type (
 		Secrets      []string            `json:"secrets,omitempty"`      // in a folder; each has an entry of its own
 		Capabilities map[string][]string `json:"capabilities,omitempty"` // by path in policies
 		Fault        *faultJSON          `json:"fault,omitempty"`
+	}
+	lockJSON struct {
+		Name   string      `json:"name"`
+		Places int         `json:"places"`
+		OK     bool        `json:"ok"`
+		Faults []faultJSON `json:"faults"`
 	}
 	faultJSON struct {
 		Kind string `json:"kind"`
@@ -84,6 +91,12 @@ func (u *ui) checkJSON(c *checked, variables bool) {
 	}
 	if !out.OK {
 		out.Exit = c.Faults[0].Code()
+	}
+	if l := c.lock; l != nil {
+		out.Lock = &lockJSON{l.name, l.limit, len(l.faults) == 0, []faultJSON{}}
+		for _, f := range l.faults {
+			out.Lock.Faults = append(out.Lock.Faults, *faultOf(f))
+		}
 	}
 	if variables {
 		out.addVariables(c)

@@ -114,6 +114,7 @@ func (a *app) launchOptions(s *settings) launcher.Options {
 	o.Mode, o.Supervision, o.Masking = mode(s), supervision(s), masking(s)
 	o.Rules.Parts = o.Masking.On
 	o.Watching = watching(s, a.environ)
+	o.RestartLock = a.restartLock(s)
 	a.sources(s, &o)
 	checkFiles(s, &o)
 	return o

@@ -21,8 +21,9 @@ const synopsis = `vaultexec starts a program with secrets from HashiCorp Vault i
 Usage:
   vaultexec [OPTIONS] -- COMMAND [ARG...]        the launcher (also: vaultexec run ...)
   vaultexec check [OPTIONS]                      log in, look at every path: names and versions
-%s  vaultexec help TOPIC                           a command, exit-codes, files, listening, login,
-                                                 ready, references, status-endpoint, watching
+%s  vaultexec help TOPIC                           a command, exit-codes, files, fleets, listening,
+                                                 login, ready, references, status-endpoint,
+                                                 watching
   vaultexec help WORD                            an option, or whatever has the word in it
   vaultexec help --all                           everything, for a pager
 
@@ -35,6 +36,7 @@ An option may also be given as the variable in brackets, or in the file of
 var topics = map[string]func() string{
 	"exit-codes":      func() string { return exitCodes },
 	"files":           func() string { return filesHelp },
+	"fleets":          func() string { return fleetHelp },
 	"listening":       func() string { return listeningHelp },
 	"login":           func() string { return loginHelp },
 	"ready":           func() string { return readyHelp },

@@ -11,6 +11,7 @@ import (
 	"github.com/agenticverz/vaultexec/internal/environ"
 	"github.com/agenticverz/vaultexec/internal/fault"
 	"github.com/agenticverz/vaultexec/internal/listen"
+	"github.com/agenticverz/vaultexec/internal/restartlock"
 	"github.com/agenticverz/vaultexec/internal/vault"
 )
 
@@ -147,6 +148,13 @@ var options = []option{
 	{name: "refresh-signal", arg: "SIGNAL", env: ownVar("REFRESH_SIGNAL"), group: groupWatch, usage: "this signal is not forwarded but makes vaultexec look at once"},
 	{name: "probation", arg: "DURATION", env: ownVar("PROBATION"), def: "10s", group: groupWatch, usage: "a command that fails within this time after a change is started again with what worked before"},
 	{name: "no-rollback", env: ownVar("NO_ROLLBACK"), group: groupWatch, usage: "end with the command in that case"},
+
+	{name: "restart-lock", arg: "kubernetes:NAME|consul:NAME", env: ownVar("RESTART_LOCK"), group: groupWatch, usage: "restart after a change only while a place in this lock is held, which the fleet shares (see help fleets)"},
+	{name: "restart-limit", arg: "N", env: ownVar("RESTART_LIMIT"), def: "1", group: groupWatch, usage: "with --restart-lock: how many places it has, so that N restart at once and no more"},
+	{name: "restart-lock-wait", arg: "DURATION", env: ownVar("RESTART_LOCK_WAIT"), def: "10m", group: groupWatch, usage: "how long a change waits for a place, before it is made without one; 0 waits for ever"},
+	{name: "restart-lock-required", env: ownVar("RESTART_LOCK_REQUIRED"), group: groupWatch, usage: "never make a change without a place, but for credentials that expire: go on waiting"},
+	{name: "canary", env: ownVar("CANARY"), group: groupWatch, usage: "with --restart-lock: the first that has a place tries the change, and the others follow if it works"},
+	{name: "service-account", arg: "DIR", env: ownVar("SERVICE_ACCOUNT"), def: restartlock.ServiceAccount, group: groupWatch, usage: "with --restart-lock kubernetes:NAME: folder of the token, ca.crt and namespace of the pod's service account"},
 
 	{name: "lease-margin", arg: "DURATION", env: ownVar("LEASE_MARGIN"), def: "0s", group: groupWatch, usage: "how long before the end of a lease the command is restarted with new credentials; 0 is a tenth of the lease's life, and --stop-timeout at least"},
 

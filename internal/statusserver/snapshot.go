@@ -82,7 +82,7 @@ type Change struct {
 }
 
 // States are those of a change.
-var States = []string{"settling", "waiting", "reading", "hook", "draining", "stopping", "starting", "handover", "postponed"}
+var States = []string{"settling", "waiting", "queueing", "reading", "hook", "draining", "stopping", "starting", "handover", "postponed"}
 
 // Copy is the last-good copy that a command was started with.
 type Copy struct {
