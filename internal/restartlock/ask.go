@@ -132,7 +132,10 @@ func (p *peer) once(ctx context.Context, method, path string, query url.Values, 
 	}
 	defer func() { _ = resp.Body.Close() }()
 	b, err := io.ReadAll(io.LimitReader(resp.Body, mostAnswer+1))
-	if err == nil && len(b) > mostAnswer {
+	switch {
+	case ctx.Err() != nil: // a server that sees the connection close may end its answer in the middle, in good order
+		err = ctx.Err()
+	case err == nil && len(b) > mostAnswer:
 		err = errTooLong
 	}
 	return answer{resp.StatusCode, resp.Header, b}, err
