@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -11,12 +12,15 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"go.yaml.in/yaml/v3"
 
 	"github.com/agenticverz/vaultexec/internal/dotenv"
+	"github.com/agenticverz/vaultexec/internal/enginetest"
 	"github.com/agenticverz/vaultexec/internal/needs"
+	"github.com/agenticverz/vaultexec/internal/restartlock"
 	"github.com/agenticverz/vaultexec/internal/vaulttest"
 )
 
@@ -407,42 +411,132 @@ func TestDeployScripts(t *testing.T) {
 	}
 }
 
+type object = map[string]any
+
+// at is what stands in a document below these keys.
+func at(v any, keys ...any) any {
+	for _, k := range keys {
+		switch k := k.(type) {
+		case string:
+			m, _ := v.(object)
+			v = m[k]
+		case int:
+			l, _ := v.([]any)
+			if k >= len(l) {
+				return nil
+			}
+			v = l[k]
+		}
+	}
+	return v
+}
+
+// documents are those of a file of YAML in deploy/.
+func documents(t *testing.T, name string) (docs []any) {
+	t.Helper()
+	dec := yaml.NewDecoder(strings.NewReader(deployed(t, name)))
+	dec.KnownFields(true)
+	for {
+		var d object
+		err := dec.Decode(&d)
+		if err == io.EOF {
+			return docs
+		}
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		docs = append(docs, d)
+	}
+}
+
+// The API server takes the manifest of the restart lock, and its service account may do what a holder does, with all its places.
+func TestDeployRestartLock(t *testing.T) {
+	t.Parallel()
+	k := enginetest.SharedKubernetes(t)
+	const ns = "agenticverz"
+	k.Must(t, "POST", "/api/v1/namespaces", object{"apiVersion": "v1", "kind": "Namespace", "metadata": object{"name": ns}})
+	plural := map[string]string{"Lease": "leases", "ServiceAccount": "serviceaccounts", "Role": "roles", "RoleBinding": "rolebindings", "Deployment": "deployments"}
+	create := func(doc object) (int, string) {
+		t.Helper()
+		version, _ := doc["apiVersion"].(string)
+		base := "/apis/" + version
+		if version == "v1" {
+			base = "/api/v1"
+		}
+		status, b, err := k.Do("POST", base+"/namespaces/"+ns+"/"+plural[fmt.Sprint(doc["kind"])]+"?fieldValidation=Strict", doc)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return status, string(b)
+	}
+	var leases []string
+	var deployment any
+	for _, doc := range documents(t, "kubernetes-restart-lock.yaml") {
+		doc := doc.(object)
+		if doc["kind"] == "Role" { // strict it is
+			doc["rule"] = doc["rules"]
+			if status, answer := create(doc); status != http.StatusBadRequest || !strings.Contains(answer, "unknown field") {
+				t.Errorf("a field that there is not: status %d: %s", status, answer)
+			}
+			delete(doc, "rule")
+		}
+		if status, answer := create(doc); status != http.StatusCreated {
+			t.Fatalf("%v: status %d: %s", doc["kind"], status, answer)
+		}
+		switch doc["kind"] {
+		case "Lease":
+			leases = append(leases, at(doc, "metadata", "name").(string))
+		case "Deployment":
+			deployment = at(doc, "spec", "template", "spec")
+		}
+	}
+	command, _ := at(deployment, "containers", 0, "command").([]any)
+	line := fmt.Sprint(command...)
+	lock, limit := optionOf(command, "--restart-lock"), optionOf(command, "--restart-limit")
+	if lock != "kubernetes:api" || limit != fmt.Sprint(len(leases)) || strings.Join(leases, " ") != "api-0 api-1 api-2" {
+		t.Fatalf("%s for the Leases %v", line, leases)
+	}
+	pod := k.Pod(t, ns, fmt.Sprint(at(deployment, "serviceAccountName")))
+	spec, err := restartlock.Parse(lock)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := restartlock.Open(spec, pod.Getenv, pod.Dir, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	for place := range leases {
+		if err := e.Check(ctx, place); err != nil {
+			t.Errorf("place %d: %v", place, err)
+		}
+	}
+	if v, err := e.Look(ctx, 0); err != nil || !v.Free {
+		t.Fatalf("%+v, %v", v, err)
+	}
+	if taken, err := e.Take(ctx, 0); err != nil || !taken {
+		t.Errorf("taken: %v, %v", taken, err)
+	}
+	if err := e.Release(ctx, 0); err != nil {
+		t.Error(err)
+	}
+}
+
+// optionOf is the value of an option in a command line, "" when it is not there.
+func optionOf(command []any, name string) string {
+	for i, word := range command[:max(0, len(command)-1)] {
+		if word == name {
+			return fmt.Sprint(command[i+1])
+		}
+	}
+	return ""
+}
+
 // The manifests parse, and say what they are for.
 func TestDeployManifests(t *testing.T) {
-	type object = map[string]any
-	at := func(v any, keys ...any) any {
-		for _, k := range keys {
-			switch k := k.(type) {
-			case string:
-				m, _ := v.(object)
-				v = m[k]
-			case int:
-				l, _ := v.([]any)
-				if k >= len(l) {
-					return nil
-				}
-				v = l[k]
-			}
-		}
-		return v
-	}
-	documents := func(name string) []any {
-		dec := yaml.NewDecoder(strings.NewReader(deployed(t, name)))
-		dec.KnownFields(true)
-		var docs []any
-		for {
-			var d object
-			err := dec.Decode(&d)
-			if err == io.EOF {
-				return docs
-			}
-			if err != nil {
-				t.Fatalf("%s: %v", name, err)
-			}
-			docs = append(docs, d)
-		}
-	}
-	compose := documents("compose.yaml")[0]
+	compose := documents(t, "compose.yaml")[0]
 	if image, _ := at(compose, "services", "vault", "image").(string); !regexp.MustCompile(`^hashicorp/vault:\d+\.\d+\.\d+$`).MatchString(image) {
 		t.Errorf("the image of Vault is not pinned: %q", image)
 	}
@@ -461,7 +555,7 @@ func TestDeployManifests(t *testing.T) {
 			}
 		}
 	}
-	kube := documents("kubernetes.yaml")
+	kube := documents(t, "kubernetes.yaml")
 	if len(kube) != 2 || at(kube[1], "kind") != "Deployment" {
 		t.Fatalf("%d documents", len(kube))
 	}

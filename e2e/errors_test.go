@@ -800,6 +800,7 @@ var undriven = map[string]string{
 	"cannot ask for":              "needs a terminal that fails",
 	"is about to take the lead":   "a moment of a server (internal/vault, TestRedirectToItself)",
 	"the answer is longer than":   "needs a hostile server (e2e/process, TestHostileAnswers)",
+	"cannot use the restart lock": "no option reads one yet (internal/restartlock, TestParse)",
 	"entries in one place":        "needs a hostile server (e2e/process, TestHostileAnswers)",
 	"it was not there when the c": "kept and never printed (launcher/fallback.go)",
 	"KV version 1 keeps no secre": "needs KV version 1: testdata/scripts/set.txtar",

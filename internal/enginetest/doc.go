@@ -78,8 +78,22 @@ func (p *program) command(bin string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// Freeze stops the server with SIGSTOP: its connections stay, new ones are made by the kernel, and nothing answers.
-func (p *program) Freeze() { p.proc.Signal(syscall.SIGSTOP) }
+// Freeze stops the server with SIGSTOP: its connections stay, new ones are made by the kernel, and nothing answers. It waits until the
+// last thread has stopped, which may answer once more until then.
+func (p *program) Freeze() {
+	p.proc.Signal(syscall.SIGSTOP)
+	wait.For(limit, func() bool {
+		tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", p.proc.PID()))
+		for _, task := range tasks { // none where there is no /proc
+			b, err := os.ReadFile(task)
+			// The state stands behind the name, which is in parentheses: proc_pid_stat(5).
+			if _, state, found := bytes.Cut(b, []byte(") ")); err == nil && found && !bytes.HasPrefix(state, []byte("T")) {
+				return false
+			}
+		}
+		return true
+	})
+}
 
 // Thaw lets it go on.
 func (p *program) Thaw() { p.proc.Signal(syscall.SIGCONT) }

@@ -9,7 +9,6 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -133,14 +132,25 @@ func (p *peer) once(ctx context.Context, method, path string, query url.Values, 
 	}
 	defer func() { _ = resp.Body.Close() }()
 	b, err := io.ReadAll(io.LimitReader(resp.Body, mostAnswer+1))
-	if err == nil && len(b) > mostAnswer {
+	switch {
+	case ctx.Err() != nil: // a server that sees the connection close may end its answer in the middle, in good order
+		err = ctx.Err()
+	case err == nil && len(b) > mostAnswer:
 		err = errTooLong
 	}
 	return answer{resp.StatusCode, resp.Header, b}, err
 }
 
+//go:noinline // it is called in thirty places
 func (p *peer) fault(k fault.Kind, what, why, hint string) *fault.Error {
 	return &fault.Error{Kind: k, What: "cannot " + what + " (" + p.name + ")", Why: why, Hint: hint}
+}
+
+// unusable is a setting or a file that is wrong.
+//
+//go:noinline // as fault
+func (p *peer) unusable(what, why, hint string) *fault.Error {
+	return p.fault(fault.Usage, "use "+what, why, hint)
 }
 
 func tlsFailed(err error) bool {
@@ -188,24 +198,26 @@ func (p *peer) silent(what string, err error) error {
 }
 
 // foreign is an answer that this server never gives. It is not printed: it may be anything.
+//
+//go:noinline // as fault
 func (p *peer) foreign(what, why string) error {
 	return p.fault(fault.Address, what, why+" ("+p.base.Host+")", "something else than "+p.who+" answers there: check the address")
 }
 
 // failed judges a status that has the same meaning at both servers.
 func (p *peer) failed(what string, a answer) error {
-	why := fmt.Sprintf("HTTP %d from %s", a.status, p.base.Host)
+	status := "HTTP " + strconv.Itoa(a.status)
 	switch {
 	case a.status >= 300 && a.status < 400:
-		return p.foreign(what, fmt.Sprintf("HTTP %d, a redirect, which is not followed", a.status))
+		return p.foreign(what, status+", a redirect, which is not followed")
 	case a.status == http.StatusTooManyRequests || a.status >= 500:
-		f := p.fault(fault.Away, what, why, "its own log says more")
+		f := p.fault(fault.Away, what, status+" from "+p.base.Host, "its own log says more")
 		if s, err := strconv.Atoi(a.header.Get("Retry-After")); err == nil && s > 0 && s < 3600 {
 			f.RetryAfter = time.Duration(s) * time.Second
 		}
 		return f
 	}
-	return p.foreign(what, fmt.Sprintf("HTTP %d", a.status))
+	return p.foreign(what, status)
 }
 
 // readFile reads a file that decides about who is talked to, and as whom.
@@ -225,11 +237,11 @@ func (p *peer) readFile(path, hint string, allow []int) ([]byte, error) {
 		} else if trust.Refused(err) {
 			why = err.Error()
 		}
-		e := &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot read %q (%s)", path, p.name), Why: why, Hint: trust.Cure(err, hint), Err: err}
-		e.Passing = errors.Is(err, os.ErrNotExist) // it may be about to be written
+		e := p.unusable(strconv.Quote(path), why, trust.Cure(err, hint))
+		e.Err, e.Passing = err, errors.Is(err, os.ErrNotExist) // it may be about to be written
 		return nil, e
 	case len(b) > mostFile:
-		return nil, &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot read %q (%s)", path, p.name), Why: "it is too long", Hint: hint}
+		return nil, p.unusable(strconv.Quote(path), "it is too long", hint)
 	}
 	return b, nil
 }
@@ -238,8 +250,7 @@ func (p *peer) readFile(path, hint string, allow []int) ([]byte, error) {
 func (p *peer) roots(pool *x509.CertPool, path, hint string, allow []int) error {
 	b, err := p.readFile(path, hint, allow)
 	if err == nil && !pool.AppendCertsFromPEM(b) {
-		err = &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot use %q (%s)", path, p.name), Why: "no certificate in it",
-			Hint: "a PEM file has lines that begin with -----BEGIN CERTIFICATE"}
+		err = p.unusable(strconv.Quote(path), "no certificate in it", "a PEM file has lines that begin with -----BEGIN CERTIFICATE")
 	}
 	return err
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"fmt"
 	"math"
 	"net/http"
 	"net/url"
@@ -31,8 +30,9 @@ type consul struct {
 	key      string // of the lock; each place has one below it
 	identity string
 	ttl      time.Duration
-	session  string // there is one only while a place is taken and held
-	held     bool   // it is known to hold a place
+	delay    time.Duration // lockDelay, but in tests
+	session  string        // there is one only while a place is taken and held
+	held     bool          // it is known to hold a place
 }
 
 // Name is "consul:NAME".
@@ -83,7 +83,7 @@ func (e *consul) denied(what, path string, body []byte) error {
 	if bytes.Contains(body, []byte("ACL not found")) {
 		return e.fault(fault.BadToken, what, "Consul does not know the token", "give another one in CONSUL_HTTP_TOKEN or CONSUL_HTTP_TOKEN_FILE")
 	}
-	resource, rule := "the keys", fmt.Sprintf(`key_prefix "%s/" { policy = "write" }`, e.key)
+	resource, rule := "the keys", `key_prefix "`+e.key+`/" { policy = "write" }`
 	if isSession(path) {
 		resource, rule = "sessions", `session_prefix "" { policy = "write" }`
 	}
@@ -134,7 +134,7 @@ func (e *consul) write(ctx context.Context, what, key, condition, of string, val
 // command. What serfHealth gains is some seconds after the death of a whole machine.
 func (e *consul) start(ctx context.Context, what string) error {
 	a, err := e.call(ctx, what, http.MethodPut, "/v1/session/create", nil, raw(map[string]any{
-		"Name": "vaultexec restart lock " + e.key, "TTL": e.ttl.String(), "LockDelay": lockDelay.String(),
+		"Name": "vaultexec restart lock " + e.key, "TTL": e.ttl.String(), "LockDelay": e.delay.String(),
 		"Behavior": "release", "NodeChecks": []string{},
 	}))
 	if err != nil {

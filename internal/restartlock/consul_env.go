@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
-	"fmt"
 	"io/fs"
 	"net"
 	"net/http"
@@ -35,7 +34,7 @@ type settings struct {
 }
 
 func openConsul(s Spec, env func(string) string, allow []int) (Engine, error) {
-	e := &consul{key: s.Name, identity: newIdentity(), ttl: sessionTTL}
+	e := &consul{key: s.Name, identity: newIdentity(), ttl: sessionTTL, delay: lockDelay}
 	e.peer.name = s.String()
 	e.who, e.ca = "Consul", "CONSUL_CACERT"
 	e.allow = allow
@@ -47,10 +46,6 @@ func openConsul(s Spec, env func(string) string, allow []int) (Engine, error) {
 	}
 	e.dial = e.newTransport
 	return e, e.open()
-}
-
-func (e *consul) wrong(variable, why, hint string) error {
-	return &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot use %s (%s)", variable, e.peer.name), Why: why, Hint: hint}
 }
 
 // readEnv reads the variables. In two cases consul/api goes on with what it cannot read; here that ends with an error: it would take
@@ -84,7 +79,7 @@ func (e *consul) readEnv(env func(string) string) error {
 	}
 	e.namespace, e.partition = env("CONSUL_NAMESPACE"), env("CONSUL_PARTITION")
 	if (e.certFile == "") != (e.keyFile == "") {
-		return e.wrong("CONSUL_CLIENT_CERT and CONSUL_CLIENT_KEY", "one of them is not set", "set both, or none")
+		return e.unusable("CONSUL_CLIENT_CERT and CONSUL_CLIENT_KEY", "one of them is not set", "set both, or none")
 	}
 	return nil
 }
@@ -96,7 +91,7 @@ func (e *consul) boolean(env func(string) string, name string, otherwise bool) (
 	}
 	b, err := strconv.ParseBool(v)
 	if err != nil {
-		return false, e.wrong(name, "it is neither true nor false", "write true or false")
+		return false, e.unusable(name, "it is neither true nor false", "write true or false")
 	}
 	return b, nil
 }
@@ -123,15 +118,15 @@ func (e *consul) setAddress(addr string, ssl bool) error {
 		}
 	case "unix":
 		if !filepath.IsAbs(rest) {
-			return e.wrong(name, "a socket has an absolute path", hint)
+			return e.unusable(name, "a socket has an absolute path", hint)
 		}
 		e.socket, scheme, rest = rest, "http", "localhost"
 	default:
-		return e.wrong(name, "it has a scheme that Consul has not", hint)
+		return e.unusable(name, "it has a scheme that Consul has not", hint)
 	}
 	u, err := url.Parse(scheme + "://" + rest)
 	if err != nil || u.Host != rest || u.Hostname() == "" { // the error may quote a password
-		return e.wrong(name, "it is no address", hint)
+		return e.unusable(name, "it is no address", hint)
 	}
 	if prefix = strings.TrimSuffix(prefix, "/"); prefix != "" {
 		u.Path = "/" + prefix
@@ -155,7 +150,7 @@ func (e *consul) credential() (secret, error) {
 	case token == "":
 		return e.token, nil
 	case strings.ContainsAny(token, "\r\n"):
-		return secret{}, e.wrong("CONSUL_HTTP_TOKEN_FILE", "it has more than one line", "keep the token alone in it")
+		return secret{}, e.unusable("CONSUL_HTTP_TOKEN_FILE", "it has more than one line", "keep the token alone in it")
 	}
 	return newSecret(token), nil
 }
@@ -211,7 +206,7 @@ func (e *consul) newTransport() (*http.Transport, error) {
 		}
 		both, err := tls.X509KeyPair(cert, key)
 		if err != nil { // which may quote what it cannot parse
-			return nil, e.wrong("CONSUL_CLIENT_CERT and CONSUL_CLIENT_KEY", "they are no certificate and its key", "give the two that were made together, as PEM")
+			return nil, e.unusable("CONSUL_CLIENT_CERT and CONSUL_CLIENT_KEY", "they are no certificate and its key", "give the two that were made together, as PEM")
 		}
 		conf.Certificates = []tls.Certificate{both}
 	}
@@ -245,7 +240,7 @@ func (e *consul) pool() (*x509.CertPool, error) {
 		case fault.Is(err, fault.Usage):
 			return nil, err
 		case err != nil || files == 0:
-			return nil, e.wrong("CONSUL_CAPATH", "it is no folder with certificates", "name a folder of PEM files")
+			return nil, e.unusable("CONSUL_CAPATH", "it is no folder with certificates", "name a folder of PEM files")
 		}
 		return pool, nil
 	}

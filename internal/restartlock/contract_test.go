@@ -70,7 +70,7 @@ func onConsul(t *testing.T, own bool) *server {
 	env := c.Env(c.Token(t, enginetest.Policy(name)))
 	return &server{
 		engine:  func(t *testing.T) Engine { return opened(t, "consul:"+name, enginetest.Getenv(env), "") },
-		short:   func(e Engine) { e.(*consul).ttl = time.Second },
+		short:   func(e Engine) { e.(*consul).ttl, e.(*consul).delay = time.Second, time.Second },
 		holders: func() ([]string, error) { return c.Holders(name, 3) },
 		steal:   func(t *testing.T) { c.Destroy(t, "vaultexec restart lock "+name) },
 		freeze:  c.Freeze, thaw: c.Thaw, kill: c.Kill, restart: func(t *testing.T) { c.Restart(t) },

@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
-	"fmt"
 	"net"
 	"net/http"
 	"net/url"
@@ -59,8 +58,7 @@ func openKubernetes(s Spec, env func(string) string, folder string, allow []int)
 	e.who, e.ca = "the API server of Kubernetes", filepath.Join(folder, "ca.crt")
 	host, port := env("KUBERNETES_SERVICE_HOST"), env("KUBERNETES_SERVICE_PORT")
 	if host == "" || port == "" {
-		return nil, &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot use the restart lock %q", s),
-			Why: "KUBERNETES_SERVICE_HOST or KUBERNETES_SERVICE_PORT is not set", Hint: "each pod has them: " + outside}
+		return nil, e.unusable("the restart lock", "KUBERNETES_SERVICE_HOST or KUBERNETES_SERVICE_PORT is not set", "each pod has them: "+outside)
 	}
 	e.base = &url.URL{Scheme: "https", Host: net.JoinHostPort(host, port)}
 	if e.namespace == "" {
@@ -70,8 +68,7 @@ func openKubernetes(s Spec, env func(string) string, folder string, allow []int)
 		}
 		e.namespace = strings.TrimSpace(string(b))
 		if !label.MatchString(e.namespace) {
-			return nil, &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot use %q", filepath.Join(folder, "namespace")),
-				Why: "it holds no namespace", Hint: "name it: kubernetes:NAMESPACE/" + s.Name}
+			return nil, e.unusable(strconv.Quote(filepath.Join(folder, "namespace")), "it holds no namespace", "name it: kubernetes:NAMESPACE/"+s.Name)
 		}
 		e.peer.name = Spec{s.Scheme, e.namespace, s.Name}.String()
 	}
@@ -97,8 +94,9 @@ func (e *leases) token() (secret, error) {
 	}
 	token := strings.TrimSpace(string(b))
 	if token == "" || strings.ContainsAny(token, "\r\n") {
-		return secret{}, &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot use %q (%s)", filepath.Join(e.folder, "token"), e.peer.name),
-			Why: "it holds no token", Hint: "kubelet writes one there", Passing: token == ""}
+		f := e.unusable(strconv.Quote(filepath.Join(e.folder, "token")), "it holds no token", "kubelet writes one there")
+		f.Passing = token == ""
+		return secret{}, f
 	}
 	return newSecret(token), nil
 }
@@ -121,13 +119,14 @@ func (e *leases) call(ctx context.Context, what, method string, place int, query
 	if method == http.MethodPut {
 		body = l.encode()
 	}
-	path := "/apis/coordination.k8s.io/v1/namespaces/" + e.namespace + "/leases/" + e.leaseName(place)
+	name := e.leaseName(place)
+	path := "/apis/coordination.k8s.io/v1/namespaces/" + e.namespace + "/leases/" + name
 	a, err := e.ask(ctx, what, method, path, query, body, func(h http.Header) { h.Set("Authorization", "Bearer "+token.reveal()) })
 	switch {
 	case err != nil:
 		return lease{}, false, err
 	case a.status == http.StatusOK:
-		if got, err := decodeLease(a.body, e.leaseName(place)); err == nil {
+		if got, err := decodeLease(a.body, name); err == nil {
 			return got, true, nil
 		}
 		return lease{}, false, e.foreign(what, "no Lease in the answer")
@@ -140,32 +139,33 @@ func (e *leases) call(ctx context.Context, what, method string, place int, query
 	case http.StatusConflict:
 		return lease{}, false, nil
 	case http.StatusUnauthorized:
-		return lease{}, false, e.fault(fault.BadToken, what, "the API server does not take the token of the service account",
-			fmt.Sprintf("%s must be of this cluster; kubelet replaces it before it ends", filepath.Join(e.folder, "token")))
+		err = e.fault(fault.BadToken, what, "the API server does not take the token of the service account",
+			filepath.Join(e.folder, "token")+" must be of this cluster; kubelet replaces it before it ends")
 	case http.StatusForbidden:
-		return lease{}, false, e.denied(what, method, place, status.Message)
+		err = e.denied(what, method, name, status.Message)
 	case http.StatusNotFound:
-		return lease{}, false, e.fault(fault.Missing, what, fmt.Sprintf("there is no Lease %s in the namespace %s", e.leaseName(place), e.namespace),
+		err = e.fault(fault.Missing, what, "there is no Lease "+name+" in the namespace "+e.namespace,
 			"apply "+manifest+", which makes one for each place, with this name and namespace")
 	case http.StatusBadRequest, http.StatusUnprocessableEntity:
-		return lease{}, false, e.fault(fault.Usage, what, fmt.Sprintf("the API server does not take the Lease %s", e.leaseName(place)),
-			"make it anew from "+manifest)
+		err = e.fault(fault.Usage, what, "the API server does not take the Lease "+name, "make it anew from "+manifest)
+	default:
+		err = e.failed(what, a)
 	}
-	return lease{}, false, e.failed(what, a)
+	return lease{}, false, err
 }
 
 // denied names the rule that is missing.
-func (e *leases) denied(what, method string, place int, message string) error {
+func (e *leases) denied(what, method, name, message string) error {
 	verb := "get"
 	if method == http.MethodPut {
 		verb = "update"
 	}
-	hint := fmt.Sprintf(`add to its Role in %s: {apiGroups: ["coordination.k8s.io"], resources: ["leases"], resourceNames: [%q], verbs: [%q]}`,
-		e.namespace, e.leaseName(place), verb)
+	hint := "add to its Role in " + e.namespace + `: {apiGroups: ["coordination.k8s.io"], resources: ["leases"], resourceNames: ["` + name +
+		`"], verbs: ["` + verb + `"]}`
 	if !strings.Contains(message, "cannot "+verb+" resource") { // the words of the authorizer; admission has others
 		hint = "an admission policy of the cluster forbids it, and no Role helps"
 	}
-	return e.fault(fault.Denied, what, fmt.Sprintf("the service account may not %s the Lease %s", verb, e.leaseName(place)), hint)
+	return e.fault(fault.Denied, what, "the service account may not "+verb+" the Lease "+name, hint)
 }
 
 // see takes in a Lease that was read or written.

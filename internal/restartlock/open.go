@@ -1,8 +1,8 @@
 package restartlock
 
 import (
-	"fmt"
 	"regexp"
+	"strconv"
 	"strings"
 
 	"github.com/agenticverz/vaultexec/internal/fault"
@@ -51,49 +51,56 @@ var (
 
 // Parse reads a value of --restart-lock.
 func Parse(text string) (Spec, error) {
-	wrong := func(why, hint string) (Spec, error) {
-		return Spec{}, &fault.Error{Kind: fault.Usage, What: fmt.Sprintf("cannot use the restart lock %q", shortened(text)), Why: why, Hint: hint}
+	s, why, hint := parse(text)
+	if why != "" {
+		return Spec{}, &fault.Error{Kind: fault.Usage, What: "cannot use the restart lock " + shortened(text), Why: why, Hint: hint}
 	}
+	return s, nil
+}
+
+// parse says why a value is none.
+func parse(text string) (s Spec, why, hint string) {
 	scheme, name, found := strings.Cut(text, ":")
 	switch {
 	case !found:
-		return wrong("it does not say who keeps it", form)
+		return s, "it does not say who keeps it", form
 	case scheme != Kubernetes && scheme != Consul:
-		return wrong(fmt.Sprintf("nobody called %q keeps one", shortened(scheme)), form)
+		return s, "nobody called " + shortened(scheme) + " keeps one", form
 	case name == "":
-		return wrong("it has no name", form)
+		return s, "it has no name", form
 	case strings.HasPrefix(name, "//"):
-		return wrong("a lock has a name and no address", form+"; CONSUL_HTTP_ADDR says where Consul is")
+		return s, "a lock has a name and no address", form + "; CONSUL_HTTP_ADDR says where Consul is"
 	case scheme == Consul:
 		if len(name) > mostKey {
-			return wrong(fmt.Sprintf("its name is longer than %d characters", mostKey), form)
+			return s, "its name is longer than " + strconv.Itoa(mostKey) + " characters", form
 		}
 		if !key.MatchString(name) {
-			return wrong("its name has what the name of a key cannot have", "use letters, digits, - _ . and, between them, /")
+			return s, "its name has what the name of a key cannot have", "use letters, digits, - _ . and, between them, /"
 		}
-		return Spec{Scheme: scheme, Name: name}, nil
+		return Spec{Scheme: scheme, Name: name}, "", ""
 	}
 	namespace, object, found := strings.Cut(name, "/")
 	if !found {
 		namespace, object = "", name
 	}
-	const hint = "use small letters, digits and -, letters or digits first and last"
+	const letters = "use small letters, digits and -, letters or digits first and last"
 	switch {
 	case found && (len(namespace) > mostNamespace || !label.MatchString(namespace)):
-		return wrong("that is no namespace of Kubernetes before the /", hint)
+		return s, "that is no namespace of Kubernetes before the /", letters
 	case len(object) > mostLeaseName:
-		return wrong(fmt.Sprintf("its name is longer than %d characters", mostLeaseName), form)
+		return s, "its name is longer than " + strconv.Itoa(mostLeaseName) + " characters", form
 	case !subdomain.MatchString(object):
-		return wrong("a Lease of Kubernetes cannot have that name", hint)
+		return s, "a Lease of Kubernetes cannot have that name", letters
 	}
-	return Spec{Scheme: scheme, Namespace: namespace, Name: object}, nil
+	return Spec{Scheme: scheme, Namespace: namespace, Name: object}, "", ""
 }
 
+// shortened quotes what somebody wrote.
 func shortened(s string) string {
 	if len(s) > 60 {
-		return s[:60] + "..."
+		s = s[:60] + "..."
 	}
-	return s
+	return strconv.Quote(s)
 }
 
 // Open makes the engine of a lock, by what the variables and files say that env and the folder serviceAccount have. It sends nothing.
