@@ -51,14 +51,14 @@ type lease struct {
 }
 
 func openKubernetes(s Spec, env func(string) string, folder string, allow []int) (Engine, error) {
-	const outside = "vaultexec is not in a pod of Kubernetes, or its pod has automountServiceAccountToken: false"
+	const outside = "a pod with a service account has this file; with automountServiceAccountToken: false, --service-account names its folder"
 	e := &leases{name: s.Name, namespace: s.Namespace, folder: folder, allow: allow, identity: newIdentity(),
 		lifetime: leaseLifetime, places: map[int]*sight{}}
 	e.peer.name = s.String()
 	e.who, e.ca = "the API server of Kubernetes", filepath.Join(folder, "ca.crt")
 	host, port := env("KUBERNETES_SERVICE_HOST"), env("KUBERNETES_SERVICE_PORT")
 	if host == "" || port == "" {
-		return nil, e.unusable("the restart lock", "KUBERNETES_SERVICE_HOST or KUBERNETES_SERVICE_PORT is not set", "each pod has them: "+outside)
+		return nil, e.unusable("the restart lock", "KUBERNETES_SERVICE_HOST or KUBERNETES_SERVICE_PORT is not set", "every pod has them; outside of Kubernetes a fleet can use consul:NAME")
 	}
 	e.base = &url.URL{Scheme: "https", Host: net.JoinHostPort(host, port)}
 	if e.namespace == "" {
@@ -67,7 +67,7 @@ func openKubernetes(s Spec, env func(string) string, folder string, allow []int)
 			return nil, err
 		}
 		e.namespace = strings.TrimSpace(string(b))
-		if !label.MatchString(e.namespace) {
+		if !looksLike(label, e.namespace) {
 			return nil, e.unusable(strconv.Quote(filepath.Join(folder, "namespace")), "it holds no namespace", "name it: kubernetes:NAMESPACE/"+s.Name)
 		}
 		e.peer.name = Spec{s.Scheme, e.namespace, s.Name}.String()

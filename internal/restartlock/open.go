@@ -41,13 +41,16 @@ const (
 	mostKey       = 200 // characters; Consul takes 512
 )
 
-var (
+// What names may look like. They are compiled where one is given, and not at every start.
+const (
 	// https://kubernetes.io/docs/concepts/overview/working-with-objects/names/
-	subdomain = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`)
-	label     = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`)
+	subdomain = `^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`
+	label     = `^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
 	// A key may hold anything. These need no quotes in a URL, in an ACL rule and in a shell.
-	key = regexp.MustCompile(`^[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*$`)
+	key = `^[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*$`
 )
+
+func looksLike(pattern, name string) bool { return regexp.MustCompile(pattern).MatchString(name) }
 
 // Parse reads a value of --restart-lock.
 func Parse(text string) (Spec, error) {
@@ -74,7 +77,7 @@ func parse(text string) (s Spec, why, hint string) {
 		if len(name) > mostKey {
 			return s, "its name is longer than " + strconv.Itoa(mostKey) + " characters", form
 		}
-		if !key.MatchString(name) {
+		if !looksLike(key, name) {
 			return s, "its name has what the name of a key cannot have", "use letters, digits, - _ . and, between them, /"
 		}
 		return Spec{Scheme: scheme, Name: name}, "", ""
@@ -85,11 +88,11 @@ func parse(text string) (s Spec, why, hint string) {
 	}
 	const letters = "use small letters, digits and -, letters or digits first and last"
 	switch {
-	case found && (len(namespace) > mostNamespace || !label.MatchString(namespace)):
+	case found && (len(namespace) > mostNamespace || !looksLike(label, namespace)):
 		return s, "that is no namespace of Kubernetes before the /", letters
 	case len(object) > mostLeaseName:
 		return s, "its name is longer than " + strconv.Itoa(mostLeaseName) + " characters", form
-	case !subdomain.MatchString(object):
+	case !looksLike(subdomain, object):
 		return s, "a Lease of Kubernetes cannot have that name", letters
 	}
 	return Spec{Scheme: scheme, Namespace: namespace, Name: object}, "", ""
