@@ -24,7 +24,7 @@ var floors = [][]string{
 	{"internal/cli"},
 	{"launcher"},
 	{"internal/environ"},
-	{"internal/vault", "internal/listen", "internal/serving", "internal/notify", "internal/statusserver", "internal/scan", "internal/browser", "internal/cloud"},
+	{"internal/vault", "internal/listen", "internal/serving", "internal/notify", "internal/statusserver", "internal/scan", "internal/browser", "internal/cloud", "internal/restartlock"},
 	{"internal/mask", "internal/fault", "internal/trust", "internal/clock", "internal/reap", "internal/dotenv", "internal/fallback", "internal/nodump", "internal/quit"},
 	{"internal/wholefile"},
 }

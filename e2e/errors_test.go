@@ -85,6 +85,20 @@ vaultexec --ready exec:/no/such --path app -- true
 vaultexec --watch --on-change-hook /no/such --path app -- true
 vaultexec --ready exec:no-such-program --path app -- true
 vaultexec --restart-order both --path app -- true
+vaultexec --restart-lock api --path app -- true
+vaultexec --restart-lock etcd:api --path app -- true
+vaultexec --restart-lock consul: --path app -- true
+vaultexec --restart-lock consul://127.0.0.1:8500/api --path app -- true
+vaultexec --restart-lock 'consul:a b' --restart-limit 0 --path app -- true
+vaultexec --restart-lock kubernetes:Api --restart-limit many --path app -- true
+vaultexec --restart-lock kubernetes:a/b/c --path app -- true
+vaultexec --restart-lock kubernetes:api --path app -- true
+vaultexec --restart-lock consul:api --replace --path app -- true
+vaultexec --restart-lock consul:api --canary --no-rollback --path app -- true
+vaultexec --restart-lock consul:api --canary --on-change exit --path app -- true
+vaultexec --restart-lock consul:api --canary --probation 0 --path app -- true
+vaultexec --canary --restart-limit 2 --path app -- true
+CONSUL_HTTP_ADDR=127.0.0.1:1 vaultexec check --restart-lock consul:api --restart-limit 2 --path app
 vaultexec --watch --interval 1ms --path app -- true
 vaultexec --watch --on-change perhaps --path app -- true
 vaultexec --watch --on-change signal:HUP --path app -- true
@@ -800,7 +814,6 @@ var undriven = map[string]string{
 	"cannot ask for":              "needs a terminal that fails",
 	"is about to take the lead":   "a moment of a server (internal/vault, TestRedirectToItself)",
 	"the answer is longer than":   "needs a hostile server (e2e/process, TestHostileAnswers)",
-	"cannot use the restart lock": "no option reads one yet (internal/restartlock, TestParse)",
 	"entries in one place":        "needs a hostile server (e2e/process, TestHostileAnswers)",
 	"it was not there when the c": "kept and never printed (launcher/fallback.go)",
 	"KV version 1 keeps no secre": "needs KV version 1: testdata/scripts/set.txtar",

@@ -46,7 +46,7 @@ func (q *queue) try(ctx context.Context, w wants) time.Duration {
 	}
 	if !q.told {
 		q.told = true
-		q.log.Info("the change waits for a place in the restart lock", "paths", w.what, "held_by", strings.Join(holders, ", "))
+		q.says("the change waits for a place in the restart lock", "paths", w.what, "held_by", strings.Join(holders, ", "))
 	}
 	return q.again(ctx, nil)
 }
@@ -104,7 +104,7 @@ func (q *queue) tryHeld(ctx context.Context, w wants) time.Duration {
 			attrs = append(attrs, "canary", true)
 		}
 	}
-	q.log.Info("a place in the restart lock is taken", attrs...)
+	q.says("a place in the restart lock is taken", attrs...)
 	return q.answer(ctx, w, queueEvent{event: evTurn{w.set}})
 }
 
@@ -198,7 +198,7 @@ func (q *queue) validUntil() time.Time {
 }
 
 func (q *queue) lost(ctx context.Context) {
-	q.log.Warn("the place in the restart lock is lost; what is under way goes on", "place", q.place, "held", duration(time.Since(q.since)))
+	q.warns("the place in the restart lock is lost; what is under way goes on", "place", q.place, "held", duration(time.Since(q.since)))
 	q.place = -1
 	q.setValid(time.Time{})
 	q.send(ctx, queueEvent{number: q.given, event: evTurnLost{}})
@@ -217,7 +217,7 @@ func (q *queue) giveBack(ctx context.Context) time.Duration {
 		}
 	} else {
 		q.works()
-		q.log.Info("the place in the restart lock is given back", "place", q.place, "held", duration(time.Since(q.since)))
+		q.says("the place in the restart lock is given back", "place", q.place, "held", duration(time.Since(q.since)))
 	}
 	q.place = -1
 	q.setValid(time.Time{})
@@ -237,7 +237,7 @@ func (q *queue) leaveOutcomes(ctx context.Context) time.Duration {
 			return 0
 		case err == nil:
 			q.works()
-			q.log.Info("the others are told what became of these versions", "paths", t.What, "good", t.Good)
+			q.says("the others are told what became of these versions", "paths", t.What, "good", t.Good)
 		case time.Now().Before(t.until):
 			q.failed(err)
 			if q.place >= 0 {
@@ -245,7 +245,7 @@ func (q *queue) leaveOutcomes(ctx context.Context) time.Duration {
 			}
 			return tellRetry
 		default:
-			q.log.Warn("the others cannot be told what became of these versions", "paths", t.What, "good", t.Good, "why", err.Error())
+			q.warns("the others cannot be told what became of these versions", "paths", t.What, "good", t.Good, "why", err.Error())
 		}
 		q.outcome = q.outcome[1:]
 	}

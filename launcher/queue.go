@@ -83,7 +83,7 @@ func newQueue(lock RestartLock, log *slog.Logger) *queue {
 	if lock.Engine == nil {
 		return nil
 	}
-	q := &queue{lock: lock, log: log.With("lock", lock.Engine.Name()), out: make(chan queueEvent), wake: make(chan struct{}, 1),
+	q := &queue{lock: lock, log: log, out: make(chan queueEvent), wake: make(chan struct{}, 1),
 		done: make(chan struct{}), place: -1}
 	ctx, cancel := context.WithCancel(context.Background())
 	q.stop = cancel
@@ -109,6 +109,15 @@ func (q *queue) tell(good bool) {
 		w.tell = append(w.tell, telling{restartlock.Outcome{Set: w.set, Good: good, By: q.lock.Holder, At: now.UTC(), What: w.what},
 			now.Add(tellFor)})
 	})
+}
+
+// says and warns write a line of the log that names the lock.
+func (q *queue) says(text string, attrs ...any) {
+	q.log.Info(text, append([]any{"lock", q.lock.Engine.Name()}, attrs...)...)
+}
+
+func (q *queue) warns(text string, attrs ...any) {
+	q.log.Warn(text, append([]any{"lock", q.lock.Engine.Name()}, attrs...)...)
 }
 
 func (q *queue) want(change func(*wants)) {
@@ -237,14 +246,14 @@ func (q *queue) do(ctx context.Context, f func(context.Context) error) error {
 func (q *queue) failed(err error) {
 	if q.trouble.IsZero() {
 		q.trouble = time.Now()
-		q.log.Warn("the restart lock cannot be used now: "+err.Error(), hinted(err)...)
+		q.warns("the restart lock cannot be used now: "+err.Error(), hinted(err)...)
 	}
 }
 
 // works says once that it can be used again.
 func (q *queue) works() {
 	if !q.trouble.IsZero() {
-		q.log.Info("the restart lock can be used again", "after", duration(time.Since(q.trouble)))
+		q.says("the restart lock can be used again", "after", duration(time.Since(q.trouble)))
 		q.trouble = time.Time{}
 	}
 }

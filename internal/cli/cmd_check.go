@@ -105,23 +105,15 @@ func (c *checked) warn(s *settings) {
 // verdict is the failure of a run, with its exit code and the hint of the first fault. The report has all of them, but
 // it may have gone elsewhere.
 func (c *checked) verdict() error {
-	if len(c.Faults) == 0 && c.lock != nil {
-		return firstOf("a restart would have no place in the lock", c.lock.faults)
+	if len(c.Faults) == 0 {
+		return c.lock.verdict()
 	}
-	return firstOf("a run would fail", c.Faults)
-}
-
-// firstOf is the failure that faults amount to; nil for none.
-func firstOf(what string, faults []*fault.Error) error {
-	if len(faults) == 0 {
-		return nil
-	}
-	first := faults[0]
+	first := c.Faults[0]
 	why := first.Error()
-	if n := len(faults) - 1; n > 0 {
+	if n := len(c.Faults) - 1; n > 0 {
 		why += fmt.Sprintf(" (and %d more)", n)
 	}
-	return &fault.Error{Kind: first.Kind, What: what, Why: why, Hint: first.Cure(), Exit: first.Code()}
+	return &fault.Error{Kind: first.Kind, What: "a run would fail", Why: why, Hint: first.Cure(), Exit: first.Code()}
 }
 
 // pathState is the mark of a path.

@@ -42,19 +42,22 @@ func (a *app) restartLock(s *settings) launcher.RestartLock {
 		a.checkCanary(s)
 	}
 	spec, err := restartlock.Parse(v.text)
-	if err == nil {
-		o.Engine, err = restartlock.Open(spec, a.getenv, s.str("service-account"), s.owners())
-	}
 	if err != nil {
+		s.bad(v, fault.Of(err).Why, fault.Of(err).Hint)
+		return o
+	}
+	if o.Engine, err = restartlock.Open(spec, a.getenv, s.str("service-account"), s.owners()); err != nil {
+		o.Engine = nil
 		s.fail(v, err)
 		return o
 	}
 	if to := restartlock.Exposed(o.Engine); to != "" && !s.bool("allow-http") {
-		text := "the token of the restart lock crosses the network unencrypted"
+		attrs := []any{"lock", o.Engine.Name(), "readers", to, "acknowledge", "--allow-http"}
 		if restartlock.Unverified(o.Engine) {
-			text = "the certificate of the restart lock's server is not verified (CONSUL_HTTP_SSL_VERIFY), and its token goes to whoever answers"
+			a.warnOnce("the certificate of the restart lock's server is not verified (CONSUL_HTTP_SSL_VERIFY), and its token goes to whoever answers", attrs...)
+		} else {
+			a.warnOnce("the token of the restart lock crosses the network unencrypted", attrs...)
 		}
-		a.warnOnce(text, "lock", o.Engine.Name(), "readers", to, "acknowledge", "--allow-http")
 	}
 	return o
 }
@@ -64,7 +67,7 @@ func (a *app) checkCanary(s *settings) {
 	v := s.one("canary")
 	switch {
 	case s.bool("no-rollback"):
-		s.bad(v, "with --no-rollback a command that fails ends the run, and tells the others nothing", "leave --no-rollback out")
+		s.bad(v, "with --no-rollback nobody learns that a command has failed", "leave --no-rollback out")
 	case s.str("on-change") != "restart":
 		s.bad(v, "only a restart shows whether the command works with what is new", "leave --on-change out")
 	case s.option("probation").mismatch(s.str("probation")) == "" && s.duration("probation") == 0:
@@ -113,4 +116,13 @@ func checkLock(l launcher.RestartLock, timeout time.Duration) *lockCheck {
 		}
 	}
 	return c
+}
+
+// verdict is the failure of a lock that cannot be used, nil otherwise. A run would work, and its restarts would be late.
+func (c *lockCheck) verdict() error {
+	if c == nil || len(c.faults) == 0 {
+		return nil
+	}
+	f := c.faults[0]
+	return &fault.Error{Kind: f.Kind, What: "cannot use the restart lock " + c.name, Why: f.Why, Hint: f.Cure(), Exit: f.Code()}
 }

@@ -58,7 +58,7 @@ func openKubernetes(s Spec, env func(string) string, folder string, allow []int)
 	e.who, e.ca = "the API server of Kubernetes", filepath.Join(folder, "ca.crt")
 	host, port := env("KUBERNETES_SERVICE_HOST"), env("KUBERNETES_SERVICE_PORT")
 	if host == "" || port == "" {
-		return nil, e.unusable("the restart lock", "KUBERNETES_SERVICE_HOST or KUBERNETES_SERVICE_PORT is not set", "every pod has them; outside of Kubernetes a fleet can use consul:NAME")
+		return nil, e.unusable("--restart-lock", "KUBERNETES_SERVICE_HOST or _PORT is not set", "every pod has them; outside of Kubernetes a fleet can use consul:NAME")
 	}
 	e.base = &url.URL{Scheme: "https", Host: net.JoinHostPort(host, port)}
 	if e.namespace == "" {

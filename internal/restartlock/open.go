@@ -78,7 +78,7 @@ func parse(text string) (s Spec, why, hint string) {
 			return s, "its name is longer than " + strconv.Itoa(mostKey) + " characters", form
 		}
 		if !looksLike(key, name) {
-			return s, "its name has what the name of a key cannot have", "use letters, digits, - _ . and, between them, /"
+			return s, "no key of Consul can have that name", "use letters, digits, - _ . and, between them, /"
 		}
 		return Spec{Scheme: scheme, Name: name}, "", ""
 	}
@@ -93,7 +93,7 @@ func parse(text string) (s Spec, why, hint string) {
 	case len(object) > mostLeaseName:
 		return s, "its name is longer than " + strconv.Itoa(mostLeaseName) + " characters", form
 	case !looksLike(subdomain, object):
-		return s, "a Lease of Kubernetes cannot have that name", letters
+		return s, "no Lease can have that name", letters
 	}
 	return Spec{Scheme: scheme, Namespace: namespace, Name: object}, "", ""
 }

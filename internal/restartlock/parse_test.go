@@ -36,21 +36,21 @@ func TestParse(t *testing.T) {
 		"kubernetes:/api":               "that is no namespace of Kubernetes before the /",
 		"kubernetes:Shop/api":           "that is no namespace of Kubernetes before the /",
 		"kubernetes:a.b/api":            "that is no namespace of Kubernetes before the /",
-		"kubernetes:shop/":              "a Lease of Kubernetes cannot have that name",
-		"kubernetes:a/b/c":              "a Lease of Kubernetes cannot have that name",
-		"kubernetes:API":                "a Lease of Kubernetes cannot have that name",
-		"kubernetes:api-":               "a Lease of Kubernetes cannot have that name",
-		"kubernetes:api..x":             "a Lease of Kubernetes cannot have that name",
-		"kubernetes:a b":                "a Lease of Kubernetes cannot have that name",
-		"kubernetes:api?x=1":            "a Lease of Kubernetes cannot have that name",
-		"consul:/api":                   "its name has what the name of a key cannot have",
-		"consul:api/":                   "its name has what the name of a key cannot have",
-		"consul:a//b":                   "its name has what the name of a key cannot have",
-		"consul:a/../b":                 "its name has what the name of a key cannot have",
-		"consul:a?raw":                  "its name has what the name of a key cannot have",
-		"consul:a\"b":                   "its name has what the name of a key cannot have",
-		"consul:a\nb":                   "its name has what the name of a key cannot have",
-		"consul:ä":                      "its name has what the name of a key cannot have",
+		"kubernetes:shop/":              "no Lease can have that name",
+		"kubernetes:a/b/c":              "no Lease can have that name",
+		"kubernetes:API":                "no Lease can have that name",
+		"kubernetes:api-":               "no Lease can have that name",
+		"kubernetes:api..x":             "no Lease can have that name",
+		"kubernetes:a b":                "no Lease can have that name",
+		"kubernetes:api?x=1":            "no Lease can have that name",
+		"consul:/api":                   "no key of Consul can have that name",
+		"consul:api/":                   "no key of Consul can have that name",
+		"consul:a//b":                   "no key of Consul can have that name",
+		"consul:a/../b":                 "no key of Consul can have that name",
+		"consul:a?raw":                  "no key of Consul can have that name",
+		"consul:a\"b":                   "no key of Consul can have that name",
+		"consul:a\nb":                   "no key of Consul can have that name",
+		"consul:ä":                      "no key of Consul can have that name",
 		"kubernetes:" + long(249):       "its name is longer than 248 characters",
 		"kubernetes:" + long(64) + "/x": "that is no namespace of Kubernetes before the /",
 		"consul:" + long(201):           "its name is longer than 200 characters",
@@ -146,7 +146,7 @@ func TestOpenKubernetes(t *testing.T) {
 		}
 	}
 	_, err = Open(Spec{Kubernetes, "", "api"}, func(string) string { return "" }, pod(t, good), nil)
-	if f := fault.Of(err); err == nil || f.Kind != fault.Usage || f.Why != "KUBERNETES_SERVICE_HOST or KUBERNETES_SERVICE_PORT is not set" {
+	if f := fault.Of(err); err == nil || f.Kind != fault.Usage || f.Why != "KUBERNETES_SERVICE_HOST or _PORT is not set" {
 		t.Errorf("outside of a cluster: %v", err)
 	}
 	// Whoever can write the folder says who is talked to, and as whom.
