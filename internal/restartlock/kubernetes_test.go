@@ -286,10 +286,12 @@ func TestNotKubernetes(t *testing.T) {
 			_, _ = w.Write([]byte(`{"kind":"Lease","metadata":{"name":"a-marker","resourceVersion":"1"}}`))
 		}, fault.Address, 0},
 		"no answer's end": {func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(make([]byte, mostAnswer+1)) }, fault.Address, 0},
-		"a redirect":      {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "https://a-marker/", 307) }, fault.Address, 0},
-		"404 of a proxy":  {func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "a-marker", 404) }, fault.Address, 0},
-		"403 of a proxy":  {func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "a-marker", 403) }, fault.Address, 0},
-		"503":             {func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "a-marker", 503) }, fault.Away, 0},
+		"a redirect": {func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "https://a-marker/", http.StatusTemporaryRedirect)
+		}, fault.Address, 0},
+		"404 of a proxy": {func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "a-marker", 404) }, fault.Address, 0},
+		"403 of a proxy": {func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "a-marker", http.StatusForbidden) }, fault.Address, 0},
+		"503":            {func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "a-marker", http.StatusServiceUnavailable) }, fault.Away, 0},
 		"too many, by its own word": {func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Retry-After", "7")
 			w.WriteHeader(429)
