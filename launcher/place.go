@@ -17,7 +17,7 @@ import (
 // done in any place, and what nobody has tried is for the holder of the first.
 func (q *queue) try(ctx context.Context, w wants) time.Duration {
 	if w.number != q.asking {
-		q.asking, q.asked, q.tries, q.told = w.number, time.Now(), 0, false
+		q.asking, q.asked, q.looked, q.told = w.number, time.Now(), false, false
 	}
 	places := q.places()
 	if w.set != "" {
@@ -53,11 +53,15 @@ func (q *queue) try(ctx context.Context, w wants) time.Duration {
 
 // places are those that are looked at now. Which comes first differs, so that not all wait for the same one.
 func (q *queue) places() []int {
-	if q.tries == 0 {
-		q.next = rand.IntN(q.lock.Limit)
+	if !q.looked {
+		q.looked, q.next = true, rand.IntN(q.lock.Limit)
+	}
+	looks := mostLooks
+	if q.pause() > oneLook {
+		looks = 1
 	}
 	var list []int
-	for range min(mostLooks, q.lock.Limit) {
+	for range min(looks, q.lock.Limit) {
 		list = append(list, q.next)
 		q.next = (q.next + 1) % q.lock.Limit
 	}
@@ -80,7 +84,7 @@ func (q *queue) take(ctx context.Context, place int) (taken bool, holder string,
 		return false, "", err
 	}
 	q.works()
-	q.place, q.since, q.tries = place, begun, 0
+	q.place, q.since = place, begun
 	q.isRenewed(begun)
 	return true, "", nil
 }
@@ -110,7 +114,7 @@ func (q *queue) tryHeld(ctx context.Context, w wants) time.Duration {
 
 // answer tells the main goroutine what has become of what it wanted.
 func (q *queue) answer(ctx context.Context, w wants, ev queueEvent) time.Duration {
-	q.given, ev.number, q.tries = w.number, w.number, 0
+	q.given, ev.number = w.number, w.number
 	q.send(ctx, ev)
 	if q.place >= 0 {
 		return time.Until(q.renewed.Add(q.lock.Engine.Lifetime() / 3))
@@ -135,13 +139,12 @@ func (q *queue) again(ctx context.Context, err error) time.Duration {
 	} else {
 		q.works()
 	}
-	d := lastPoll
-	if q.tries < 8 {
-		d = min(firstPoll*time.Duration(int(1)<<q.tries), lastPoll)
-	}
-	q.tries++
+	d := q.pause()
 	return d/2 + rand.N(d/2)
 }
+
+// pause is the longest time to the next try.
+func (q *queue) pause() time.Duration { return min(max(time.Since(q.asked)/4, firstPoll), lastPoll) }
 
 // outcomeOf is what the others have found out about a set of versions.
 func (q *queue) outcomeOf(ctx context.Context, set string) (found restartlock.Outcome, known bool, err error) {

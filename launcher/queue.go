@@ -20,9 +20,10 @@ type RestartLock struct {
 }
 
 const (
-	firstPoll   = time.Second      // from one try for a place to the next, longer each time
-	lastPoll    = 15 * time.Second // with many that wait, one of them is always about to try
+	firstPoll   = time.Second      // from one try for a place to the next: a quarter of what was waited so far,
+	lastPoll    = time.Minute      // and so long at the most. Where many wait, one of them is always about to try
 	mostLooks   = 3                // at places, in one try
+	oneLook     = 15 * time.Second // whoever tries less often than that looks at one place each time
 	heldRetry   = time.Second      // for a request about a place that is held
 	tellRetry   = 5 * time.Second  // for an outcome that could not be left
 	tellFor     = 10 * time.Minute // no longer than that
@@ -51,8 +52,8 @@ type queue struct {
 	asking  int       // the number of what is being tried for
 	asked   time.Time // since when
 	told    bool      // the wait for it was logged
-	tries   int
-	next    int // the place that is looked at first
+	looked  bool      // since what is wanted is tried for
+	next    int       // the place that is looked at first
 	trouble time.Time
 	outcome []telling
 }

@@ -239,7 +239,7 @@ func TestQueueHolderDies(t *testing.T) {
 		hearsTurn(t, fleet[0], time.Second)
 		fleet[0].stop() // without a word
 		fleet[1].ask("", "")
-		hearsTurn(t, fleet[1], placeLife+lastPoll)
+		hearsTurn(t, fleet[1], 2*placeLife)
 		if by := m.by(0); by != "pod-1" {
 			t.Errorf("%s has the place", by)
 		}

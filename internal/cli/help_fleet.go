@@ -15,7 +15,7 @@ in time, with a place or without.
                          them; a Role allows get and update for these names
   consul:NAME            the keys NAME/0, NAME/1 ... of Consul, at CONSUL_HTTP_ADDR
 
-A holder that dies loses its place: after 15 seconds with Kubernetes, after 30 to 60
+A holder that dies loses its place: after 15 seconds with Kubernetes, after 30 to 45
 with Consul (a session may live for twice its TTL, and a lock delay of 15 seconds
 follows). Clocks of machines need not agree. A place that is lost while a restart is
 under way does not stop the restart.

@@ -101,6 +101,9 @@ func (p *program) Thaw() { p.proc.Signal(syscall.SIGCONT) }
 // Kill ends it with SIGKILL. Restart brings it back.
 func (p *program) Kill() { p.proc.Kill() }
 
+// PIDs are the processes that the server consists of.
+func (p *program) PIDs() []int { return []int{p.proc.PID()} }
+
 // Log is the end of what it printed, without secrets.
 func (p *program) Log() string { return p.proc.Log() }
 

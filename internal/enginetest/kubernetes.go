@@ -67,6 +67,9 @@ func (k *Kubernetes) discard() {
 	k.etcd.discard()
 }
 
+// PIDs are the API server and its etcd.
+func (k *Kubernetes) PIDs() []int { return append(k.program.PIDs(), k.etcd.PIDs()...) }
+
 // Host is the address of the API server, as KUBERNETES_SERVICE_HOST says it.
 const Host = "127.0.0.1"
 

@@ -3,7 +3,7 @@
 // comes from. All contestants take turns in one run on one machine; absolute times are the machine's, ratios are the
 // program's.
 //
-//	go run ./tools/bench [-tags TAGS] [-only launch,ending,startup,supervise,restart,handover,scale,scan] [-n 30] [-check] [-record]
+//	go run ./tools/bench [-tags TAGS] [-only launch,ending,startup,supervise,restart,handover,scale,fleet,scan] [-n 30] [-check] [-record]
 //
 // The tables go to standard output and, as JSON, to bench.json. -record also keeps them in docs/bench.json, from which
 // the figures of the README and of docs/scale.md are written; -render writes those again without measuring.
@@ -37,6 +37,7 @@ var sections = []bench{
 	{"restart", restart},
 	{"handover", handover},
 	{"scale", scale},
+	{"fleet", fleet},
 	{"scan", scan},
 }
 
