@@ -269,6 +269,7 @@ func newIdentity() string {
 
 // added puts an outcome before those that there are. What nobody can read any more is given up.
 func added(old []byte, o Outcome) []byte {
+	o.What = cut(o.What, mostWhat)
 	list := append([]Outcome{o}, outcomes(old)...)
 	if len(list) > MostOutcomes {
 		list = list[:MostOutcomes]
@@ -286,7 +287,25 @@ func outcomes(b []byte) []Outcome {
 	if len(list) > MostOutcomes {
 		list = list[:MostOutcomes]
 	}
+	for i := range list { // anybody who may write there may have written anything
+		list[i].By, list[i].What = cut(list[i].By, mostName), cut(list[i].What, mostWhat)
+	}
 	return list
+}
+
+// The longest name of a host or pod, and what of a list of versions is kept for people, in bytes.
+const (
+	mostName = 253
+	mostWhat = 1000
+	// What newIdentity adds to the name of a host.
+	identityMore = 17
+)
+
+func cut(s string, most int) string {
+	if len(s) <= most {
+		return s
+	}
+	return strings.ToValidUTF8(s[:most], "") + "…"
 }
 
 // mostTries bounds how often an outcome is written anew because somebody else has written one meanwhile.

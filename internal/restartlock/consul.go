@@ -173,7 +173,7 @@ func (e *consul) Look(ctx context.Context, place int) (View, error) {
 	if h.Holder == "" {
 		h.Holder = "session " + p.Session
 	}
-	return View{Holder: h.Holder}, nil
+	return View{Holder: cut(h.Holder, mostName+identityMore)}, nil
 }
 
 // Take makes a session and has it acquire the key. After a failure nobody knows whether it has: then the session stays, and the next

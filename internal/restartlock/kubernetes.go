@@ -200,8 +200,7 @@ func (e *leases) Look(ctx context.Context, place int) (View, error) {
 		return View{}, err
 	}
 	s := e.see(place, l)
-	holder := l.holder()
-	return View{Holder: holder, Free: s.isFree(e)}, nil
+	return View{Holder: cut(l.holder(), mostName+identityMore), Free: s.isFree(e)}, nil
 }
 
 // isFree includes a place that is this process's own without its knowledge: a request to take it whose answer was lost.
