@@ -215,7 +215,10 @@ func (g *lastGood) open(now time.Time) (fallback.Header, []environ.Fetched, erro
 	if age > g.MaxAge {
 		return none, nil, fmt.Errorf("it is %s old, and --fallback-max-age is %s", duration(age), g.MaxAge)
 	}
-	got, err := g.unpack(payload)
+	if now.Before(h.Seen) {
+		now = h.Seen
+	}
+	got, err := g.unpack(payload, now)
 	return h, got, err
 }
 
@@ -232,8 +235,8 @@ func (g *lastGood) foreign(h fallback.Header) string {
 	return h.Mismatch(g.client.Where(), g.client.Namespace(), g.paths())
 }
 
-// unpack makes of the payload what a read would have given.
-func (g *lastGood) unpack(payload []byte) ([]environ.Fetched, error) {
+// unpack makes of the payload what a read would have given at that time.
+func (g *lastGood) unpack(payload []byte, now time.Time) ([]environ.Fetched, error) {
 	broken := errors.New("it does not hold what these paths need")
 	var list []copied
 	if json.Unmarshal(payload, &list) != nil {
@@ -248,7 +251,9 @@ func (g *lastGood) unpack(payload []byte) ([]environ.Fetched, error) {
 			if err != nil {
 				return nil, broken
 			}
-			k.secret = secret
+			if k.absence = secret.EndedBy(now); k.absence == nil {
+				k.secret = secret
+			}
 		case c.Folder != nil:
 			k.folder = c.Folder
 		case c.Absent != nil:
@@ -260,8 +265,11 @@ func (g *lastGood) unpack(payload []byte) ([]environ.Fetched, error) {
 	reads := plan(g.sources)
 	for i := 0; i < len(reads); i++ { // the secrets of a folder follow it
 		c, there := f.keep[reads[i].path]
-		if !there || c.absence != nil && !reads[i].optional {
+		switch {
+		case !there:
 			return nil, broken
+		case c.absence != nil && !reads[i].optional:
+			return nil, c.absence
 		}
 		f.one(context.Background(), reads[i]) // it is kept: nothing is asked
 		f.members(&reads)
@@ -284,18 +292,66 @@ func (g *lastGood) drop(err error) {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	h, payload, unreadable := g.read()
-	clear(payload)
-	if unreadable != nil || g.foreign(h) != "" {
+	if _, payload, ours := g.ours(); ours {
+		clear(payload)
+		g.remove(err)
+	}
+}
+
+// prune removes the copy when it holds a secret that a read has not found, and nothing else takes its place: what was found
+// makes no environment.
+func (g *lastGood) prune(got []environ.Fetched) {
+	if g == nil {
 		return
 	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	_, payload, ours := g.ours()
+	if !ours {
+		return
+	}
+	defer clear(payload)
+	found := map[vault.Path]bool{}
+	for _, f := range got {
+		found[f.Source.Path] = found[f.Source.Path] || f.Secret != nil
+	}
+	var list []copied
+	_ = json.Unmarshal(payload, &list) // it is authentic
+	for _, c := range list {
+		if c.Secret != nil && !found[c.Path] {
+			g.remove(goneFault(c.Path, vault.Marker{Absent: true}))
+			return
+		}
+	}
+}
+
+// ours opens the copy. It reports whether it is one of this run.
+func (g *lastGood) ours() (fallback.Header, []byte, bool) {
+	h, payload, err := g.read()
+	return h, payload, err == nil && g.foreign(h) == ""
+}
+
+// remove removes the copy, and says why.
+func (g *lastGood) remove(why error) {
 	there, failed := fallback.Remove(g.File)
 	switch {
 	case failed != nil:
 		g.warn(fmt.Sprintf("cannot remove the last-good copy %q: %s", g.File, vault.Errno(failed)))
 	case there:
-		g.log.Warn("the last-good copy is removed: "+fault.Of(err).Error(), "file", g.File)
+		g.log.Warn("the last-good copy is removed: "+fault.Of(why).Error(), "file", g.File)
 	}
+}
+
+// goneFault is the failure to read what is not there.
+func goneFault(p vault.Path, m vault.Marker) *fault.Error {
+	f := vault.NoSecret("cannot read " + p.String())
+	switch {
+	case m.Destroyed:
+		f.Kind, f.Why = fault.Deleted, fmt.Sprintf("version %d is destroyed", m.Version)
+	case m.Deleted:
+		f.Kind, f.Why = fault.Deleted, fmt.Sprintf("version %d is deleted", m.Version)
+	}
+	return f
 }
 
 // versionText lists versions for the log.
