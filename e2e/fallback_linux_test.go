@@ -79,7 +79,8 @@ func TestFallback(t *testing.T) {
 		t.Fatal("a run with other paths has removed the copy")
 	}
 	srv.Kill()
-	for range 2 {
+	for _, slash := range []string{"", "/"} { // at the end: the same address
+		r.set("VAULT_ADDR=" + srv.Addr + slash)
 		j := r.run("0").says(`^vaultexec: warning: Vault is away: the command gets the last-good copy of its secrets age=`)
 		if j.out.String() != good {
 			t.Errorf("the command has something else:\n%s", vaulttest.Redact(j.out.String()))
@@ -212,6 +213,22 @@ func TestFallbackClockGoesBack(t *testing.T) {
 	}
 	r.run("120", "--fallback-max-age", "1s")
 	r.run("0", "--fallback-max-age", "1h")
+}
+
+// Two runs with other paths have one file: the second says that it takes the first one's place. A run as before says nothing.
+func TestFallbackOfTwoRuns(t *testing.T) {
+	t.Parallel()
+	r := newFallbackRig(t, vaulttest.Dev(t))
+	r.set("VAULT_TOKEN="+r.srv.RootToken, "VAULTEXEC_PATH=")
+	r.srv.PutKV(t, r.mount, "other", map[string]any{"OTHER": vaulttest.Canary("other")})
+	run := func(path string) *running {
+		t.Helper()
+		return r.start("--path", path, "--", "true").finish("0")
+	}
+	run("app").silent()
+	run("app").silent()
+	run("other").says(`^vaultexec: warning: the last-good copy of another run is replaced: it is of other paths: \S+/app file=`)
+	run("other").silent()
 }
 
 // Folders, optional paths and references come out of the copy as they came from Vault.

@@ -77,34 +77,57 @@ func (g *lastGood) keep(got []environ.Fetched) {
 	h := fallback.Header{Address: g.client.Where(), Namespace: g.client.Namespace(), Paths: g.paths(), Versions: map[string]int{},
 		Written: now.UTC().Truncate(time.Second), Seen: now.UTC().Truncate(time.Second)}
 	payload, err := pack(got, h.Versions)
+	hint := "only secrets of KV engines are kept: have a command of its own use the other paths, without --fallback"
 	if err == nil {
 		defer clear(payload)
-		err = g.write(h, payload)
+		g.replaces()
+		err, hint = g.write(h, payload, nil), writeHint
 	}
 	if err != nil {
-		g.warn("cannot write the last-good copy: " + err.Error())
+		g.warn("cannot write the last-good copy: "+err.Error(), hint)
 	} else {
 		g.warned = false
 	}
 }
 
-func (g *lastGood) write(h fallback.Header, payload []byte) error {
+const writeHint = "without a copy, a start has to wait for Vault; --fallback needs a file of its own, in a folder that this user may write"
+
+// warn says once that something is wrong with the file, until it is right again.
+func (g *lastGood) warn(text, hint string) {
+	if !g.warned {
+		g.log.Warn(text, "hint", hint)
+	}
+	g.warned = true
+}
+
+// replaces says it when the copy takes the place of another run's, whose start will not have it.
+func (g *lastGood) replaces() {
+	file, err := fallback.Read(g.File)
+	if err != nil {
+		return
+	}
+	if h, err := fallback.Peek(file); err == nil {
+		if whose := g.foreign(h); whose != "" {
+			g.log.Warn("the last-good copy of another run is replaced: "+whose, "file", g.File, "hint", "runs with different paths need a --fallback file each")
+		}
+	}
+}
+
+// write writes the copy; with read only in the place of what was read.
+func (g *lastGood) write(h fallback.Header, payload, read []byte) error {
 	file, err := fallback.Seal(g.Key, h, payload)
 	if err != nil {
 		return err
 	}
-	if err := fallback.Write(g.File, file); err != nil {
+	if read != nil {
+		err = fallback.Rewrite(g.File, file, read)
+	} else {
+		err = fallback.Write(g.File, file)
+	}
+	if err != nil && !errors.Is(err, fallback.ErrOther) {
 		return fmt.Errorf("%q: %s", g.File, vault.Errno(err))
 	}
-	return nil
-}
-
-// warn says once that something is wrong with the file, until it is right again.
-func (g *lastGood) warn(text string) {
-	if !g.warned {
-		g.log.Warn(text, "hint", "without it, a start has to wait for Vault; --fallback names a file in a folder that this user may write")
-	}
-	g.warned = true
+	return err
 }
 
 // forget lets go of the key: nothing will be written any more.
@@ -197,7 +220,11 @@ func because(failure, why error) error {
 // open reads the copy and judges it. The time of its use is kept in it, so that a clock which goes back makes it no younger.
 func (g *lastGood) open(now time.Time) (fallback.Header, []environ.Fetched, error) {
 	var none fallback.Header
-	h, payload, err := g.read()
+	file, err := g.readFile()
+	if err != nil {
+		return none, nil, err
+	}
+	h, payload, err := fallback.Open(g.Key, file)
 	if err != nil {
 		return none, nil, err
 	}
@@ -208,8 +235,8 @@ func (g *lastGood) open(now time.Time) (fallback.Header, []environ.Fetched, erro
 	age := h.Age(now)
 	if now.After(h.Seen) {
 		h.Seen = now.UTC().Truncate(time.Second)
-		if err := g.write(h, payload); err != nil {
-			g.warn("cannot note the time in the last-good copy: " + err.Error())
+		if err := g.write(h, payload, file); err != nil && !errors.Is(err, fallback.ErrOther) {
+			g.warn("cannot note the time in the last-good copy: "+err.Error(), writeHint)
 		}
 	}
 	if age > g.MaxAge {
@@ -222,10 +249,18 @@ func (g *lastGood) open(now time.Time) (fallback.Header, []environ.Fetched, erro
 	return h, got, err
 }
 
-func (g *lastGood) read() (fallback.Header, []byte, error) {
+func (g *lastGood) readFile() ([]byte, error) {
 	file, err := fallback.Read(g.File)
 	if err != nil {
-		return fallback.Header{}, nil, errors.New(vault.Errno(err))
+		return nil, errors.New(vault.Errno(err))
+	}
+	return file, nil
+}
+
+func (g *lastGood) read() (fallback.Header, []byte, error) {
+	file, err := g.readFile()
+	if err != nil {
+		return fallback.Header{}, nil, err
 	}
 	return fallback.Open(g.Key, file)
 }
@@ -336,7 +371,7 @@ func (g *lastGood) remove(why error) {
 	there, failed := fallback.Remove(g.File)
 	switch {
 	case failed != nil:
-		g.warn(fmt.Sprintf("cannot remove the last-good copy %q: %s", g.File, vault.Errno(failed)))
+		g.warn(fmt.Sprintf("cannot remove the last-good copy %q: %s", g.File, vault.Errno(failed)), "remove it: it would be used once more")
 	case there:
 		g.log.Warn("the last-good copy is removed: "+fault.Of(why).Error(), "file", g.File)
 	}

@@ -214,6 +214,37 @@ func TestLeavesOthersAlone(t *testing.T) {
 	}
 }
 
+// Two runs have one file. The one that notes the time in what it has read brings nothing back that the other has removed, or
+// replaced by something newer.
+func TestRewrite(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "copy")
+	read, noted, newer := []byte(magic+"read"), []byte(magic+"noted"), []byte(magic+"newer")
+	if err := errors.Join(Write(path, read), Rewrite(path, noted, read)); err != nil {
+		t.Fatal(err)
+	}
+	if is, err := Read(path); err != nil || !bytes.Equal(is, noted) {
+		t.Errorf("%q, %v", is, err)
+	}
+	if err := Write(path, newer); err != nil {
+		t.Fatal(err)
+	}
+	if err := Rewrite(path, noted, read); !errors.Is(err, ErrOther) {
+		t.Errorf("a newer one is there: %v", err)
+	}
+	if is, err := Read(path); err != nil || !bytes.Equal(is, newer) {
+		t.Errorf("%q, %v", is, err)
+	}
+	if _, err := Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if err := Rewrite(path, noted, read); !errors.Is(err, ErrOther) {
+		t.Errorf("it was removed: %v", err)
+	}
+	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("it is back: %v", err)
+	}
+}
+
 // A process that writes is killed at 200 moments: the file is the old one or the new one, and opens.
 func TestKilledWhileWriting(t *testing.T) {
 	if path := os.Getenv("FALLBACK_TEST_WRITE"); path != "" {

@@ -1,6 +1,7 @@
 package fallback
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"os"
@@ -40,9 +41,18 @@ func Read(path string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, mostFile+1))
 }
 
+// ErrOther is the failure to write a file in the place of one that is no longer there.
+var ErrOther = errors.New("another run has written or removed it meanwhile")
+
 // Write puts a file in its place. What is there has to be a copy: anything else was put there for something else, and so
 // was, for all that is known, what cannot be read.
-func Write(path string, content []byte) error {
+func Write(path string, content []byte) error { return write(path, content, nil) }
+
+// Rewrite does so as long as what is there is still what was read. What another run has removed must not come back, and
+// what it has written is newer.
+func Rewrite(path string, content, read []byte) error { return write(path, content, read) }
+
+func write(path string, content, read []byte) error {
 	if len(content) > mostFile { // it could not be read
 		return errTooLarge
 	}
@@ -51,10 +61,15 @@ func Write(path string, content []byte) error {
 		return err
 	}
 	defer func() { _ = dir.Close() }()
-	if err := replaceable(dir, filepath.Base(path)); err != nil {
-		return err
-	}
-	return wholefile.Replace(dir, filepath.Base(path), content)
+	name := filepath.Base(path)
+	return wholefile.Replace(dir, name, content, func() error {
+		if read != nil {
+			if is, err := Read(path); errors.Is(err, unix.ENOENT) || err == nil && !bytes.Equal(is, read) {
+				return ErrOther
+			}
+		}
+		return replaceable(dir, name)
+	})
 }
 
 // replaceable reports why a name in a folder must be left alone; nil for a copy, or the beginning of one, and for none.
@@ -86,7 +101,11 @@ func replaceable(dir *os.File, name string) error {
 
 // Remove removes a file; that there is none is no failure.
 func Remove(path string) (there bool, err error) {
-	err = os.Remove(path)
+	dir, err := os.Open(filepath.Dir(path))
+	if err == nil {
+		defer func() { _ = dir.Close() }()
+		err = wholefile.Remove(dir, filepath.Base(path))
+	}
 	if errors.Is(err, os.ErrNotExist) {
 		return false, nil
 	}
