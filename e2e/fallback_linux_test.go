@@ -101,7 +101,7 @@ func TestFallback(t *testing.T) {
 		"another namespace": {[]string{"--namespace", "team"}, "", "it is of another namespace"},
 		"another path":      {[]string{"--path", "other"}, "", "it is of other paths"},
 		"too old":           {[]string{"--fallback-max-age", "1ns"}, "", "old, and --fallback-max-age is 1ns"},
-		"no copy":           {[]string{"--fallback", filepath.Join(t.TempDir(), "none")}, "", "no such file"},
+		"no copy":           {[]string{"--fallback", filepath.Join(t.TempDir(), "none")}, "", "there is none yet; check --address"},
 	} {
 		with := r
 		with.rig = &rig{t: r.t, bin: r.bin, srv: r.srv, dir: r.dir, env: append(r.env[:len(r.env):len(r.env)], c.env)}
@@ -213,6 +213,48 @@ func TestFallbackClockGoesBack(t *testing.T) {
 	}
 	r.run("120", "--fallback-max-age", "1s")
 	r.run("0", "--fallback-max-age", "1h")
+}
+
+// check says what a run would find in the file, and changes nothing.
+func TestFallbackCheck(t *testing.T) {
+	t.Parallel()
+	r := newFallbackRig(t, vaulttest.Dev(t))
+	check := func(want string, args ...string) string {
+		t.Helper()
+		j := r.start(append([]string{"check"}, args...)...).finish(want)
+		return j.out.String() + j.err.String()
+	}
+	says := func(said, want string) {
+		t.Helper()
+		if !strings.Contains(said, want) {
+			t.Errorf("%q is missing:\n%s", want, vaulttest.Redact(said))
+		}
+	}
+	says(check("0"), r.file+": there is none yet, a run writes it\n")
+	if r.there() {
+		t.Error("check writes a copy")
+	}
+	r.run("0")
+	says(check("0"), " old, a start without Vault would use it\n")
+	says(check("0", "--log-format", "json"), `"fallback":{"file":"`+r.file+`","usable":true,"age_seconds":`)
+	if err := os.Rename(r.file, r.file+".right"); err != nil {
+		t.Fatal(err)
+	}
+	vaulttest.WriteFile(t, r.file, "KEY=value\n", 0o600)
+	says(check("0"), "cannot be used: it is no last-good copy\n")
+	if err := os.Rename(r.file+".right", r.file); err != nil {
+		t.Fatal(err)
+	}
+	r.proxy.Set(vaulttest.Reset)
+	before, err := os.ReadFile(r.file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	says(check("120"), "a run would start with the last-good copy, which is ")
+	says(check("120", "--fallback-max-age", "1ns"), "hint: the last-good copy cannot be used: it is ")
+	if after, err := os.ReadFile(r.file); err != nil || !bytes.Equal(after, before) {
+		t.Errorf("check changes the copy, %v", err)
+	}
 }
 
 // Two runs with other paths have one file: the second says that it takes the first one's place. A run as before says nothing.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -213,7 +214,11 @@ func isAway(err error) bool {
 // because adds to a failure why the copy does not help.
 func because(failure, why error) error {
 	f := *fault.Of(failure)
+	hint := f.Hint
 	f.Hint = "the last-good copy cannot be used: " + why.Error()
+	if hint != "" {
+		f.AddHint(hint)
+	}
 	return &f
 }
 
@@ -239,19 +244,26 @@ func (g *lastGood) open(now time.Time) (fallback.Header, []environ.Fetched, erro
 			g.warn("cannot note the time in the last-good copy: "+err.Error(), writeHint)
 		}
 	}
-	if age > g.MaxAge {
-		return none, nil, fmt.Errorf("it is %s old, and --fallback-max-age is %s", duration(age), g.MaxAge)
-	}
-	if now.Before(h.Seen) {
-		now = h.Seen
-	}
-	got, err := g.unpack(payload, now)
+	got, err := g.judge(h, payload, age)
 	return h, got, err
 }
 
+// judge is what the copy gives at an age.
+func (g *lastGood) judge(h fallback.Header, payload []byte, age time.Duration) ([]environ.Fetched, error) {
+	if age > g.MaxAge {
+		return nil, fmt.Errorf("it is %s old, and --fallback-max-age is %s", duration(age), g.MaxAge)
+	}
+	return g.unpack(payload, h.Written.Add(age))
+}
+
+var errNoCopy = errors.New("there is none yet")
+
 func (g *lastGood) readFile() ([]byte, error) {
 	file, err := fallback.Read(g.File)
-	if err != nil {
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return nil, errNoCopy
+	case err != nil:
 		return nil, errors.New(vault.Errno(err))
 	}
 	return file, nil

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/agenticverz/vaultexec/internal/environ"
 	"github.com/agenticverz/vaultexec/internal/fault"
@@ -92,6 +93,14 @@ func (c *checked) warn(s *settings) {
 			fmt.Sprintf("the server has no namespaces (Vault %s, community edition) and ignores --auth-namespace %s",
 				c.Server.Version, ns))
 	}
+	if k := c.Copy; k != nil && !k.None && k.Why != "" {
+		c.warnings = append(c.warnings, fmt.Sprintf("the last-good copy %q cannot be used: %s", k.File, k.Why))
+	}
+	for _, p := range c.Paths {
+		if c.Copy != nil && p.Leased {
+			c.warnings = append(c.warnings, fmt.Sprintf("no last-good copy is written: %s is in no KV engine", p.Path))
+		}
+	}
 	if c.Token.Uses > 0 {
 		c.warnings = append(c.warnings,
 			fmt.Sprintf("the token is good for %d requests only, and this check has used some", c.Token.Uses))
@@ -165,6 +174,11 @@ func (u *ui) checkText(c *checked, variables bool) {
 		if !slices.ContainsFunc(c.Paths, func(p launcher.PathReport) bool { return p.Fault == f }) {
 			u.failure(f.Error(), f)
 		}
+	}
+	if k := c.Copy; k != nil && k.None {
+		u.line("copy", "%s: there is none yet, a run writes it", k.File)
+	} else if k != nil && k.Why == "" {
+		u.line("copy", "%s: %s old, a start without Vault would use it", k.File, k.Age.Truncate(time.Second))
 	}
 	if names := givenNames(c); len(names) > 0 && !variables {
 		u.line("names", "--names %s takes these from --path, and nothing that somebody adds later",

@@ -21,6 +21,7 @@ type (
 		Token     *tokenJSON     `json:"token,omitempty"`
 		Paths     []pathJSON     `json:"paths"`
 		Names     []string       `json:"names,omitempty"` // what --names would list
+		Copy      *copyJSON      `json:"fallback,omitempty"`
 		Warnings  []string       `json:"warnings"`
 		Faults    []faultJSON    `json:"faults"`
 		Variables []variableJSON `json:"variables,omitempty"`
@@ -29,6 +30,12 @@ type (
 	tokenJSON struct {
 		vault.Info
 		EndsIn *int64 `json:"ends_in_seconds,omitempty"` // 0: never
+	}
+	copyJSON struct {
+		File   string `json:"file"`
+		Usable bool   `json:"usable"`
+		Why    string `json:"why,omitempty"` // it is not
+		Age    *int64 `json:"age_seconds,omitempty"`
 	}
 	pathJSON struct {
 		Path         string              `json:"path"`
@@ -74,6 +81,12 @@ func (u *ui) checkJSON(c *checked, variables bool) {
 		out.Token = &tokenJSON{Info: c.Token}
 		if c.Token.Known {
 			out.Token.EndsIn = seconds(c.Token.Life)
+		}
+	}
+	if k := c.Copy; k != nil {
+		out.Copy = &copyJSON{File: k.File, Usable: k.Why == "", Why: k.Why}
+		if k.Why == "" {
+			out.Copy.Age = seconds(k.Age)
 		}
 	}
 	for _, p := range c.Paths {

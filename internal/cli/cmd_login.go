@@ -49,7 +49,7 @@ is away nothing is removed.
 What VAULT_TOKEN holds is left alone. A root token is removed and
 not revoked: it may be the only one there is.
 `,
-	own: []option{jsonOption}, shared: append([]string{groupConfig, groupConnection, groupFailing, "--auth-namespace"}, withAll...), report: true,
+	own: []option{jsonOption}, shared: append([]string{groupConfig, groupConnection, "--wait", "--timeout", "--auth-namespace"}, withAll...), report: true,
 	do: (*app).logout,
 }
 
