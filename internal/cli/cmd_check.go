@@ -103,8 +103,16 @@ func (c *checked) warn(s *settings) {
 	}
 	if c.Token.Uses > 0 {
 		c.warnings = append(c.warnings,
-			fmt.Sprintf("the token is good for %d requests only, and this check has used some", c.Token.Uses))
+			fmt.Sprintf("the token is good for %s only, and this check has used some", requests(c.Token.Uses)))
 	}
+}
+
+// requests is a number of them.
+func requests(n int) string {
+	if n == 1 {
+		return "1 request"
+	}
+	return fmt.Sprintf("%d requests", n)
 }
 
 // verdict is the failure of a run, with its exit code and the hint of the first fault. The report has all of them, but
@@ -286,7 +294,7 @@ func tokenText(t vault.Info, unknown *fault.Error) string {
 		parts = append(parts, "not renewable")
 	}
 	if t.Uses > 0 {
-		parts = append(parts, fmt.Sprintf("good for %d requests", t.Uses))
+		parts = append(parts, "good for "+requests(t.Uses))
 	}
 	return strings.Join(append(parts, "policies "+strings.Join(t.Policies, " ")), ", ")
 }
