@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/agenticverz/vaultexec/internal/vaulttest"
+	"github.com/agenticverz/vaultexec/internal/wait"
 )
 
 // fallbackRig is a rig whose runs keep a last-good copy.
@@ -78,7 +79,8 @@ func TestFallback(t *testing.T) {
 		t.Fatal("a run with other paths has removed the copy")
 	}
 	srv.Kill()
-	for range 2 {
+	for _, slash := range []string{"", "/"} { // at the end: the same address
+		r.set("VAULT_ADDR=" + srv.Addr + slash)
 		j := r.run("0").says(`^vaultexec: warning: Vault is away: the command gets the last-good copy of its secrets age=`)
 		if j.out.String() != good {
 			t.Errorf("the command has something else:\n%s", vaulttest.Redact(j.out.String()))
@@ -99,7 +101,7 @@ func TestFallback(t *testing.T) {
 		"another namespace": {[]string{"--namespace", "team"}, "", "it is of another namespace"},
 		"another path":      {[]string{"--path", "other"}, "", "it is of other paths"},
 		"too old":           {[]string{"--fallback-max-age", "1ns"}, "", "old, and --fallback-max-age is 1ns"},
-		"no copy":           {[]string{"--fallback", filepath.Join(t.TempDir(), "none")}, "", "no such file"},
+		"no copy":           {[]string{"--fallback", filepath.Join(t.TempDir(), "none")}, "", "there is none yet; check --address"},
 	} {
 		with := r
 		with.rig = &rig{t: r.t, bin: r.bin, srv: r.srv, dir: r.dir, env: append(r.env[:len(r.env):len(r.env)], c.env)}
@@ -213,6 +215,64 @@ func TestFallbackClockGoesBack(t *testing.T) {
 	r.run("0", "--fallback-max-age", "1h")
 }
 
+// check says what a run would find in the file, and changes nothing.
+func TestFallbackCheck(t *testing.T) {
+	t.Parallel()
+	r := newFallbackRig(t, vaulttest.Dev(t))
+	check := func(want string, args ...string) string {
+		t.Helper()
+		j := r.start(append([]string{"check"}, args...)...).finish(want)
+		return j.out.String() + j.err.String()
+	}
+	says := func(said, want string) {
+		t.Helper()
+		if !strings.Contains(said, want) {
+			t.Errorf("%q is missing:\n%s", want, vaulttest.Redact(said))
+		}
+	}
+	says(check("0"), r.file+": there is none yet, a run writes it\n")
+	if r.there() {
+		t.Error("check writes a copy")
+	}
+	r.run("0")
+	says(check("0"), " old, a start without Vault would use it\n")
+	says(check("0", "--log-format", "json"), `"fallback":{"file":"`+r.file+`","usable":true,"age_seconds":`)
+	if err := os.Rename(r.file, r.file+".right"); err != nil {
+		t.Fatal(err)
+	}
+	vaulttest.WriteFile(t, r.file, "KEY=value\n", 0o600)
+	says(check("0"), "cannot be used: it is no last-good copy\n")
+	if err := os.Rename(r.file+".right", r.file); err != nil {
+		t.Fatal(err)
+	}
+	r.proxy.Set(vaulttest.Reset)
+	before, err := os.ReadFile(r.file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	says(check("120"), "a run would start with the last-good copy, which is ")
+	says(check("120", "--fallback-max-age", "1ns"), "hint: the last-good copy cannot be used: it is ")
+	if after, err := os.ReadFile(r.file); err != nil || !bytes.Equal(after, before) {
+		t.Errorf("check changes the copy, %v", err)
+	}
+}
+
+// Two runs with other paths have one file: the second says that it takes the first one's place. A run as before says nothing.
+func TestFallbackOfTwoRuns(t *testing.T) {
+	t.Parallel()
+	r := newFallbackRig(t, vaulttest.Dev(t))
+	r.set("VAULT_TOKEN="+r.srv.RootToken, "VAULTEXEC_PATH=")
+	r.srv.PutKV(t, r.mount, "other", map[string]any{"OTHER": vaulttest.Canary("other")})
+	run := func(path string) *running {
+		t.Helper()
+		return r.start("--path", path, "--", "true").finish("0")
+	}
+	run("app").silent()
+	run("app").silent()
+	run("other").says(`^vaultexec: warning: the last-good copy of another run is replaced: it is of other paths: \S+/app file=`)
+	run("other").silent()
+}
+
 // Folders, optional paths and references come out of the copy as they came from Vault.
 func TestFallbackOfEverything(t *testing.T) {
 	t.Parallel()
@@ -235,5 +295,89 @@ func TestFallbackOfEverything(t *testing.T) {
 	r.srv.Must(t, "DELETE", r.mount+"/metadata/team/b", nil)
 	if got := run("0"); got == good {
 		t.Error("control: a secret less, and nothing differs")
+	}
+}
+
+// What is deleted is out of the copy as soon as the watch sees it, however long the command may still run with it.
+func TestFallbackIsRemovedWhileWatching(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		kv   int
+		with []string
+		gone func(*watched)
+	}{
+		"deleted":          {2, []string{"--path", "one"}, func(w *watched) { w.kvCall("DELETE", "data", "one", nil) }},
+		"destroyed":        {2, []string{"--path", "one"}, func(w *watched) { w.kvCall("PUT", "destroy", "one", map[string]any{"versions": []int{1}}) }},
+		"metadata deleted": {2, []string{"--path", "one"}, func(w *watched) { w.kvCall("DELETE", "metadata", "one", nil) }},
+		"optional":         {2, []string{"--path", "two", "--optional-path", "one"}, func(w *watched) { w.kvCall("DELETE", "data", "one", nil) }},
+		"KV 1":             {1, []string{"--path", "one"}, func(w *watched) { w.srv.Must(w.t, "DELETE", w.mount+"/one", nil) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWatched(t, c.kv)
+			file, key := filepath.Join(t.TempDir(), "copy"), filepath.Join(t.TempDir(), "key")
+			startRun(t, w.dir, nil, w.bin, "fallback", "key", key).finish("0")
+			w.put("two", "B=b")
+			v := w.fresh("one", "A")
+			w.start(append([]string{"--fallback", file, "--fallback-key-file", key, "--min-uptime", "1h"}, c.with...)...)
+			w.waitA(v)
+			if _, err := os.Stat(file); err != nil {
+				t.Fatal(err)
+			}
+			c.gone(w)
+			w.until("the end of the copy", func() bool { _, err := os.Stat(file); return err != nil })
+			w.waitLog("the last-good copy is removed: cannot read", 1)
+			w.waitLog("the change waits for its turn", 1)
+			if n := len(w.starts()); n != 1 {
+				t.Errorf("%d starts", n)
+			}
+			w.stop()
+		})
+	}
+}
+
+// A version that deletes itself is not in what the copy gives after that time.
+func TestFallbackOfWhatDeletesItself(t *testing.T) {
+	t.Parallel()
+	r := newFallbackRig(t, vaulttest.Dev(t))
+	r.set("VAULT_TOKEN="+r.srv.RootToken, "VAULTEXEC_PATH=")
+	r.srv.Must(t, "POST", r.mount+"/metadata/brief", map[string]any{"delete_version_after": "5s"})
+	r.srv.PutKV(t, r.mount, "brief", map[string]any{"BRIEF": vaulttest.Canary("brief")})
+	written := time.Now()
+	optional := newFallbackRig(t, r.srv)
+	optional.rig = r.rig
+	with := func(want string, r fallbackRig, kind string) *running {
+		t.Helper()
+		return r.start("--fallback", r.file, "--fallback-key-file", r.key, "--path", "app", kind, "brief", "--", "sh", "-c", `test -n "$BRIEF"`).finish(want)
+	}
+	with("0", r, "--path")
+	with("0", optional, "--optional-path")
+	r.proxy.Set(vaulttest.Reset)
+	wait.Until(t, time.Minute, "the end of the version", func() bool { return time.Since(written) > 6*time.Second })
+	with("120", r, "--path").says(`hint: the last-good copy cannot be used: cannot read \S+/brief: version 1 was deleted at`)
+	with("1", optional, "--optional-path")
+}
+
+// A copy does not keep what is deleted, only because what is left makes no environment.
+func TestFallbackIsPruned(t *testing.T) {
+	t.Parallel()
+	r := newFallbackRig(t, vaulttest.Dev(t))
+	r.set("VAULT_TOKEN="+r.srv.RootToken, "VAULTEXEC_PATH=")
+	r.srv.PutKV(t, r.mount, "team/a", map[string]any{"TEAM_A": vaulttest.Canary("a")})
+	r.srv.PutKV(t, r.mount, "team/b", map[string]any{"TEAM_B": vaulttest.Canary("b")})
+	run := func(want string) {
+		t.Helper()
+		r.start("--path", "app", "--path", "team/*", "--optional-path", "more", "--", "true").finish(want)
+	}
+	run("0")
+	r.srv.PutKV(t, r.mount, "app", map[string]any{"not a name": "1"})
+	run("123")
+	if !r.there() {
+		t.Fatal("control: nothing is deleted, and the copy is gone")
+	}
+	r.srv.Must(t, "DELETE", r.mount+"/metadata/team/b", nil)
+	run("123")
+	if r.there() {
+		t.Error("the copy still has what is deleted")
 	}
 }

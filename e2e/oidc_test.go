@@ -137,6 +137,9 @@ func TestOIDCAnswersOfOthers(t *testing.T) {
 		t.Fatalf("HTTP %d\n%s", status, page)
 	}
 	j.finish("0").says(`refused why="it belongs to another login"`).says(`refused why="it came under another name than localhost"`)
+	if n := strings.Count(j.err.String(), "it belongs to another login"); n != 1 { // a page that asks without an end does not fill the terminal
+		t.Errorf("%d lines of one reason", n)
+	}
 }
 
 // Of two right answers only the first counts, and whoever gives the second is told.

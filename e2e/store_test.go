@@ -185,7 +185,7 @@ func TestLogout(t *testing.T) {
 	t.Run("root", func(t *testing.T) {
 		token := r.srv.Token(t, vaulttest.TokenOpts{Policies: []string{"root"}})
 		put(t, token)
-		logout(t, "0", "not revoked")
+		logout(t, "0", "`vault token revoke` ends it")
 		if !r.lives(t, token) || vaulttest.Exists(file) {
 			t.Error("it is revoked, or still there")
 		}
@@ -194,7 +194,7 @@ func TestLogout(t *testing.T) {
 	t.Run("batch", func(t *testing.T) {
 		answer := r.srv.Must(t, "POST", "auth/token/create", map[string]any{"type": "batch", "policies": []string{r.policy}, "ttl": "1m"})
 		put(t, answer["auth"].(map[string]any)["client_token"].(string))
-		logout(t, "0", "not revoked")
+		logout(t, "0", "until it expires")
 		if vaulttest.Exists(file) {
 			t.Error("it is still there")
 		}
@@ -202,7 +202,7 @@ func TestLogout(t *testing.T) {
 	t.Run("no policy", func(t *testing.T) {
 		token := r.srv.Token(t, vaulttest.TokenOpts{Policies: []string{r.policy}, NoDefault: true})
 		put(t, token)
-		logout(t, "0", "not revoked")
+		logout(t, "0", "`vault token revoke` ends it")
 		if !r.lives(t, token) || vaulttest.Exists(file) {
 			t.Error("it is revoked, or still there")
 		}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -77,34 +78,57 @@ func (g *lastGood) keep(got []environ.Fetched) {
 	h := fallback.Header{Address: g.client.Where(), Namespace: g.client.Namespace(), Paths: g.paths(), Versions: map[string]int{},
 		Written: now.UTC().Truncate(time.Second), Seen: now.UTC().Truncate(time.Second)}
 	payload, err := pack(got, h.Versions)
+	hint := "only secrets of KV engines are kept: have a command of its own use the other paths, without --fallback"
 	if err == nil {
 		defer clear(payload)
-		err = g.write(h, payload)
+		g.replaces()
+		err, hint = g.write(h, payload, nil), writeHint
 	}
 	if err != nil {
-		g.warn("cannot write the last-good copy: " + err.Error())
+		g.warn("cannot write the last-good copy: "+err.Error(), hint)
 	} else {
 		g.warned = false
 	}
 }
 
-func (g *lastGood) write(h fallback.Header, payload []byte) error {
+const writeHint = "without a copy, a start has to wait for Vault; --fallback needs a file of its own, in a folder that this user may write"
+
+// warn says once that something is wrong with the file, until it is right again.
+func (g *lastGood) warn(text, hint string) {
+	if !g.warned {
+		g.log.Warn(text, "hint", hint)
+	}
+	g.warned = true
+}
+
+// replaces says it when the copy takes the place of another run's, whose start will not have it.
+func (g *lastGood) replaces() {
+	file, err := fallback.Read(g.File)
+	if err != nil {
+		return
+	}
+	if h, err := fallback.Peek(file); err == nil {
+		if whose := g.foreign(h); whose != "" {
+			g.log.Warn("the last-good copy of another run is replaced: "+whose, "file", g.File, "hint", "runs with different paths need a --fallback file each")
+		}
+	}
+}
+
+// write writes the copy; with read only in the place of what was read.
+func (g *lastGood) write(h fallback.Header, payload, read []byte) error {
 	file, err := fallback.Seal(g.Key, h, payload)
 	if err != nil {
 		return err
 	}
-	if err := fallback.Write(g.File, file); err != nil {
+	if read != nil {
+		err = fallback.Rewrite(g.File, file, read)
+	} else {
+		err = fallback.Write(g.File, file)
+	}
+	if err != nil && !errors.Is(err, fallback.ErrOther) {
 		return fmt.Errorf("%q: %s", g.File, vault.Errno(err))
 	}
-	return nil
-}
-
-// warn says once that something is wrong with the file, until it is right again.
-func (g *lastGood) warn(text string) {
-	if !g.warned {
-		g.log.Warn(text, "hint", "without it, a start has to wait for Vault; --fallback names a file in a folder that this user may write")
-	}
-	g.warned = true
+	return err
 }
 
 // forget lets go of the key: nothing will be written any more.
@@ -190,14 +214,22 @@ func isAway(err error) bool {
 // because adds to a failure why the copy does not help.
 func because(failure, why error) error {
 	f := *fault.Of(failure)
+	hint := f.Hint
 	f.Hint = "the last-good copy cannot be used: " + why.Error()
+	if hint != "" {
+		f.AddHint(hint)
+	}
 	return &f
 }
 
 // open reads the copy and judges it. The time of its use is kept in it, so that a clock which goes back makes it no younger.
 func (g *lastGood) open(now time.Time) (fallback.Header, []environ.Fetched, error) {
 	var none fallback.Header
-	h, payload, err := g.read()
+	file, err := g.readFile()
+	if err != nil {
+		return none, nil, err
+	}
+	h, payload, err := fallback.Open(g.Key, file)
 	if err != nil {
 		return none, nil, err
 	}
@@ -208,21 +240,39 @@ func (g *lastGood) open(now time.Time) (fallback.Header, []environ.Fetched, erro
 	age := h.Age(now)
 	if now.After(h.Seen) {
 		h.Seen = now.UTC().Truncate(time.Second)
-		if err := g.write(h, payload); err != nil {
-			g.warn("cannot note the time in the last-good copy: " + err.Error())
+		if err := g.write(h, payload, file); err != nil && !errors.Is(err, fallback.ErrOther) {
+			g.warn("cannot note the time in the last-good copy: "+err.Error(), writeHint)
 		}
 	}
-	if age > g.MaxAge {
-		return none, nil, fmt.Errorf("it is %s old, and --fallback-max-age is %s", duration(age), g.MaxAge)
-	}
-	got, err := g.unpack(payload)
+	got, err := g.judge(h, payload, age)
 	return h, got, err
 }
 
-func (g *lastGood) read() (fallback.Header, []byte, error) {
+// judge is what the copy gives at an age.
+func (g *lastGood) judge(h fallback.Header, payload []byte, age time.Duration) ([]environ.Fetched, error) {
+	if age > g.MaxAge {
+		return nil, fmt.Errorf("it is %s old, and --fallback-max-age is %s", duration(age), g.MaxAge)
+	}
+	return g.unpack(payload, h.Written.Add(age))
+}
+
+var errNoCopy = errors.New("there is none yet")
+
+func (g *lastGood) readFile() ([]byte, error) {
 	file, err := fallback.Read(g.File)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return nil, errNoCopy
+	case err != nil:
+		return nil, errors.New(vault.Errno(err))
+	}
+	return file, nil
+}
+
+func (g *lastGood) read() (fallback.Header, []byte, error) {
+	file, err := g.readFile()
 	if err != nil {
-		return fallback.Header{}, nil, errors.New(vault.Errno(err))
+		return fallback.Header{}, nil, err
 	}
 	return fallback.Open(g.Key, file)
 }
@@ -232,8 +282,8 @@ func (g *lastGood) foreign(h fallback.Header) string {
 	return h.Mismatch(g.client.Where(), g.client.Namespace(), g.paths())
 }
 
-// unpack makes of the payload what a read would have given.
-func (g *lastGood) unpack(payload []byte) ([]environ.Fetched, error) {
+// unpack makes of the payload what a read would have given at that time.
+func (g *lastGood) unpack(payload []byte, now time.Time) ([]environ.Fetched, error) {
 	broken := errors.New("it does not hold what these paths need")
 	var list []copied
 	if json.Unmarshal(payload, &list) != nil {
@@ -248,7 +298,9 @@ func (g *lastGood) unpack(payload []byte) ([]environ.Fetched, error) {
 			if err != nil {
 				return nil, broken
 			}
-			k.secret = secret
+			if k.absence = secret.EndedBy(now); k.absence == nil {
+				k.secret = secret
+			}
 		case c.Folder != nil:
 			k.folder = c.Folder
 		case c.Absent != nil:
@@ -260,8 +312,11 @@ func (g *lastGood) unpack(payload []byte) ([]environ.Fetched, error) {
 	reads := plan(g.sources)
 	for i := 0; i < len(reads); i++ { // the secrets of a folder follow it
 		c, there := f.keep[reads[i].path]
-		if !there || c.absence != nil && !reads[i].optional {
+		switch {
+		case !there:
 			return nil, broken
+		case c.absence != nil && !reads[i].optional:
+			return nil, c.absence
 		}
 		f.one(context.Background(), reads[i]) // it is kept: nothing is asked
 		f.members(&reads)
@@ -284,18 +339,66 @@ func (g *lastGood) drop(err error) {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	h, payload, unreadable := g.read()
-	clear(payload)
-	if unreadable != nil || g.foreign(h) != "" {
+	if _, payload, ours := g.ours(); ours {
+		clear(payload)
+		g.remove(err)
+	}
+}
+
+// prune removes the copy when it holds a secret that a read has not found, and nothing else takes its place: what was found
+// makes no environment.
+func (g *lastGood) prune(got []environ.Fetched) {
+	if g == nil {
 		return
 	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	_, payload, ours := g.ours()
+	if !ours {
+		return
+	}
+	defer clear(payload)
+	found := map[vault.Path]bool{}
+	for _, f := range got {
+		found[f.Source.Path] = found[f.Source.Path] || f.Secret != nil
+	}
+	var list []copied
+	_ = json.Unmarshal(payload, &list) // it is authentic
+	for _, c := range list {
+		if c.Secret != nil && !found[c.Path] {
+			g.remove(goneFault(c.Path, vault.Marker{Absent: true}))
+			return
+		}
+	}
+}
+
+// ours opens the copy. It reports whether it is one of this run.
+func (g *lastGood) ours() (fallback.Header, []byte, bool) {
+	h, payload, err := g.read()
+	return h, payload, err == nil && g.foreign(h) == ""
+}
+
+// remove removes the copy, and says why.
+func (g *lastGood) remove(why error) {
 	there, failed := fallback.Remove(g.File)
 	switch {
 	case failed != nil:
-		g.warn(fmt.Sprintf("cannot remove the last-good copy %q: %s", g.File, vault.Errno(failed)))
+		g.warn(fmt.Sprintf("cannot remove the last-good copy %q: %s", g.File, vault.Errno(failed)), "remove it: it would be used once more")
 	case there:
-		g.log.Warn("the last-good copy is removed: "+fault.Of(err).Error(), "file", g.File)
+		g.log.Warn("the last-good copy is removed: "+fault.Of(why).Error(), "file", g.File)
 	}
+}
+
+// goneFault is the failure to read what is not there.
+func goneFault(p vault.Path, m vault.Marker) *fault.Error {
+	f := vault.NoSecret("cannot read " + p.String())
+	switch {
+	case m.Destroyed:
+		f.Kind, f.Why = fault.Deleted, fmt.Sprintf("version %d is destroyed", m.Version)
+	case m.Deleted:
+		f.Kind, f.Why = fault.Deleted, fmt.Sprintf("version %d is deleted", m.Version)
+	}
+	return f
 }
 
 // versionText lists versions for the log.

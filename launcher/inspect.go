@@ -17,6 +17,7 @@ type Report struct {
 	Paths      []PathReport
 	Env        *environ.Env     // what the command would get; nil when some secret could not be read
 	Unread     []environ.Source // leased: reading them makes a lease, which only a run does
+	Copy       *CopyReport      // nil without --fallback
 	Faults     []*fault.Error
 }
 
@@ -57,11 +58,11 @@ func (l *launch) inspect(ctx context.Context) (*Report, error) {
 	if err := l.Session.Prepare(ctx, l.patience(time.Now())); err != nil {
 		return nil, err
 	}
+	r := &Report{Copy: l.newLastGood().report(time.Now())}
 	patience := l.patience(time.Now())
 	if err := patience.Do(ctx, l.Session.Login); err != nil {
-		return nil, err
+		return nil, r.Copy.instead(err)
 	}
-	r := &Report{}
 	if len(o.Argv) > 0 {
 		if _, err := l.program(); err != nil {
 			r.Faults = append(r.Faults, fault.All(err)...)
@@ -76,7 +77,7 @@ func (l *launch) inspect(ctx context.Context) (*Report, error) {
 		})
 	})
 	if fault.Is(err, fault.Away) {
-		return nil, err
+		return nil, r.Copy.instead(err)
 	}
 	for _, rd := range reads {
 		r.Paths = append(r.Paths, l.report(ctx, rd))

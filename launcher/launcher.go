@@ -234,6 +234,9 @@ func (l *launch) prepare(check func(*environ.Env) error) (*environ.Env, []enviro
 		}
 		switch {
 		case err != nil:
+			if fresh {
+				l.last.prune(got)
+			}
 			giveBack(ctx, l.Session, l.made.all())
 		case fresh:
 			l.last.keep(got)

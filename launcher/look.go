@@ -159,7 +159,11 @@ func (w *watcher) compare(sights []sight) (seen states, news bool, worst error) 
 			r.trouble = trouble{}
 		}
 		before := r.newest
-		switch r.see(s.marker, r.steady(), now) {
+		sighting := r.see(s.marker, r.steady(), now)
+		if s.marker.Gone() && (sighting == sawNews || sighting == sawBack) {
+			w.copy.drop(goneFault(r.path, s.marker)) // the read that follows may have to wait for its turn, for hours
+		}
+		switch sighting {
 		case sawNews:
 			news = true
 			if !r.rotates.IsZero() { // the old password is refused from now on

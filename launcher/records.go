@@ -134,6 +134,14 @@ func (rs *records) wanted() (wish, error) {
 	return w, err
 }
 
+// haveGone reports whether something is in use that is no longer there: the command failed without it.
+func (rs *records) haveGone(got []environ.Fetched) bool {
+	return slices.ContainsFunc(got, func(f environ.Fetched) bool {
+		r := rs.at[f.Source.Path]
+		return f.Secret != nil && r != nil && r.newest.Gone()
+	})
+}
+
 // latest are the newest states that were seen.
 func (rs *records) latest() states {
 	found := states{}

@@ -40,8 +40,10 @@ func (w *watcher) read(ctx context.Context, number int) {
 		result.wish = w.wish(faults)
 		result.flawed = result.flawed || incomplete
 		w.again, w.owed = incomplete, general(err)
-		if result.env != nil && !result.flawed {
+		if result.env != nil && !result.flawed && !w.records.haveGone(result.got) {
 			w.copy.keep(result.got)
+		} else if !incomplete {
+			w.copy.prune(w.records.chosen(newest))
 		}
 		switch {
 		case general(err):

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/agenticverz/vaultexec/internal/environ"
 	"github.com/agenticverz/vaultexec/internal/fault"
@@ -96,10 +97,26 @@ func (c *checked) warn(s *settings) {
 			fmt.Sprintf("the server has no namespaces (Vault %s, community edition) and ignores --auth-namespace %s",
 				c.Server.Version, ns))
 	}
+	if k := c.Copy; k != nil && !k.None && k.Why != "" {
+		c.warnings = append(c.warnings, fmt.Sprintf("the last-good copy %q cannot be used: %s", k.File, k.Why))
+	}
+	for _, p := range c.Paths {
+		if c.Copy != nil && p.Leased {
+			c.warnings = append(c.warnings, fmt.Sprintf("no last-good copy is written: %s is in no KV engine", p.Path))
+		}
+	}
 	if c.Token.Uses > 0 {
 		c.warnings = append(c.warnings,
-			fmt.Sprintf("the token is good for %d requests only, and this check has used some", c.Token.Uses))
+			fmt.Sprintf("the token is good for %s only, and this check has used some", requests(c.Token.Uses)))
 	}
+}
+
+// requests is a number of them.
+func requests(n int) string {
+	if n == 1 {
+		return "1 request"
+	}
+	return fmt.Sprintf("%d requests", n)
 }
 
 // verdict is the failure of a run, with its exit code and the hint of the first fault. The report has all of them, but
@@ -169,6 +186,11 @@ func (u *ui) checkText(c *checked, variables bool) {
 		if !slices.ContainsFunc(c.Paths, func(p launcher.PathReport) bool { return p.Fault == f }) {
 			u.failure(f.Error(), f)
 		}
+	}
+	if k := c.Copy; k != nil && k.None {
+		u.line("copy", "%s: there is none yet, a run writes it", k.File)
+	} else if k != nil && k.Why == "" {
+		u.line("copy", "%s: %s old, a start without Vault would use it", k.File, k.Age.Truncate(time.Second))
 	}
 	u.lockText(c.lock)
 	if names := givenNames(c); len(names) > 0 && !variables {
@@ -292,7 +314,7 @@ func tokenText(t vault.Info, unknown *fault.Error) string {
 		parts = append(parts, "not renewable")
 	}
 	if t.Uses > 0 {
-		parts = append(parts, fmt.Sprintf("good for %d requests", t.Uses))
+		parts = append(parts, "good for "+requests(t.Uses))
 	}
 	return strings.Join(append(parts, "policies "+strings.Join(t.Policies, " ")), ", ")
 }

@@ -21,6 +21,7 @@ type (
 		Token     *tokenJSON     `json:"token,omitempty"`
 		Paths     []pathJSON     `json:"paths"`
 		Names     []string       `json:"names,omitempty"` // what --names would list
+		Copy      *copyJSON      `json:"fallback,omitempty"`
 		Warnings  []string       `json:"warnings"`
 		Lock      *lockJSON      `json:"restart_lock,omitempty"`
 		Faults    []faultJSON    `json:"faults"`
@@ -30,6 +31,12 @@ type (
 	tokenJSON struct {
 		vault.Info
 		EndsIn *int64 `json:"ends_in_seconds,omitempty"` // 0: never
+	}
+	copyJSON struct {
+		File   string `json:"file"`
+		Usable bool   `json:"usable"`
+		Why    string `json:"why,omitempty"` // it is not
+		Age    *int64 `json:"age_seconds,omitempty"`
 	}
 	pathJSON struct {
 		Path         string              `json:"path"`
@@ -81,6 +88,12 @@ func (u *ui) checkJSON(c *checked, variables bool) {
 		out.Token = &tokenJSON{Info: c.Token}
 		if c.Token.Known {
 			out.Token.EndsIn = seconds(c.Token.Life)
+		}
+	}
+	if k := c.Copy; k != nil {
+		out.Copy = &copyJSON{File: k.File, Usable: k.Why == "", Why: k.Why}
+		if k.Why == "" {
+			out.Copy.Age = seconds(k.Age)
 		}
 	}
 	for _, p := range c.Paths {

@@ -49,7 +49,7 @@ is away nothing is removed.
 What VAULT_TOKEN holds is left alone. A root token is removed and
 not revoked: it may be the only one there is.
 `,
-	own: []option{jsonOption}, shared: append([]string{groupConfig, groupConnection, groupFailing, "--auth-namespace"}, withAll...), report: true,
+	own: []option{jsonOption}, shared: append([]string{groupConfig, groupConnection, "--wait", "--timeout", "--auth-namespace"}, withAll...), report: true,
 	do: (*app).logout,
 }
 
@@ -165,6 +165,8 @@ func (a *app) showLogin(s *settings, r *loginReport, unknown error) {
 type logoutReport struct {
 	Outcome string `json:"outcome"` // "revoked", "ended", "kept" for what is removed and not revoked, "none"
 	Why     string `json:"why,omitempty"`
+
+	expires bool // nobody can revoke what is kept
 }
 
 func (a *app) logout(ctx context.Context, s *settings, _ []string) error {
@@ -223,8 +225,8 @@ func end(ctx context.Context, c *vault.Client) (logoutReport, error) {
 		return logoutReport{Outcome: "revoked"}, nil
 	case fault.Is(err, fault.BadToken):
 		return logoutReport{Outcome: "ended"}, nil
-	case fault.Is(err, fault.Denied, fault.Usage): // a batch token
-		return logoutReport{Outcome: "kept", Why: fault.Of(err).Why}, nil
+	case fault.Is(err, fault.Denied, fault.Usage): // the latter is a batch token
+		return logoutReport{Outcome: "kept", Why: fault.Of(err).Why, expires: fault.Is(err, fault.Usage)}, nil
 	}
 	return logoutReport{}, err
 }
@@ -243,6 +245,10 @@ func (a *app) showLogout(s *settings, r logoutReport, where string) {
 		a.ui.line("token", "none is stored")
 	default:
 		a.ui.line("token", "removed here, and not revoked at %s: %s", where, r.Why)
-		a.ui.line("", "  it may still be valid for whoever has it: `vault token revoke` ends it")
+		if r.expires {
+			a.ui.line("", "  whoever has it can use it until it expires")
+			return
+		}
+		a.ui.line("", "  whoever has it can still use it: `vault token revoke` ends it")
 	}
 }

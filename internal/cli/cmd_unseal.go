@@ -31,7 +31,7 @@ wrong one is named.
 		jsonOption,
 		{name: "address", arg: "URL", list: true, env: vaultVar("ADDR"), def: vault.DefaultAddress, group: groupConnection, usage: "address of each node of the cluster"},
 	},
-	shared: append([]string{groupConfig, groupConnection, groupFailing}, withAll...),
+	shared: append([]string{groupConfig, groupConnection, "--wait", "--timeout"}, withAll...),
 	report: true,
 	do:     (*app).unseal,
 }

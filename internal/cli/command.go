@@ -45,7 +45,7 @@ var (
 var withAll = []string{"--log-level", "--quiet", "--log-format", "--help"}
 
 // withLogin is what every command shares that talks to Vault with a token.
-var withLogin = append([]string{groupConfig, groupConnection, groupLogin, groupFailing}, withAll...)
+var withLogin = append([]string{groupConfig, groupConnection, groupLogin, "--wait", "--timeout"}, withAll...)
 
 // withKV is the same for commands on secrets.
 var withKV = append([]string{"--mount", "--kv-version"}, withLogin...)

@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -120,8 +121,11 @@ func (v *visit) Callback(ctx context.Context) (string, error) {
 		}
 		listeners = append(listeners, l)
 	}
+	var said sync.Map // whoever may ask must not fill the terminal, nor push the address out of it
 	v.server = browser.Serve(v.port, listeners, v.known, func(why string) {
-		v.app.ui.log.Warn("what came to the port of the login was refused", "why", why)
+		if _, before := said.LoadOrStore(why, true); !before {
+			v.app.ui.log.Warn("what came to the port of the login was refused", "why", why)
+		}
 	})
 	return v.server.Redirect(), nil
 }

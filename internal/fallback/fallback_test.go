@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -161,27 +162,86 @@ func TestFile(t *testing.T) {
 			t.Errorf("%q, %v, %v", got, info.Mode(), err)
 		}
 	}
-	other := filepath.Join(t.TempDir(), "other")
-	if err := os.WriteFile(other, []byte("KEY=value\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := Write(other, []byte(magic)); !errors.Is(err, ErrNoCopy) {
-		t.Errorf("a file of somebody else's is replaced: %v", err)
-	}
-	fifo := filepath.Join(t.TempDir(), "fifo")
-	if err := unix.Mkfifo(fifo, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := Read(fifo); err == nil {
-		t.Error("a FIFO is read")
-	}
-	if err := Write(fifo, nil); err == nil {
-		t.Error("a FIFO is replaced")
-	}
 	for _, there := range []bool{true, false} {
 		if was, err := Remove(path); was != there || err != nil {
 			t.Errorf("%v, %v", was, err)
 		}
+	}
+}
+
+// What is no copy stays as it is: a file of somebody else's, however large and whether it can be read or not, a link, a
+// folder, a FIFO.
+func TestLeavesOthersAlone(t *testing.T) {
+	for name, there := range map[string]func(path string) error{
+		"file": func(path string) error { return os.WriteFile(path, []byte("KEY=value\n"), 0o600) },
+		"large file": func(path string) error {
+			return errors.Join(os.WriteFile(path, nil, 0o600), os.Truncate(path, mostFile+1))
+		},
+		"unreadable": func(path string) error {
+			if os.Geteuid() == 0 { // reads everything
+				return os.WriteFile(path, []byte("KEY=value\n"), 0)
+			}
+			return os.WriteFile(path, []byte(magic), 0)
+		},
+		"link":   func(path string) error { return os.Symlink("/dev/null", path) },
+		"folder": func(path string) error { return os.Mkdir(path, 0o700) },
+		"fifo":   func(path string) error { return unix.Mkfifo(path, 0o600) },
+	} {
+		path := filepath.Join(t.TempDir(), "there")
+		if err := there(path); err != nil {
+			t.Fatal(err)
+		}
+		before, err := os.Lstat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := Write(path, []byte(magic)); err == nil {
+			t.Errorf("%s: it is replaced", name)
+		}
+		if after, err := os.Lstat(path); err != nil || !os.SameFile(before, after) {
+			t.Errorf("%s: it is another one now, %v", name, err)
+		}
+		if _, err := Read(path); err == nil && slices.Contains([]string{"large file", "folder", "fifo"}, name) {
+			t.Errorf("%s: it is read", name)
+		}
+	}
+	empty := filepath.Join(t.TempDir(), "empty")
+	if err := errors.Join(os.WriteFile(empty, nil, 0o644), Write(empty, []byte(magic))); err != nil {
+		t.Errorf("an empty file: %v", err)
+	}
+	if err := Write(empty, make([]byte, mostFile+1)); !errors.Is(err, errTooLarge) {
+		t.Errorf("a copy that could not be read is written: %v", err)
+	}
+}
+
+// Two runs have one file. The one that notes the time in what it has read brings nothing back that the other has removed, or
+// replaced by something newer.
+func TestRewrite(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "copy")
+	read, noted, newer := []byte(magic+"read"), []byte(magic+"noted"), []byte(magic+"newer")
+	if err := errors.Join(Write(path, read), Rewrite(path, noted, read)); err != nil {
+		t.Fatal(err)
+	}
+	if is, err := Read(path); err != nil || !bytes.Equal(is, noted) {
+		t.Errorf("%q, %v", is, err)
+	}
+	if err := Write(path, newer); err != nil {
+		t.Fatal(err)
+	}
+	if err := Rewrite(path, noted, read); !errors.Is(err, ErrOther) {
+		t.Errorf("a newer one is there: %v", err)
+	}
+	if is, err := Read(path); err != nil || !bytes.Equal(is, newer) {
+		t.Errorf("%q, %v", is, err)
+	}
+	if _, err := Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if err := Rewrite(path, noted, read); !errors.Is(err, ErrOther) {
+		t.Errorf("it was removed: %v", err)
+	}
+	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("it is back: %v", err)
 	}
 }
 

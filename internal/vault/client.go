@@ -134,7 +134,7 @@ func New(cfg Config) (*Client, error) {
 	httpClient.Transport = ways
 	c := &Client{
 		Clock: clock.Machine, Secrets: cfg.noteSecrets(), api: client, bare: client.WithNamespace(""), login: client,
-		pools: ways, files: files, url: u, where: u.Scheme + "://" + u.Host + u.Path, proxyFrom: cfg.ProxyFrom,
+		pools: ways, files: files, url: u, where: u.Scheme + "://" + u.Host + strings.TrimRight(u.Path, "/"), proxyFrom: cfg.ProxyFrom,
 		unverified: cfg.SkipVerify, bySRV: cfg.usesSRV(u), timeout: cfg.Timeout, agent: cfg.Agent,
 	}
 	if cfg.TestOnlyClock != nil {

@@ -34,6 +34,9 @@ func (m Marker) OlderThan(o Marker) bool {
 	return errA == nil && errB == nil && a.Before(b) && m.Version <= o.Version
 }
 
+// Gone reports whether there is nothing to read in this state.
+func (m Marker) Gone() bool { return m.Absent || m.Destroyed || m.Deleted }
+
 // String names the state for a log: "3", "3 (deleted)", "absent".
 func (m Marker) String() string {
 	switch {

@@ -3,7 +3,10 @@ package vault
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"time"
+
+	"github.com/agenticverz/vaultexec/internal/fault"
 )
 
 // packed is a secret of a KV engine as JSON. Its values are in it: it is for what is encrypted.
@@ -20,6 +23,16 @@ type packed struct {
 
 // Packable reports whether a secret is one of a KV engine, which lives until somebody changes it.
 func (s *Secret) Packable() bool { return s.Engine.KV != 0 && !s.Lease.Ends() && s.Lease.ID == "" }
+
+// EndedBy returns the failure to read a secret whose version deletes itself (delete_version_after) and has done so by then;
+// nil for any other.
+func (s *Secret) EndedBy(then time.Time) error {
+	if !past(s.DeletedTime, then) {
+		return nil
+	}
+	return &fault.Error{Kind: fault.Deleted, What: cannotRead(s.Path), Why: fmt.Sprintf("version %d was deleted at %s", s.Version, s.DeletedTime),
+		Err: &Gone{Marker{Version: s.Version, Created: s.CreatedTime, Deleted: true}}}
+}
 
 // Pack writes a secret of a KV engine down, values and all.
 func (s *Secret) Pack() (json.RawMessage, error) {

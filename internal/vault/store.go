@@ -143,7 +143,7 @@ func (s *Store) Put(ctx context.Context, t Text) error {
 		return err
 	}
 	return s.inPlace(ctx, what, func(dir *os.File) error {
-		if err := wholefile.Replace(dir, storeFile, []byte(t.Reveal())); err != nil {
+		if err := wholefile.Replace(dir, storeFile, []byte(t.Reveal()), nil); err != nil {
 			return &fault.Error{Kind: fault.Usage, What: what, Why: err.Error(), Err: err,
 				Hint: "the folder must be one that this user may write to, with room for a small file"}
 		}

@@ -13,13 +13,19 @@ import (
 )
 
 // Replace writes a file with mode 0600 and gives it the name in the folder. A link that is there is replaced and not followed. The
-// content is on the disk before it has its name. An error is one of the system's, without a path.
-func Replace(dir *os.File, name string, content []byte) error {
+// content is on the disk before it has its name. An error is one of the system's, without a path, or that of may, which is asked
+// first while nobody else replaces or removes a file of the folder; it may be nil.
+func Replace(dir *os.File, name string, content []byte, may func() error) error {
 	at := int(dir.Fd())
 	left := leftAfter
 	if lock(at) {
 		defer func() { _ = unix.Flock(at, unix.LOCK_UN) }()
 		left = 0
+	}
+	if may != nil {
+		if err := may(); err != nil {
+			return err
+		}
 	}
 	sweep(dir, name, time.Now().Add(-left))
 	temp := name + "." + rand.Text()[:10] + ".tmp"
@@ -45,6 +51,15 @@ func Replace(dir *os.File, name string, content []byte) error {
 	}
 	_ = unix.Fsync(at) // the name; not every file system can
 	return nil
+}
+
+// Remove removes a file, and not while somebody replaces it: what they looked at would come back.
+func Remove(dir *os.File, name string) error {
+	at := int(dir.Fd())
+	if lock(at) {
+		defer func() { _ = unix.Flock(at, unix.LOCK_UN) }()
+	}
+	return unix.Unlinkat(at, name, 0)
 }
 
 // lock waits up to a second until nobody else is at work in the folder. It reports false where that is not to be had, or not known.

@@ -19,7 +19,7 @@ func TestReplaceBesideOthers(t *testing.T) {
 			for range 20 {
 				at, err := os.Open(dir)
 				if err == nil {
-					err = Replace(at, "file", bytes.Repeat([]byte{'a' + n}, 50_000))
+					err = Replace(at, "file", bytes.Repeat([]byte{'a' + n}, 50_000), nil)
 					_ = at.Close()
 				}
 				if err != nil {
@@ -58,7 +58,7 @@ func TestReplaceSweeps(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = at.Close() }()
-	if err := Replace(at, "file", []byte("x")); err != nil {
+	if err := Replace(at, "file", []byte("x"), nil); err != nil {
 		t.Fatal(err)
 	}
 	entries, err := os.ReadDir(dir)
