@@ -81,7 +81,7 @@ func (m *machine) withChild(ev event, now time.Time) []action {
 	case evDrained:
 		return append(first, m.drained(now)...)
 	case evTurn:
-		return append(first, m.gotTurn(ev.set, now)...)
+		return append(first, m.gotTurn(ev, now)...)
 	case evTriedBad:
 		return append(first, m.triedBad(now)...)
 	}

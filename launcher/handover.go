@@ -69,7 +69,7 @@ func (m *machine) beside(ev event, now time.Time) (acts []action, over bool) {
 	case evBesideFailed:
 		m.cause, m.gaveUp, m.passing = ev.err, true, ev.passing
 		if !ev.passing {
-			m.rejected = m.candidate
+			m.rejectNew()
 		}
 		return append([]action{actLogUnready}, m.otherGone(now)...), true
 	case evReady:
@@ -92,7 +92,8 @@ func (m *machine) beside(ev event, now time.Time) (acts []action, over bool) {
 	case evOtherExited:
 		m.otherStatus = ev.status
 		if m.companion == preparing {
-			m.cause, m.gaveUp, m.rejected = nil, true, m.candidate
+			m.cause, m.gaveUp = nil, true
+			m.rejectNew()
 			acts = append(acts, actLogUnready)
 		}
 		return append(acts, m.sweep(now)...), true
@@ -124,7 +125,8 @@ func (m *machine) takeOver(old companion, now time.Time) []action {
 
 // giveUp: the next command is not ready, and will not be waited for.
 func (m *machine) giveUp(now time.Time) []action {
-	m.gaveUp, m.rejected = true, m.candidate
+	m.gaveUp = true
+	m.rejectNew()
 	return append([]action{actLogUnready}, m.stopOther(now)...)
 }
 
@@ -188,7 +190,8 @@ func (m *machine) exitedBeside(ev evExited, now time.Time) (acts []action, over 
 	case m.companion == preparing: // better than none
 		return append(append([]action{actLogTakesOver}, m.takeOver(sweeping, now)...), m.sweep(now)...), true
 	case m.companion == draining && m.onTrial.IsZero(): // the old one is still there, and was told nothing
-		m.rejected, m.gaveUp = m.current, true
+		m.rejectRunning()
+		m.gaveUp = true
 		m.startedAt, m.onTrial, m.killed = now, time.Time{}, false
 		m.enter(running, time.Time{})
 		return append([]action{actLogBack, actSwitch}, m.sweep(now)...), true

@@ -106,7 +106,12 @@ type machine struct {
 	changedAt time.Time // the watch last saw something new
 	keepsTurn bool      // settling again, after the turn had come
 	without   bool      // the change under way is made without a place
-	tellsGood bool      // the others are told when the trial is over
+	isFirst   bool      // nobody else has tried it: with --canary the others are told what becomes of it
+
+	// Sets of versions, "" for none: an earlier one may be on trial while a place is asked for or held for the next.
+	onTrialSet string // the command runs with it, and the others are told when the trial is over
+	failedSet  string // it has failed just now
+	triedSet   string // the others are told of it: actTellGood, actTellBad
 }
 
 func newMachine(p policy) *machine { return &machine{policy: p} }
@@ -117,12 +122,11 @@ func (m *machine) enter(s state, deadline time.Time) {
 
 // on handles one event. Every state handles every event; what it does not name changes nothing.
 func (m *machine) on(ev event, now time.Time) []action {
-	failed := m.rejected
 	acts, over := m.beside(ev, now)
 	if !over {
 		acts = append(acts, m.onState(ev, now)...)
 	}
-	return m.afterTurn(failed, acts, now)
+	return m.afterTurn(acts, now)
 }
 
 // onState handles an event in the state of the command that serves.
@@ -148,7 +152,7 @@ func (m *machine) inStarting(ev event, now time.Time) []action {
 	switch ev := ev.(type) {
 	case evStarted:
 		m.startedAt, m.told, m.killed, m.termAt, m.limited = now, false, false, time.Time{}, false
-		m.onTrial, m.askedAt, m.turnUntil = time.Time{}, time.Time{}, time.Time{}
+		m.onTrial, m.askedAt, m.turnUntil, m.onTrialSet = time.Time{}, time.Time{}, time.Time{}, ""
 		if m.next == toRestart {
 			m.current = m.candidate
 			m.holdTurn(now)
@@ -208,7 +212,8 @@ func (m *machine) exited(ev evExited, now time.Time) []action {
 		if m.state != running { // the change under way is none of this child's
 			m.postpone()
 		}
-		m.next, m.rejected, m.onTrial = toRevert, m.current, time.Time{}
+		m.rejectRunning()
+		m.next, m.onTrial = toRevert, time.Time{}
 		return append([]action{actLogRevert}, m.clear(now)...)
 	}
 	return m.clear(now)

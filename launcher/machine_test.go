@@ -781,7 +781,7 @@ func (f *fate) happen(t *testing.T) {
 			return
 		}
 		f.place = true
-		f.step(t, evTurn{f.turnSet})
+		f.step(t, evTurn{f.turnSet, true})
 	case n < 52 && f.place && f.rnd.IntN(3) == 0:
 		f.place, f.lost = false, f.state == diverting
 		f.step(t, evTurnLost{})

@@ -91,7 +91,7 @@ func (q *queue) take(ctx context.Context, place int) (taken bool, holder string,
 
 // tryHeld answers what is wanted with the place that is held, if that will do.
 func (q *queue) tryHeld(ctx context.Context, w wants) time.Duration {
-	attrs := []any{"place", q.place, "after", duration(time.Since(q.asked))}
+	attrs, first := []any{"place", q.place, "after", duration(time.Since(q.asked))}, false
 	if w.set != "" {
 		o, known, err := q.outcomeOf(ctx, w.set)
 		switch {
@@ -105,11 +105,11 @@ func (q *queue) tryHeld(ctx context.Context, w wants) time.Duration {
 		case q.place != 0:
 			return q.giveBack(ctx)
 		default:
-			attrs = append(attrs, "canary", true)
+			attrs, first = append(attrs, "canary", true), true
 		}
 	}
 	q.says("a place in the restart lock is taken", attrs...)
-	return q.answer(ctx, w, queueEvent{event: evTurn{w.set}})
+	return q.answer(ctx, w, queueEvent{event: evTurn{w.set, first}})
 }
 
 // answer tells the main goroutine what has become of what it wanted.

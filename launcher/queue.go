@@ -62,8 +62,9 @@ type queue struct {
 type wants struct {
 	number int // of the question; 0 for none yet
 	place  bool
-	set    string // with --canary: what would be tried
-	what   string // the same for people
+	set    string            // with --canary: what would be tried
+	what   string            // the same for people
+	named  map[string]string // what, by set, since a place is wanted
 	tell   []telling
 }
 
@@ -97,17 +98,23 @@ func newQueue(lock RestartLock, log *slog.Logger) *queue {
 
 // ask asks for a place.
 func (q *queue) ask(set, what string) {
-	q.want(func(w *wants) { w.number, w.place, w.set, w.what = w.number+1, true, set, what })
+	q.want(func(w *wants) {
+		if !w.place {
+			w.named = map[string]string{}
+		}
+		w.number, w.place, w.set, w.what = w.number+1, true, set, what
+		w.named[set] = what
+	})
 }
 
 // leave gives the place back, or asks for it no longer.
 func (q *queue) leave() { q.want(func(w *wants) { w.place = false }) }
 
-// tell leaves what became of the set of versions that was last asked for.
-func (q *queue) tell(good bool) {
+// tell leaves what became of a set of versions that a place was asked for.
+func (q *queue) tell(set string, good bool) {
 	q.want(func(w *wants) {
 		now := time.Now()
-		w.tell = append(w.tell, telling{restartlock.Outcome{Set: w.set, Good: good, By: q.lock.Holder, At: now.UTC(), What: w.what},
+		w.tell = append(w.tell, telling{restartlock.Outcome{Set: set, Good: good, By: q.lock.Holder, At: now.UTC(), What: w.named[set]},
 			now.Add(tellFor)})
 	})
 }

@@ -321,7 +321,7 @@ func TestQueueCanary(t *testing.T) {
 					mu.Unlock()
 					time.Sleep(20 * time.Second)
 					if first {
-						q.tell(good)
+						q.tell("two", good)
 					}
 					q.leave()
 				})
@@ -344,7 +344,7 @@ func TestQueueTellsLater(t *testing.T) {
 		q.ask("two", "")
 		hearsTurn(t, q, time.Second)
 		m.with(func() { m.away = true })
-		q.tell(false)
+		q.tell("two", false)
 		q.leave()
 		time.Sleep(2 * time.Minute)
 		m.with(func() { m.away = false })
@@ -379,7 +379,7 @@ func TestNoQueue(t *testing.T) {
 	q := newQueue(RestartLock{}, nil)
 	q.ask("", "")
 	q.leave()
-	q.tell(true)
+	q.tell("two", true)
 	q.close(t.Context(), false)
 	if q != nil || q.events() != nil || q.expired() {
 		t.Error("there is a queue")

@@ -360,9 +360,9 @@ func (s *supervisor) do(acts []action) {
 		case actLeaveTurn:
 			s.queue.leave()
 		case actTellGood:
-			s.queue.tell(true)
+			s.queue.tell(s.machine.triedSet, true)
 		case actTellBad:
-			s.queue.tell(false)
+			s.queue.tell(s.machine.triedSet, false)
 		case actRejectTried:
 			s.logAction(a)
 			s.watch.reject(s.machine.rejected, s.runs)

@@ -20,9 +20,12 @@ const (
 )
 
 type (
-	evTurn     struct{ set string } // a place is held; with --canary for this set of versions
-	evTurnLost struct{}             // it is another's by now
-	evTriedBad struct{}             // another has tried this set of versions, and it failed
+	evTurn struct { // a place is held
+		set   string // with --canary: for this set of versions
+		first bool   // which nobody else has tried
+	}
+	evTurnLost struct{} // it is another's by now
+	evTriedBad struct{} // another has tried this set of versions, and it failed
 )
 
 func (evTurn) isEvent()     {}
@@ -59,7 +62,7 @@ func (m *machine) queue(set string, now time.Time) []action {
 	if m.queuedAt.IsZero() {
 		m.queuedAt = now
 	}
-	m.turn, m.turnSet = asked, set
+	m.turn, m.turnSet, m.isFirst = asked, set, false
 	due := m.by
 	if m.lockWait > 0 {
 		due = m.inTime(m.queuedAt.Add(m.lockWait))
@@ -69,10 +72,11 @@ func (m *machine) queue(set string, now time.Time) []action {
 }
 
 // gotTurn: a place is held. What changed a moment ago settles first.
-func (m *machine) gotTurn(set string, now time.Time) []action {
-	if m.state != queueing || set != m.turnSet {
+func (m *machine) gotTurn(ev evTurn, now time.Time) []action {
+	if m.state != queueing || ev.set != m.turnSet {
 		return nil
 	}
+	m.isFirst = ev.first
 	m.turn, m.queuedAt, m.latest = hasTurn, time.Time{}, now.Add(m.settle+maxPostpone)
 	if m.settled(m.changedAt).After(now) {
 		m.enter(settling, m.settled(m.changedAt))
@@ -85,7 +89,7 @@ func (m *machine) gotTurn(set string, now time.Time) []action {
 // lostTurn: nothing that is under way is stopped for it. What has not begun queues again (mustQueue).
 func (m *machine) lostTurn() {
 	if m.turn == hasTurn {
-		m.turn, m.turnUntil, m.tellsGood = noTurn, time.Time{}, false
+		m.turn, m.turnUntil, m.onTrialSet = noTurn, time.Time{}, ""
 	}
 }
 
@@ -140,22 +144,36 @@ func (m *machine) needsTurn(now time.Time) bool {
 	return false
 }
 
-// afterTurn adds what an event means for the place: what its holder found out is left there, and it is given back when it has
-// no further use. before is the set of versions that had failed before the event.
-func (m *machine) afterTurn(before string, acts []action, now time.Time) []action {
-	if m.turn == hasTurn && m.canary && m.turnSet != "" {
-		switch {
-		case m.rejected != "" && m.rejected != before:
-			acts, m.tellsGood = append(acts, actTellBad), false
-		case m.tellsGood && !now.Before(m.turnUntil):
-			acts, m.tellsGood = append(acts, actTellGood), false
-		}
+// rejectNew: the command that was started with what was read last has failed beside the one that serves.
+func (m *machine) rejectNew() {
+	m.rejected = m.candidate
+	if m.turn == hasTurn && m.isFirst {
+		m.failedSet = m.turnSet
 	}
-	if !now.Before(m.turnUntil) {
-		m.turnUntil = time.Time{}
+}
+
+// rejectRunning: the command that serves has failed. By now the place may be held for a later set of versions, of which that says
+// nothing.
+func (m *machine) rejectRunning() {
+	m.rejected, m.failedSet, m.onTrialSet = m.current, m.onTrialSet, ""
+}
+
+// afterTurn adds what an event means for the place: what its holder found out is left there, and it is given back when it has
+// no further use.
+func (m *machine) afterTurn(acts []action, now time.Time) []action {
+	over := !now.Before(m.turnUntil)
+	switch {
+	case m.failedSet != "":
+		acts, m.triedSet = append(acts, actTellBad), m.failedSet
+	case over && m.onTrialSet != "" && m.state >= running && m.state <= diverting:
+		acts, m.triedSet = append(acts, actTellGood), m.onTrialSet
+	}
+	m.failedSet = ""
+	if over {
+		m.turnUntil, m.onTrialSet = time.Time{}, ""
 	}
 	if m.turn != noTurn && !m.needsTurn(now) {
-		m.turn, m.turnUntil, m.tellsGood = noTurn, time.Time{}, false
+		m.turn, m.turnUntil, m.onTrialSet = noTurn, time.Time{}, ""
 		acts = append(acts, actLeaveTurn)
 	}
 	return acts
@@ -163,7 +181,12 @@ func (m *machine) afterTurn(before string, acts []action, now time.Time) []actio
 
 // holdTurn: a command has started with what is new, and is on trial. The place is held until that is over.
 func (m *machine) holdTurn(now time.Time) {
-	if m.turn == hasTurn {
-		m.turnUntil, m.tellsGood = now.Add(m.probation), true
+	m.onTrialSet = ""
+	if m.turn != hasTurn {
+		return
+	}
+	m.turnUntil = now.Add(m.probation)
+	if m.isFirst {
+		m.onTrialSet = m.turnSet
 	}
 }

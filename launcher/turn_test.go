@@ -59,7 +59,7 @@ func (w *walk) restartInTurn(id string) {
 	for w.state == settling || w.state == waiting {
 		w.until()
 	}
-	w.do(evTurn{w.turnSet})
+	w.do(evTurn{w.turnSet, true})
 	w.do(evRead{id: id, set: id})
 	w.do(evHooked{ok: true})
 	w.do(evExited{status: exitStatus(0)})
@@ -180,10 +180,10 @@ func TestCanary(t *testing.T) {
 	if w.turnSet != "two" {
 		t.Errorf("asks for %q", w.turnSet)
 	}
-	wantActions(t, w.do(evTurn{"two"}), actRead)
+	wantActions(t, w.do(evTurn{"two", true}), actRead)
 	wantActions(t, w.do(evRead{id: "3", set: "three"}), actDrop, actQueue) // another change came
-	wantActions(t, w.do(evTurn{"two"}))                                    // is not meant
-	wantActions(t, w.do(evTurn{"three"}), actRead)
+	wantActions(t, w.do(evTurn{"two", true}))                              // is not meant
+	wantActions(t, w.do(evTurn{"three", true}), actRead)
 	wantActions(t, w.do(evRead{id: "3", set: "three"}), actHook)
 	w.do(evHooked{ok: true})
 	w.do(evExited{status: exitStatus(0)})
@@ -196,7 +196,7 @@ func TestCanary(t *testing.T) {
 	w.do(evChanged{})
 	w.until()
 	w.do(evRead{id: "4", set: "four"})
-	w.do(evTurn{"four"})
+	w.do(evTurn{"four", true})
 	w.do(evRead{id: "4", set: "four"})
 	w.do(evHooked{ok: true})
 	w.do(evExited{status: exitStatus(0)})
@@ -242,7 +242,7 @@ func TestCanaryBeside(t *testing.T) {
 	w.do(evChanged{})
 	w.until()
 	w.do(evRead{id: "2", set: "two"})
-	w.do(evTurn{"two"})
+	w.do(evTurn{"two", true})
 	w.do(evRead{id: "2", set: "two"})
 	w.do(evHooked{ok: true})
 	wantActions(t, w.do(evOtherExited{exitStatus(1)}), actLogUnready, actSweepOther, actTellBad)
