@@ -93,12 +93,17 @@ func (m *machine) lostTurn() {
 	}
 }
 
-// triedBad: another has tried what was read, and it failed there.
+// triedBad: another has tried what was read, and it failed there. Credentials that end are replaced all the same, beside the versions
+// that the command has.
 func (m *machine) triedBad(now time.Time) []action {
 	if m.state != queueing {
 		return nil
 	}
 	m.rejected = m.candidate
+	if !m.by.IsZero() {
+		m.quiet = true // that they failed is said already
+		return append([]action{actRejectTried}, m.readAll()...)
+	}
 	return append([]action{actRejectTried}, m.run(now)...)
 }
 

@@ -299,3 +299,28 @@ func TestCanaryAndAFreshChange(t *testing.T) {
 	w.until()
 	wantActions(t, w.do(evRead{id: "3", same: true}), actLogSame, actAccept, actLeaveTurn)
 }
+
+// New credentials and versions that failed elsewhere come as one change. The credentials are needed all the same: they are given to
+// the command in time, with the versions that it has.
+func TestTriedBadAndCredentialsThatEnd(t *testing.T) {
+	ended := func() *walk {
+		w := in(withLock(func(p *policy) { p.canary = true }), running)
+		w.do(evChanged{by: w.now.Add(5 * time.Minute)})
+		w.until()
+		w.do(evRead{id: "2", set: "two"})
+		wantActions(t, w.do(evTriedBad{}), actRejectTried, actRead)
+		return w
+	}
+	w := ended()
+	wantActions(t, w.do(evRead{id: "2", pinned: true}), actDrop, actQueue)
+	if w.turnSet != "" {
+		t.Errorf("asks for %q", w.turnSet)
+	}
+	wantActions(t, w.until(), actLeaveTurn, actLogWithout, actRead)
+	wantActions(t, w.do(evRead{id: "2", pinned: true}), actHook)
+	wantActions(t, w.do(evHooked{ok: true}), actStop)
+
+	w = ended()
+	wantActions(t, w.do(evRead{id: "2", pinned: true, same: true}), actDrop, actLeaveTurn)
+	w.want(t, running)
+}
