@@ -104,6 +104,12 @@ func (m *machine) changed(again bool, now time.Time) []action {
 		m.quiet = m.quiet && again
 		m.deadline = m.inTime(later(m.deadline, m.settled(now)))
 	case queueing: // it is read when the turn has come
+		if m.canary && !again { // but what nobody tries any more is not waited for
+			m.latest = now.Add(m.settle + maxPostpone)
+			m.enter(settling, m.settled(now))
+			m.keepsTurn = true
+			return nil
+		}
 		if m.deadline.IsZero() || m.by.Before(m.deadline) && !m.by.IsZero() {
 			m.deadline = m.by
 		}
@@ -184,7 +190,7 @@ func (m *machine) read(ev evRead, now time.Time) []action {
 	}
 	m.hurry(ev.by)
 	if (ev.moving || m.pending) && now.Before(m.latest) && !m.late(now) {
-		m.pending, m.keepsTurn = false, m.turn == hasTurn
+		m.pending, m.keepsTurn = false, m.turn != noTurn
 		m.enter(settling, m.settled(now))
 		return []action{actDrop}
 	}

@@ -186,7 +186,7 @@ func (s *supervisor) logAction(a action) {
 			"after", duration(time.Since(m.startedAt)))
 	case actRejectTried:
 		s.Log.Warn("another process has tried these versions and they failed, they are not tried here", "paths", seen(), "tried_by",
-			s.tried.By, "at", s.tried.At.Format(time.RFC3339))
+			s.tried.By, "at", s.tried.At.UTC().Format(time.RFC3339))
 	case actLogNoPlace:
 		s.Log.Warn("no place in the restart lock in time, the change goes on waiting", "paths", seen(),
 			"waited", duration(time.Since(m.queuedAt)))

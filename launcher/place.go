@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/agenticverz/vaultexec/internal/fault"
 	"github.com/agenticverz/vaultexec/internal/restartlock"
 )
 
@@ -17,7 +18,7 @@ import (
 // done in any place, and what nobody has tried is for the holder of the first.
 func (q *queue) try(ctx context.Context, w wants) time.Duration {
 	if w.number != q.asking {
-		q.asking, q.asked, q.looked, q.told = w.number, time.Now(), false, false
+		q.asking, q.asked, q.looked, q.told, q.usable, q.warned = w.number, time.Now(), false, false, false, false
 	}
 	places := q.places()
 	if w.set != "" {
@@ -31,20 +32,38 @@ func (q *queue) try(ctx context.Context, w wants) time.Duration {
 			places = []int{0}
 		}
 	}
+	if q.unsure >= 0 && !slices.Contains(places, q.unsure) { // one process has one place
+		if d := q.giveUp(ctx); q.unsure >= 0 {
+			return d
+		}
+	}
 	var holders []string
+	var broken error
 	for _, p := range places {
 		taken, holder, err := q.take(ctx, p)
-		if err != nil {
-			return q.again(ctx, err)
-		}
-		if taken {
+		switch {
+		case taken:
 			return q.tryHeld(ctx, w)
+		case err != nil && (ctx.Err() != nil || !ofOnePlace(err)):
+			return q.again(ctx, err)
+		case err != nil:
+			broken = err
+			q.sureOf(p)
+			continue
 		}
+		q.usable = true
 		if holder != "" && !slices.Contains(holders, holder) {
 			holders = append(holders, holder)
 		}
 	}
-	if !q.told {
+	switch {
+	case broken != nil && !q.usable:
+		return q.again(ctx, broken)
+	case broken != nil && !q.warned:
+		q.warned = true
+		q.warns("not every place in the restart lock can be used: "+broken.Error(), hinted(broken)...)
+	}
+	if !q.told && len(holders) > 0 {
 		q.told = true
 		q.says("the change waits for a place in the restart lock", "paths", w.what, "held_by", strings.Join(holders, ", "))
 	}
@@ -55,6 +74,9 @@ func (q *queue) try(ctx context.Context, w wants) time.Duration {
 func (q *queue) places() []int {
 	if !q.looked {
 		q.looked, q.next = true, rand.IntN(q.lock.Limit)
+	}
+	if q.unsure >= 0 { // it may be ours
+		q.next = q.unsure
 	}
 	looks := mostLooks
 	if q.pause() > oneLook {
@@ -73,20 +95,56 @@ func (q *queue) take(ctx context.Context, place int) (taken bool, holder string,
 	if err = q.do(ctx, func(ctx context.Context) (err error) {
 		view, err = q.lock.Engine.Look(ctx, place)
 		return err
-	}); err != nil || !view.Free {
-		return false, view.Holder, err
+	}); err != nil {
+		return false, "", err
+	}
+	if !view.Free {
+		q.sureOf(place)
+		return false, view.Holder, nil
 	}
 	begun := time.Now()
 	if err = q.do(ctx, func(ctx context.Context) (err error) {
 		taken, err = q.lock.Engine.Take(ctx, place)
 		return err
-	}); err != nil || !taken {
+	}); err != nil {
+		if !ofOnePlace(err) {
+			q.unsure, q.unsureUntil = place, begun.Add(q.lock.Engine.Lifetime())
+		}
 		return false, "", err
+	}
+	q.sureOf(place)
+	if !taken {
+		return false, "", nil
 	}
 	q.works()
 	q.place, q.since = place, begun
 	q.isRenewed(begun)
 	return true, "", nil
+}
+
+// ofOnePlace reports whether a failure is that of one place, and the others may do: there are fewer than --restart-limit says, or no
+// more are allowed.
+func ofOnePlace(err error) bool { return fault.Is(err, fault.Missing) || fault.Is(err, fault.Denied) }
+
+// sureOf notes that it is known who has a place.
+func (q *queue) sureOf(place int) {
+	if q.unsure == place {
+		q.unsure = -1
+	}
+}
+
+// giveUp gives back the place that a request without an answer may have taken. If that cannot be done, it ends by itself.
+func (q *queue) giveUp(ctx context.Context) time.Duration {
+	err := q.do(ctx, func(ctx context.Context) error { return q.lock.Engine.Release(ctx, q.unsure) })
+	if ctx.Err() != nil {
+		return 0
+	}
+	if err != nil && time.Now().Before(q.unsureUntil) {
+		q.failed(err)
+		return heldRetry
+	}
+	q.unsure = -1
+	return 0
 }
 
 // tryHeld answers what is wanted with the place that is held, if that will do.

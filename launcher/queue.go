@@ -45,17 +45,21 @@ type queue struct {
 	valid time.Time // until when the place is ours, whatever happens to others; zero when none is held
 
 	// The rest belongs to the goroutine.
-	place   int // -1 for none
-	given   int // the number of what was wanted and answered
-	renewed time.Time
-	since   time.Time // the place was taken
-	asking  int       // the number of what is being tried for
-	asked   time.Time // since when
-	told    bool      // the wait for it was logged
-	looked  bool      // since what is wanted is tried for
-	next    int       // the place that is looked at first
-	trouble time.Time
-	outcome []telling
+	place       int // -1 for none
+	given       int // the number of what was wanted and answered
+	renewed     time.Time
+	since       time.Time // the place was taken
+	asking      int       // the number of what is being tried for
+	asked       time.Time // since when
+	told        bool      // the wait for it was logged
+	looked      bool      // since what is wanted is tried for
+	next        int       // the place that is looked at first
+	unsure      int       // the place that a request without an answer may have taken; -1 for none
+	unsureUntil time.Time // by itself
+	usable      bool      // so was a place, since what is wanted is tried for
+	warned      bool      // another one was not, and that was said
+	trouble     time.Time
+	outcome     []telling
 }
 
 // wants is what the main goroutine wants.
@@ -86,7 +90,7 @@ func newQueue(lock RestartLock, log *slog.Logger) *queue {
 		return nil
 	}
 	q := &queue{lock: lock, log: log, out: make(chan queueEvent), wake: make(chan struct{}, 1),
-		done: make(chan struct{}), place: -1}
+		done: make(chan struct{}), place: -1, unsure: -1}
 	ctx, cancel := context.WithCancel(context.Background())
 	q.stop = cancel
 	go func() {
@@ -178,8 +182,10 @@ func (q *queue) close(ctx context.Context, keep bool) {
 	for _, t := range q.outcome {
 		_ = q.lock.Engine.Leave(ctx, t.Outcome)
 	}
-	if q.place >= 0 && !keep {
-		_ = q.lock.Engine.Release(ctx, q.place)
+	for _, p := range []int{q.place, q.unsure} {
+		if p >= 0 && !keep {
+			_ = q.lock.Engine.Release(ctx, p)
+		}
 	}
 	q.lock.Engine.Close()
 }
@@ -225,6 +231,8 @@ func (q *queue) step(ctx context.Context) time.Duration {
 	switch {
 	case q.place < 0 && w.place && w.number != q.given:
 		return q.soonest(owed, q.try(ctx, w))
+	case q.place < 0 && !w.place && q.unsure >= 0:
+		return q.soonest(owed, q.giveUp(ctx))
 	case q.place < 0:
 		return owed
 	case !w.place && (owed == 0 || time.Now().After(q.validUntil())):

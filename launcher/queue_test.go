@@ -26,6 +26,7 @@ type lockModel struct {
 	places   []modelPlace
 	outcomes []restartlock.Outcome
 	away     bool // it does not answer
+	made     int  // how many of the places there are; 0 for all
 	requests int
 }
 
@@ -64,6 +65,9 @@ func (h holder) free(i int) bool {
 
 func (h holder) Look(ctx context.Context, i int) (v restartlock.View, err error) {
 	err = h.answers(ctx, func() error {
+		if h.made > 0 && i >= h.made {
+			return &fault.Error{Kind: fault.Missing, What: "cannot look at the model", Why: "there is no such place"}
+		}
 		if v.Free = h.free(i); !v.Free {
 			v.Holder = h.places[i].by
 		}

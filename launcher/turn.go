@@ -65,7 +65,7 @@ func (m *machine) queue(set string, now time.Time) []action {
 	m.turn, m.turnSet, m.isFirst = asked, set, false
 	due := m.by
 	if m.lockWait > 0 {
-		due = m.inTime(m.queuedAt.Add(m.lockWait))
+		due = m.inTime(later(now, m.queuedAt.Add(m.lockWait)))
 	}
 	m.enter(queueing, due)
 	return []action{actQueue}
@@ -93,12 +93,17 @@ func (m *machine) lostTurn() {
 	}
 }
 
-// triedBad: another has tried what was read, and it failed there.
+// triedBad: another has tried what was read, and it failed there. Credentials that end are replaced all the same, beside the versions
+// that the command has.
 func (m *machine) triedBad(now time.Time) []action {
 	if m.state != queueing {
 		return nil
 	}
 	m.rejected = m.candidate
+	if !m.by.IsZero() {
+		m.quiet = true // that they failed is said already
+		return append([]action{actRejectTried}, m.readAll()...)
+	}
 	return append([]action{actRejectTried}, m.run(now)...)
 }
 
@@ -132,7 +137,9 @@ func (m *machine) needsTurn(now time.Time) bool {
 	switch m.state {
 	case queueing:
 		return true
-	case reading, hooking, diverting:
+	case reading: // with --canary it may be asked for, and another set of versions come meanwhile
+		return true
+	case hooking, diverting:
 		return m.turn == hasTurn
 	case settling:
 		return m.keepsTurn

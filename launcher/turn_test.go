@@ -268,3 +268,59 @@ func TestTurnOfOtherReactions(t *testing.T) {
 	w.do(evChanged{})
 	wantActions(t, w.pass(2*time.Second), actRead)
 }
+
+// With --canary the versions that are waited for may be replaced. Others try the later ones by then, and nobody the earlier ones, so
+// that the wait for these would be one for the first place alone.
+func TestCanaryAndAFreshChange(t *testing.T) {
+	w := in(withLock(func(p *policy) { p.canary = true }), running)
+	w.do(evChanged{})
+	w.until()
+	wantActions(t, w.do(evRead{id: "2", set: "two"}), actDrop, actQueue)
+	w.pass(time.Minute)
+	w.do(evChanged{again: true}) // nothing new
+	w.want(t, queueing)
+	w.do(evChanged{})
+	w.want(t, settling)
+	wantActions(t, w.do(evTurn{"two", true})) // comes too late
+	wantActions(t, w.pass(2*time.Second), actRead)
+	wantActions(t, w.do(evRead{id: "3", set: "three"}), actDrop, actQueue)
+	if w.turnSet != "three" {
+		t.Errorf("asks for %q", w.turnSet)
+	}
+	// The wait counts from the first question.
+	wantActions(t, w.pass(w.lockWait-time.Minute-2*time.Second), actLeaveTurn, actLogWithout, actRead)
+
+	// It is what runs again: nothing is asked for any longer.
+	w = in(withLock(func(p *policy) { p.canary = true }), running)
+	w.do(evChanged{})
+	w.until()
+	w.do(evRead{id: "2", set: "two"})
+	w.do(evChanged{})
+	w.until()
+	wantActions(t, w.do(evRead{id: "3", same: true}), actLogSame, actAccept, actLeaveTurn)
+}
+
+// New credentials and versions that failed elsewhere come as one change. The credentials are needed all the same: they are given to
+// the command in time, with the versions that it has.
+func TestTriedBadAndCredentialsThatEnd(t *testing.T) {
+	ended := func() *walk {
+		w := in(withLock(func(p *policy) { p.canary = true }), running)
+		w.do(evChanged{by: w.now.Add(5 * time.Minute)})
+		w.until()
+		w.do(evRead{id: "2", set: "two"})
+		wantActions(t, w.do(evTriedBad{}), actRejectTried, actRead)
+		return w
+	}
+	w := ended()
+	wantActions(t, w.do(evRead{id: "2", pinned: true}), actDrop, actQueue)
+	if w.turnSet != "" {
+		t.Errorf("asks for %q", w.turnSet)
+	}
+	wantActions(t, w.until(), actLeaveTurn, actLogWithout, actRead)
+	wantActions(t, w.do(evRead{id: "2", pinned: true}), actHook)
+	wantActions(t, w.do(evHooked{ok: true}), actStop)
+
+	w = ended()
+	wantActions(t, w.do(evRead{id: "2", pinned: true, same: true}), actDrop, actLeaveTurn)
+	w.want(t, running)
+}

@@ -102,8 +102,8 @@ func (u *ui) checkJSON(c *checked, variables bool) {
 	for _, f := range c.Faults {
 		out.Faults = append(out.Faults, *faultOf(f))
 	}
-	if !out.OK {
-		out.Exit = c.Faults[0].Code()
+	if err := c.verdict(); err != nil {
+		out.OK, out.Exit = false, fault.Of(err).Code()
 	}
 	if l := c.lock; l != nil {
 		out.Lock = &lockJSON{l.name, l.limit, len(l.faults) == 0, []faultJSON{}}

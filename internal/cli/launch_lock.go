@@ -5,6 +5,7 @@ import (
 	"context"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/agenticverz/vaultexec/internal/fault"
@@ -98,7 +99,7 @@ func checkLock(l launcher.RestartLock, timeout time.Duration) *lockCheck {
 	}
 	defer l.Engine.Close()
 	c := &lockCheck{name: l.Engine.Name(), limit: l.Limit}
-	said := map[string]bool{}
+	said, same := map[string]*fault.Error{}, map[*fault.Error]int{}
 	for i := range l.Limit {
 		ctx, cancel := context.WithTimeout(context.Background(), cmp.Or(timeout, 10*time.Second))
 		err := l.Engine.Check(ctx, i)
@@ -107,15 +108,26 @@ func checkLock(l launcher.RestartLock, timeout time.Duration) *lockCheck {
 			continue
 		}
 		f := fault.Of(err)
-		if !said[f.Error()+f.Hint] {
-			said[f.Error()+f.Hint] = true
+		text := strings.ReplaceAll(f.Error()+f.Hint, nameOfPlace(l.Engine.Name(), i), "")
+		if first := said[text]; first != nil {
+			same[first]++
+		} else {
+			said[text] = f
 			c.faults = append(c.faults, f)
 		}
 		if f.Kind == fault.Away || f.Kind == fault.Address { // nor will it answer for the others
 			break
 		}
 	}
+	for f, n := range same {
+		f.Why += "; the same for " + strconv.Itoa(n) + " more of " + strconv.Itoa(l.Limit) + " places"
+	}
 	return c
+}
+
+// nameOfPlace is how texts name a Lease: api-2 of kubernetes:shop/api.
+func nameOfPlace(lock string, place int) string {
+	return lock[strings.LastIndexAny(lock, ":/")+1:] + "-" + strconv.Itoa(place)
 }
 
 // verdict is the failure of a lock that cannot be used, nil otherwise. A run would work, and its restarts would be late.

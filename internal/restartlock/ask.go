@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -267,10 +268,12 @@ func newIdentity() string {
 	return host + "_" + hex.EncodeToString(b)
 }
 
-// added puts an outcome before those that there are. What nobody can read any more is given up.
+// added puts an outcome before those that there are. It replaces an older one of the same set: each set needs the room of one. What
+// nobody can read any more is given up.
 func added(old []byte, o Outcome) []byte {
 	o.What = cut(o.What, mostWhat)
-	list := append([]Outcome{o}, outcomes(old)...)
+	list := slices.DeleteFunc(outcomes(old), func(p Outcome) bool { return p.Set == o.Set })
+	list = append([]Outcome{o}, list...)
 	if len(list) > MostOutcomes {
 		list = list[:MostOutcomes]
 	}

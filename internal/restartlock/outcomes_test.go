@@ -33,3 +33,15 @@ func TestOutcomesOfOthers(t *testing.T) {
 		t.Errorf("%d outcomes, the first of %q", len(kept), kept[0].Set)
 	}
 }
+
+// A set that is tried twice, because the first to try it died, takes no room from those of other fleets.
+func TestOutcomesOfOneSet(t *testing.T) {
+	list := added(nil, Outcome{Set: "of another fleet", Good: true})
+	for i := range 2 * MostOutcomes {
+		list = added(list, Outcome{Set: "ours", Good: i%2 == 0})
+	}
+	kept := outcomes(list)
+	if len(kept) != 2 || kept[0].Set != "ours" || kept[0].Good || kept[1].Set != "of another fleet" {
+		t.Errorf("kept %+v", kept)
+	}
+}

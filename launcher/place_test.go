@@ -1,0 +1,68 @@
+package launcher
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// Where there are fewer places than --restart-limit says, those that there are do, whichever one a process looks at first.
+func TestQueueMissingPlaces(t *testing.T) {
+	for _, limit := range []int{2, 3, 5} {
+		inQueues(t, limit, 12, false, func(m *lockModel, fleet []*queue, said *bytes.Buffer) {
+			m.with(func() { m.made = 1 })
+			for _, q := range fleet {
+				q.ask("", "app 1 → 2")
+				hearsTurn(t, q, 10*time.Second)
+				q.leave()
+			}
+			if n := strings.Count(said.String(), "cannot be used"); n > 3*len(fleet) {
+				t.Errorf("limit %d: said %d times", limit, n)
+			}
+		})
+	}
+}
+
+// A request for a place may be cut off when it has taken one: that is given back at the end, and when the place is wanted no longer.
+func TestQueueTakesWithoutAnAnswer(t *testing.T) {
+	for name, end := range map[string]func(q *queue){
+		"left":   func(q *queue) { q.leave() },
+		"closed": func(q *queue) { q.close(context.Background(), false) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := &lockModel{places: make([]modelPlace, 1)}
+				q := newQueue(RestartLock{Engine: deafTake{holder{m, "pod-0"}}, Limit: 1}, slog.New(slog.DiscardHandler))
+				q.ask("", "")
+				wait := time.Now().Add(time.Minute)
+				for m.by(0) == "" && time.Now().Before(wait) {
+					time.Sleep(time.Millisecond)
+				}
+				if m.by(0) == "" {
+					t.Fatal("no place is taken")
+				}
+				end(q)
+				time.Sleep(lockRequest + heldRetry)
+				synctest.Wait()
+				if by := m.by(0); by != "" {
+					t.Errorf("%s still has the place", by)
+				}
+				q.stop()
+			})
+		})
+	}
+}
+
+// deafTake takes a place, and its answer is lost.
+type deafTake struct{ holder }
+
+func (d deafTake) Take(ctx context.Context, i int) (bool, error) {
+	_, _ = d.holder.Take(ctx, i)
+	<-ctx.Done()
+	return false, errors.New("no answer in time")
+}
