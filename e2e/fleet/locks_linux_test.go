@@ -69,6 +69,7 @@ func held(list []string) []string {
 // onEach runs a test with a lock in each engine. alone asks for a server of the test's own, which it may stop.
 func onEach(t *testing.T, limit int, alone bool, f func(t *testing.T, l lock)) {
 	t.Run("kubernetes", func(t *testing.T) {
+		t.Parallel()
 		if alone {
 			f(t, newLeases(t, enginetest.NewKubernetes(t), limit))
 			return
@@ -76,6 +77,7 @@ func onEach(t *testing.T, limit int, alone bool, f func(t *testing.T, l lock)) {
 		f(t, newLeases(t, enginetest.SharedKubernetes(t), limit))
 	})
 	t.Run("consul", func(t *testing.T) {
+		t.Parallel()
 		if alone {
 			f(t, newSessions(t, enginetest.NewConsul(t), limit))
 			return

@@ -102,7 +102,6 @@ func (f *fleet) noneFailed(failed *atomic.Int64) {
 // A holder that is killed takes its place with it for a while, and no longer.
 func TestHolderKilled(t *testing.T) {
 	onEach(t, 1, false, func(t *testing.T, l lock) {
-		t.Parallel()
 		f := newFleet(t, l)
 		failed := f.serve(few)
 		f.put("good-2")
@@ -133,7 +132,6 @@ func (f *fleet) without(p *process, value string) (n int) {
 // A holder that is stopped for longer than a place lives says that it has lost it, and ends what it had begun.
 func TestHolderStopped(t *testing.T) {
 	onEach(t, 1, false, func(t *testing.T, l lock) {
-		t.Parallel()
 		f := newFleet(t, l)
 		failed := f.serve(few, "--probation", "10s")
 		f.put("good-2")
@@ -151,7 +149,6 @@ func TestHolderStopped(t *testing.T) {
 // The engine is killed in the middle of a rotation, and started again.
 func TestEngineRestarts(t *testing.T) {
 	onEach(t, 2, true, func(t *testing.T, l lock) {
-		t.Parallel()
 		f := newFleet(t, l)
 		failed := f.serve(few)
 		f.put("good-2")
@@ -173,7 +170,6 @@ func TestEngineAway(t *testing.T) {
 	for name, away := range map[string]func(engine){"killed": engine.Kill, "frozen": engine.Freeze} {
 		t.Run(name, func(t *testing.T) {
 			onEach(t, 1, true, func(t *testing.T, l lock) {
-				t.Parallel()
 				f := newFleet(t, l)
 				failed := f.serve(few, "--restart-lock-wait", "3s")
 				away(l.engine())
@@ -192,7 +188,6 @@ func TestEngineAway(t *testing.T) {
 // With --restart-lock-required nothing is changed without a place, and everything as soon as there is one.
 func TestEngineAwayAndRequired(t *testing.T) {
 	onEach(t, 1, true, func(t *testing.T, l lock) {
-		t.Parallel()
 		f := newFleet(t, l)
 		failed := f.serve(few, "--restart-lock-wait", "1s", "--restart-lock-required")
 		l.engine().Freeze()
@@ -217,7 +212,6 @@ func TestEngineAwayAndRequired(t *testing.T) {
 // The one that tries a change dies before it knows: another tries it.
 func TestCanaryKilled(t *testing.T) {
 	onEach(t, 2, false, func(t *testing.T, l lock) {
-		t.Parallel()
 		f := newFleet(t, l)
 		f.start(few, "--canary", "--probation", "10s")
 		f.put("good-2")
