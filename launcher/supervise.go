@@ -163,7 +163,9 @@ func (s *supervisor) attend(p program, got []environ.Fetched) (finish func(conte
 		return func(last context.Context) {
 			cancel()
 			var left sync.WaitGroup // beside the revocation, which must not lose its time to an engine that does not answer
-			left.Go(func() { s.queue.close(last, s.machine.ownCode()) })
+			if s.queue != nil {
+				left.Go(func() { s.queue.close(last, s.machine.ownCode()) })
+			}
 			done.Wait()
 			giveBack(last, s.Session, s.watch.toRevoke())
 			left.Wait()
