@@ -360,7 +360,7 @@ func (s *supervisor) do(acts []action) {
 			s.logAction(a)
 			s.watch.reject(s.machine.rejected, s.other.runs)
 		case actQueue:
-			s.queue.ask(s.machine.turnSet, s.runs.states.text(s.known))
+			s.queue.ask(s.machine.turnSet, s.runs.states.text(s.known), s.machine.turnUntil)
 		case actLeaveTurn:
 			s.queue.leave()
 		case actTellGood:
