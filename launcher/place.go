@@ -160,6 +160,8 @@ func (q *queue) tryHeld(ctx context.Context, w wants) time.Duration {
 			return q.answer(ctx, w, queueEvent{event: evTriedBad{}, tried: o})
 		case known:
 			attrs = append(attrs, "proven_by", o.By)
+		case q.place != 0 && time.Now().Before(w.until):
+			return max(min(time.Until(w.until), q.lock.Engine.Lifetime()/3), heldRetry)
 		case q.place != 0:
 			return q.giveBack(ctx)
 		default:

@@ -17,7 +17,7 @@ func TestQueueMissingPlaces(t *testing.T) {
 		inQueues(t, limit, 12, false, func(m *lockModel, fleet []*queue, said *bytes.Buffer) {
 			m.with(func() { m.made = 1 })
 			for _, q := range fleet {
-				q.ask("", "app 1 → 2")
+				q.ask("", "app 1 → 2", time.Time{})
 				hearsTurn(t, q, 10*time.Second)
 				q.leave()
 			}
@@ -26,6 +26,36 @@ func TestQueueMissingPlaces(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A later set of versions is for the first place alone. Another one that is held is kept for as long as the command is on trial: more than
+// there are places would be, otherwise.
+func TestQueueKeepsThePlaceOfATrial(t *testing.T) {
+	inQueues(t, 2, 2, true, func(m *lockModel, fleet []*queue, _ *bytes.Buffer) {
+		first, second := fleet[0], fleet[1]
+		first.ask("two", "", time.Time{})
+		hearsTurn(t, first, time.Second)
+		first.tell("two", true)
+		time.Sleep(time.Second)
+		second.ask("two", "", time.Time{})
+		hearsTurn(t, second, time.Minute)
+		second.ask("three", "", time.Now().Add(time.Minute))
+		for range 50 {
+			time.Sleep(time.Second)
+			if by := m.by(1); by != "pod-1" {
+				t.Fatalf("%q has the place of the one on trial", by)
+			}
+		}
+		time.Sleep(15 * time.Second)
+		if by := m.by(1); by != "" {
+			t.Errorf("%s still has the place", by)
+		}
+		first.leave()
+		hearsTurn(t, second, time.Minute)
+		if by := m.by(0); by != "pod-1" {
+			t.Errorf("%q has the first place", by)
+		}
+	})
 }
 
 // A request for a place may be cut off when it has taken one: that is given back at the end, and when the place is wanted no longer.
@@ -38,7 +68,7 @@ func TestQueueTakesWithoutAnAnswer(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				m := &lockModel{places: make([]modelPlace, 1)}
 				q := newQueue(RestartLock{Engine: deafTake{holder{m, "pod-0"}}, Limit: 1}, slog.New(slog.DiscardHandler))
-				q.ask("", "")
+				q.ask("", "", time.Time{})
 				wait := time.Now().Add(time.Minute)
 				for m.by(0) == "" && time.Now().Before(wait) {
 					time.Sleep(time.Millisecond)

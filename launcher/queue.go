@@ -69,6 +69,7 @@ type wants struct {
 	set    string            // with --canary: what would be tried
 	what   string            // the same for people
 	named  map[string]string // what, by set, since a place is wanted
+	until  time.Time         // a place that is held already is needed
 	tell   []telling
 }
 
@@ -100,14 +101,14 @@ func newQueue(lock RestartLock, log *slog.Logger) *queue {
 	return q
 }
 
-// ask asks for a place.
-func (q *queue) ask(set, what string) {
+// ask asks for a place. One that is held already is needed until the given time, whatever is asked for: the command is on trial.
+func (q *queue) ask(set, what string, until time.Time) {
 	q.want(func(w *wants) {
 		if !w.place {
 			w.named = map[string]string{}
 		}
 		w.number, w.place, w.set, w.what = w.number+1, true, set, what
-		w.named[set] = what
+		w.named[set], w.until = what, until
 	})
 }
 

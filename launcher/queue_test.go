@@ -193,7 +193,7 @@ func TestQueueOfAFleet(t *testing.T) {
 		now, most := 0, 0
 		for _, q := range fleet {
 			done.Go(func() {
-				q.ask("", "app 1 → 2")
+				q.ask("", "app 1 → 2", time.Time{})
 				ev := <-q.events()
 				if !q.meant(ev) {
 					t.Errorf("%+v is not meant", ev)
@@ -221,9 +221,9 @@ func TestQueueOfAFleet(t *testing.T) {
 func TestQueueLeft(t *testing.T) {
 	inQueues(t, 1, 2, false, func(m *lockModel, fleet []*queue, _ *bytes.Buffer) {
 		first, second := fleet[0], fleet[1]
-		first.ask("", "")
+		first.ask("", "", time.Time{})
 		hearsTurn(t, first, time.Second)
-		second.ask("", "")
+		second.ask("", "", time.Time{})
 		time.Sleep(time.Minute)
 		second.leave()
 		first.leave()
@@ -231,7 +231,7 @@ func TestQueueLeft(t *testing.T) {
 		if by := m.by(0); by != "" {
 			t.Errorf("%s has the place", by)
 		}
-		second.ask("", "")
+		second.ask("", "", time.Time{})
 		hearsTurn(t, second, time.Second)
 	})
 }
@@ -239,10 +239,10 @@ func TestQueueLeft(t *testing.T) {
 // A holder that is gone loses its place when it has said nothing for as long as a place lives.
 func TestQueueHolderDies(t *testing.T) {
 	inQueues(t, 1, 2, false, func(m *lockModel, fleet []*queue, _ *bytes.Buffer) {
-		fleet[0].ask("", "")
+		fleet[0].ask("", "", time.Time{})
 		hearsTurn(t, fleet[0], time.Second)
 		fleet[0].stop() // without a word
-		fleet[1].ask("", "")
+		fleet[1].ask("", "", time.Time{})
 		hearsTurn(t, fleet[1], 2*placeLife)
 		if by := m.by(0); by != "pod-1" {
 			t.Errorf("%s has the place", by)
@@ -256,7 +256,7 @@ func TestQueueEngineAway(t *testing.T) {
 		q := fleet[0]
 		time.Sleep(time.Second)
 		m.with(func() { m.away = true })
-		q.ask("", "")
+		q.ask("", "", time.Time{})
 		time.Sleep(5 * time.Minute)
 		m.with(func() { m.away = false })
 		hearsTurn(t, q, lastPoll+lockRequest)
@@ -284,7 +284,7 @@ func TestQueueEngineAway(t *testing.T) {
 func TestQueueExpired(t *testing.T) {
 	inQueues(t, 1, 1, false, func(m *lockModel, fleet []*queue, _ *bytes.Buffer) {
 		q := fleet[0]
-		q.ask("", "")
+		q.ask("", "", time.Time{})
 		hearsTurn(t, q, time.Second)
 		if q.expired() {
 			t.Error("a fresh place counts as lost")
@@ -305,7 +305,7 @@ func TestQueueCanary(t *testing.T) {
 			tries, alone, turns, refused := 0, true, 0, 0
 			for _, q := range fleet {
 				done.Go(func() {
-					q.ask("two", "app 1 → 2")
+					q.ask("two", "app 1 → 2", time.Time{})
 					ev := <-q.events()
 					mu.Lock()
 					if _, bad := ev.event.(evTriedBad); bad {
@@ -345,7 +345,7 @@ func TestQueueCanary(t *testing.T) {
 func TestQueueTellsLater(t *testing.T) {
 	inQueues(t, 1, 1, true, func(m *lockModel, fleet []*queue, _ *bytes.Buffer) {
 		q := fleet[0]
-		q.ask("two", "")
+		q.ask("two", "", time.Time{})
 		hearsTurn(t, q, time.Second)
 		m.with(func() { m.away = true })
 		q.tell("two", false)
@@ -368,7 +368,7 @@ func TestQueueClosed(t *testing.T) {
 		m := &lockModel{places: make([]modelPlace, 1)}
 		for _, keep := range []bool{false, true} {
 			q := newQueue(RestartLock{Engine: holder{m, "pod"}, Limit: 1}, slog.New(slog.DiscardHandler))
-			q.ask("", "")
+			q.ask("", "", time.Time{})
 			hearsTurn(t, q, time.Second)
 			q.close(t.Context(), keep)
 			if by := m.by(0); (by != "") != keep {
@@ -381,7 +381,7 @@ func TestQueueClosed(t *testing.T) {
 // Without the option there is nothing.
 func TestNoQueue(t *testing.T) {
 	q := newQueue(RestartLock{}, nil)
-	q.ask("", "")
+	q.ask("", "", time.Time{})
 	q.leave()
 	q.tell("two", true)
 	q.close(t.Context(), false)

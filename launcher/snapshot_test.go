@@ -35,6 +35,7 @@ func TestSnapshotOfStates(t *testing.T) {
 		{"not ready", machine{state: running}, 5, false, statusserver.Running, "the command is not ready yet", "", time.Time{}},
 		{"settling", machine{state: settling, deadline: snapAfter(2)}, 5, true, statusserver.Running, "", "settling app 1 → 2", snapAfter(2)},
 		{"waiting", machine{state: waiting, why: "splay", deadline: snapAfter(3)}, 5, true, statusserver.Running, "", "waiting app 1 → 2 (waits for splay)", snapAfter(3)},
+		{"queueing", machine{state: queueing, deadline: snapAfter(600)}, 5, true, statusserver.Running, "", "queueing app 1 → 2 (waits for a place in the restart lock)", snapAfter(600)},
 		{"reading", machine{state: reading}, 5, true, statusserver.Running, "", "reading app 1 → 2", time.Time{}},
 		{"hooking", machine{state: hooking}, 5, true, statusserver.Running, "", "hook app 1 → 2", time.Time{}},
 		{"draining", machine{state: diverting, deadline: snapAfter(4)}, 5, true, statusserver.Running, "", "draining app 1 → 2", snapAfter(4)},

@@ -163,7 +163,9 @@ func (s *supervisor) attend(p program, got []environ.Fetched) (finish func(conte
 		return func(last context.Context) {
 			cancel()
 			var left sync.WaitGroup // beside the revocation, which must not lose its time to an engine that does not answer
-			left.Go(func() { s.queue.close(last, s.machine.ownCode()) })
+			if s.queue != nil {
+				left.Go(func() { s.queue.close(last, s.machine.ownCode()) })
+			}
 			done.Wait()
 			giveBack(last, s.Session, s.watch.toRevoke())
 			left.Wait()
@@ -358,7 +360,7 @@ func (s *supervisor) do(acts []action) {
 			s.logAction(a)
 			s.watch.reject(s.machine.rejected, s.other.runs)
 		case actQueue:
-			s.queue.ask(s.machine.turnSet, s.runs.states.text(s.known))
+			s.queue.ask(s.machine.turnSet, s.runs.states.text(s.known), s.machine.turnUntil)
 		case actLeaveTurn:
 			s.queue.leave()
 		case actTellGood:

@@ -59,3 +59,17 @@ func TestCheckOfMissingPlaces(t *testing.T) {
 		t.Errorf("exit code %d with three: %s", code, text)
 	}
 }
+
+// With --canary the outcomes have to be read, too: a token that may do nothing but take the places is not enough.
+func TestCheckOfOutcomes(t *testing.T) {
+	c := enginetest.SharedConsul(t)
+	s := &sessions{c: c, name: c.Name(), limit: 1}
+	s.token = c.Token(t, `key_prefix "`+s.name+`/0" { policy = "write" } session_prefix "" { policy = "write" }`)
+	f := newFleet(t, s)
+	if text, code := f.check(); code != 0 {
+		t.Errorf("exit code %d without it:\n%s", code, text)
+	}
+	if text, code := f.check("--canary"); code != 121 || !strings.Contains(text, "cannot read the outcomes at the restart lock") || !strings.Contains(text, `key_prefix "`+s.name+`/"`) {
+		t.Errorf("exit code %d with it:\n%s", code, text)
+	}
+}

@@ -8,7 +8,8 @@ After a change, vaultexec takes one of --restart-limit places before it does
 anything, and holds it until the new command has passed its --probation. The others
 wait. The secrets are read after the place is taken, so that a command starts with
 the newest. What expires does not wait: a command whose credentials end is restarted
-in time, with a place or without.
+in time, with a place or without. A process that starts needs no place, and takes what
+is newest.
 
   kubernetes:NAME        the Leases NAME-0, NAME-1 ... of this pod's namespace, or
                          of another: kubernetes:NAMESPACE/NAME. The manifest makes

@@ -119,6 +119,13 @@ func checkLock(l launcher.RestartLock, timeout time.Duration) *lockCheck {
 			break
 		}
 	}
+	if l.Canary && len(c.faults) == 0 {
+		ctx, cancel := context.WithTimeout(context.Background(), cmp.Or(timeout, 10*time.Second))
+		if _, err := l.Engine.Outcomes(ctx); err != nil {
+			c.faults = append(c.faults, fault.Of(err))
+		}
+		cancel()
+	}
 	for f, n := range same {
 		f.Why += "; the same for " + strconv.Itoa(n) + " more of " + strconv.Itoa(l.Limit) + " places"
 	}
