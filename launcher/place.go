@@ -149,7 +149,8 @@ func (q *queue) giveUp(ctx context.Context) time.Duration {
 
 // tryHeld answers what is wanted with the place that is held, if that will do.
 func (q *queue) tryHeld(ctx context.Context, w wants) time.Duration {
-	attrs, first := []any{"place", q.place, "after", duration(time.Since(q.asked))}, false
+	first := false
+	attrs := []any{"place", q.place, "after", duration(time.Since(q.asked))}
 	if w.set != "" {
 		o, known, err := q.outcomeOf(ctx, w.set)
 		switch {
@@ -165,7 +166,8 @@ func (q *queue) tryHeld(ctx context.Context, w wants) time.Duration {
 		case q.place != 0:
 			return q.giveBack(ctx)
 		default:
-			attrs, first = append(attrs, "canary", true), true
+			first = true
+			attrs = append(attrs, "canary", true)
 		}
 	}
 	q.says("a place in the restart lock is taken", attrs...)

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -68,6 +69,7 @@ type process struct {
 	id   string
 	cmd  *exec.Cmd
 	done chan struct{}
+	gone atomic.Bool // the test has killed it
 	mu   sync.Mutex
 	text strings.Builder
 }
@@ -164,6 +166,13 @@ func (f *fleet) lockEnv() []string {
 }
 
 func (f *fleet) record() string { return filepath.Join(f.dir, "record") }
+
+// kill ends it with SIGKILL, and its command with it. What its clients see from now on is no failure.
+func (p *process) kill() {
+	p.gone.Store(true)
+	_ = p.cmd.Process.Kill()
+	<-p.done
+}
 
 func (p *process) said() string {
 	p.mu.Lock()

@@ -45,14 +45,14 @@ func (f *fleet) serve(n int, args ...string) (failed *atomic.Int64) {
 		clients.Wait()
 	})
 	for i, address := range addresses {
-		done := f.list[i].done
+		p := f.list[i]
 		clients.Go(func() {
 			client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 			for tick := time.NewTicker(20 * time.Millisecond); ; {
 				select {
 				case <-ctx.Done():
 					return
-				case <-done: // killed by the test
+				case <-p.done:
 					return
 				case <-tick.C:
 				}
@@ -63,10 +63,10 @@ func (f *fleet) serve(n int, args ...string) (failed *atomic.Int64) {
 					_ = resp.Body.Close()
 				}
 				select {
-				case <-done:
+				case <-p.done:
 				case <-ctx.Done():
 				default:
-					if err != nil {
+					if err != nil && !p.gone.Load() {
 						failed.Add(1)
 					}
 				}
@@ -106,8 +106,7 @@ func TestHolderKilled(t *testing.T) {
 		failed := f.serve(few)
 		f.put("good-2")
 		p := f.holder()
-		_ = p.cmd.Process.Kill()
-		<-p.done
+		p.kill()
 		f.until("the others have the new secret", func() bool { return f.without(p, "good-2") == few-1 })
 		f.noneFailed(failed)
 	})
@@ -217,8 +216,7 @@ func TestCanaryKilled(t *testing.T) {
 		f.put("good-2")
 		f.until("one tries it", func() bool { return f.tried("good-2") == 1 })
 		p := f.holder()
-		_ = p.cmd.Process.Kill()
-		<-p.done
+		p.kill()
 		f.until("the others have the new secret", func() bool { return f.without(p, "good-2") == few-1 })
 	})
 }
