@@ -1,7 +1,6 @@
 package launcher
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"log/slog"
@@ -14,7 +13,7 @@ import (
 // Where there are fewer places than --restart-limit says, those that there are do, whichever one a process looks at first.
 func TestQueueMissingPlaces(t *testing.T) {
 	for _, limit := range []int{2, 3, 5} {
-		inQueues(t, limit, 12, false, func(m *lockModel, fleet []*queue, said *bytes.Buffer) {
+		inQueues(t, limit, 12, false, func(m *lockModel, fleet []*queue, said *lockedText) {
 			m.with(func() { m.made = 1 })
 			for _, q := range fleet {
 				q.ask("", "app 1 → 2", time.Time{})
@@ -31,7 +30,7 @@ func TestQueueMissingPlaces(t *testing.T) {
 // A later set of versions is for the first place alone. Another one that is held is kept for as long as the command is on trial: more than
 // there are places would be, otherwise.
 func TestQueueKeepsThePlaceOfATrial(t *testing.T) {
-	inQueues(t, 2, 2, true, func(m *lockModel, fleet []*queue, _ *bytes.Buffer) {
+	inQueues(t, 2, 2, true, func(m *lockModel, fleet []*queue, _ *lockedText) {
 		first, second := fleet[0], fleet[1]
 		first.ask("two", "", time.Time{})
 		hearsTurn(t, first, time.Second)

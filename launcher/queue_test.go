@@ -132,18 +132,18 @@ func (m *lockModel) by(i int) (name string) {
 }
 
 // inQueues runs f with a fleet in a bubble.
-func inQueues(t *testing.T, limit, size int, canary bool, f func(m *lockModel, fleet []*queue, said *bytes.Buffer)) {
+func inQueues(t *testing.T, limit, size int, canary bool, f func(m *lockModel, fleet []*queue, said *lockedText)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		m := &lockModel{places: make([]modelPlace, limit)}
-		var said bytes.Buffer
-		log := slog.New(slog.NewTextHandler(&lockedWriter{w: &said}, nil))
+		said := &lockedText{}
+		log := slog.New(slog.NewTextHandler(said, nil))
 		var fleet []*queue
 		for i := range size {
 			name := fmt.Sprintf("pod-%d", i)
 			fleet = append(fleet, newQueue(RestartLock{Engine: holder{m, name}, Limit: limit, Canary: canary, Holder: name}, log))
 		}
-		f(m, fleet, &said)
+		f(m, fleet, said)
 		for _, q := range fleet {
 			q.close(t.Context(), false)
 		}
@@ -155,15 +155,22 @@ func inQueues(t *testing.T, limit, size int, canary bool, f func(m *lockModel, f
 	})
 }
 
-type lockedWriter struct {
-	mu sync.Mutex
-	w  *bytes.Buffer
+// lockedText is what all of a fleet have said.
+type lockedText struct {
+	mu   sync.Mutex
+	text bytes.Buffer
 }
 
-func (l *lockedWriter) Write(b []byte) (int, error) {
+func (l *lockedText) Write(b []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.w.Write(b)
+	return l.text.Write(b)
+}
+
+func (l *lockedText) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
 }
 
 // hears waits for the next event of a queue.
@@ -187,7 +194,7 @@ func hearsTurn(t *testing.T, q *queue, within time.Duration) {
 
 // Each of a fleet gets its turn, and never more than there are places.
 func TestQueueOfAFleet(t *testing.T) {
-	inQueues(t, 3, 20, false, func(m *lockModel, fleet []*queue, _ *bytes.Buffer) {
+	inQueues(t, 3, 20, false, func(m *lockModel, fleet []*queue, _ *lockedText) {
 		var done sync.WaitGroup
 		var mu sync.Mutex
 		now, most := 0, 0
@@ -219,7 +226,7 @@ func TestQueueOfAFleet(t *testing.T) {
 
 // What asks no longer gets nothing, and what it got meanwhile goes back.
 func TestQueueLeft(t *testing.T) {
-	inQueues(t, 1, 2, false, func(m *lockModel, fleet []*queue, _ *bytes.Buffer) {
+	inQueues(t, 1, 2, false, func(m *lockModel, fleet []*queue, _ *lockedText) {
 		first, second := fleet[0], fleet[1]
 		first.ask("", "", time.Time{})
 		hearsTurn(t, first, time.Second)
@@ -238,7 +245,7 @@ func TestQueueLeft(t *testing.T) {
 
 // A holder that is gone loses its place when it has said nothing for as long as a place lives.
 func TestQueueHolderDies(t *testing.T) {
-	inQueues(t, 1, 2, false, func(m *lockModel, fleet []*queue, _ *bytes.Buffer) {
+	inQueues(t, 1, 2, false, func(m *lockModel, fleet []*queue, _ *lockedText) {
 		fleet[0].ask("", "", time.Time{})
 		hearsTurn(t, fleet[0], time.Second)
 		fleet[0].stop() // without a word
@@ -252,7 +259,7 @@ func TestQueueHolderDies(t *testing.T) {
 
 // An engine that does not answer is said once, and asked again; a place that was not renewed for so long counts as lost.
 func TestQueueEngineAway(t *testing.T) {
-	inQueues(t, 1, 2, false, func(m *lockModel, fleet []*queue, said *bytes.Buffer) {
+	inQueues(t, 1, 2, false, func(m *lockModel, fleet []*queue, said *lockedText) {
 		q := fleet[0]
 		time.Sleep(time.Second)
 		m.with(func() { m.away = true })
@@ -282,7 +289,7 @@ func TestQueueEngineAway(t *testing.T) {
 
 // A process that was stopped for longer than a place lives notices it by the clock, before the engine has told it.
 func TestQueueExpired(t *testing.T) {
-	inQueues(t, 1, 1, false, func(m *lockModel, fleet []*queue, _ *bytes.Buffer) {
+	inQueues(t, 1, 1, false, func(m *lockModel, fleet []*queue, _ *lockedText) {
 		q := fleet[0]
 		q.ask("", "", time.Time{})
 		hearsTurn(t, q, time.Second)
@@ -299,7 +306,7 @@ func TestQueueExpired(t *testing.T) {
 // The first tries what is new, the others do what it has found out.
 func TestQueueCanary(t *testing.T) {
 	for _, good := range []bool{true, false} {
-		inQueues(t, 3, 10, true, func(m *lockModel, fleet []*queue, said *bytes.Buffer) {
+		inQueues(t, 3, 10, true, func(m *lockModel, fleet []*queue, said *lockedText) {
 			var done sync.WaitGroup
 			var mu sync.Mutex
 			tries, alone, turns, refused := 0, true, 0, 0
@@ -343,7 +350,7 @@ func TestQueueCanary(t *testing.T) {
 
 // An outcome is left before the place is given back, and as soon as the engine answers again.
 func TestQueueTellsLater(t *testing.T) {
-	inQueues(t, 1, 1, true, func(m *lockModel, fleet []*queue, _ *bytes.Buffer) {
+	inQueues(t, 1, 1, true, func(m *lockModel, fleet []*queue, _ *lockedText) {
 		q := fleet[0]
 		q.ask("two", "", time.Time{})
 		hearsTurn(t, q, time.Second)
