@@ -12,7 +12,7 @@ type CopyReport struct {
 	File string
 	None bool          // there is none yet
 	Age  time.Duration // of one that could be used
-	Why  string        // why it could not; "" when it could
+	Flaw error         // why it could not; nil when it could
 }
 
 // report looks at the copy, and changes nothing. It is nil without --fallback.
@@ -33,7 +33,7 @@ func (g *lastGood) report(now time.Time) *CopyReport {
 	}
 	clear(payload)
 	if err != nil {
-		r.Why = err.Error()
+		r.Flaw = err
 	}
 	return r
 }
@@ -43,8 +43,8 @@ func (r *CopyReport) instead(failure error) error {
 	switch {
 	case r == nil || !isAway(failure):
 		return failure
-	case r.Why != "":
-		return because(failure, errors.New(r.Why))
+	case r.Flaw != nil:
+		return because(failure, r.Flaw)
 	}
 	f := *fault.Of(failure)
 	f.AddHint("a run would start with the last-good copy, which is " + duration(r.Age) + " old")

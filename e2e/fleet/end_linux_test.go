@@ -45,7 +45,6 @@ func (l *loggedIn) tokens(t *testing.T) (n int) {
 // An engine that does not answer any more takes nothing from the end of a process that holds a place: its token is revoked.
 func TestEndWhileTheEngineIsFrozen(t *testing.T) {
 	onEach(t, 1, true, func(t *testing.T, l lock) {
-		t.Parallel()
 		f := newFleet(t, l)
 		in := f.login()
 		f.token = ""

@@ -97,8 +97,8 @@ func (c *checked) warn(s *settings) {
 			fmt.Sprintf("the server has no namespaces (Vault %s, community edition) and ignores --auth-namespace %s",
 				c.Server.Version, ns))
 	}
-	if k := c.Copy; k != nil && !k.None && k.Why != "" {
-		c.warnings = append(c.warnings, fmt.Sprintf("the last-good copy %q cannot be used: %s", k.File, k.Why))
+	if k := c.Copy; k != nil && !k.None && k.Flaw != nil {
+		c.warnings = append(c.warnings, fmt.Sprintf("the last-good copy %q cannot be used: %s", k.File, k.Flaw))
 	}
 	for _, p := range c.Paths {
 		if c.Copy != nil && p.Leased {
@@ -189,7 +189,7 @@ func (u *ui) checkText(c *checked, variables bool) {
 	}
 	if k := c.Copy; k != nil && k.None {
 		u.line("copy", "%s: there is none yet, a run writes it", k.File)
-	} else if k != nil && k.Why == "" {
+	} else if k != nil && k.Flaw == nil {
 		u.line("copy", "%s: %s old, a start without Vault would use it", k.File, k.Age.Truncate(time.Second))
 	}
 	u.lockText(c.lock)

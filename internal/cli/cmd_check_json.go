@@ -91,8 +91,10 @@ func (u *ui) checkJSON(c *checked, variables bool) {
 		}
 	}
 	if k := c.Copy; k != nil {
-		out.Copy = &copyJSON{File: k.File, Usable: k.Why == "", Why: k.Why}
-		if k.Why == "" {
+		out.Copy = &copyJSON{File: k.File, Usable: k.Flaw == nil}
+		if k.Flaw != nil {
+			out.Copy.Why = k.Flaw.Error()
+		} else {
 			out.Copy.Age = seconds(k.Age)
 		}
 	}
