@@ -179,7 +179,7 @@ func (q *queue) answer(ctx context.Context, w wants, ev queueEvent) time.Duratio
 	q.given, ev.number = w.number, w.number
 	q.send(ctx, ev)
 	if q.place >= 0 {
-		return time.Until(q.renewed.Add(q.lock.Engine.Lifetime() / 3))
+		return max(time.Until(q.renewed.Add(q.lock.Engine.Lifetime()/3)), time.Millisecond) // it may be due by now: an engine may be slow
 	}
 	return 0
 }

@@ -95,3 +95,41 @@ func (d deafTake) Take(ctx context.Context, i int) (bool, error) {
 	<-ctx.Done()
 	return false, errors.New("no answer in time")
 }
+
+// A place that was taken from a slow engine is renewed all the same.
+func TestQueueOfASlowEngine(t *testing.T) {
+	inQueues(t, 1, 1, true, func(m *lockModel, fleet []*queue, _ *lockedText) {
+		m.with(func() { m.slow = 3 * time.Second })
+		fleet[0].ask("two", "", time.Time{})
+		hearsTurn(t, fleet[0], time.Minute)
+		time.Sleep(time.Minute)
+		if by := m.by(0); by != "pod-0" {
+			t.Errorf("%q has the place", by)
+		}
+		m.with(func() { m.slow = 0 })
+	})
+}
+
+// Whoever loses a place while something else is asked for goes on asking.
+func TestQueueLosesAPlaceAndAsks(t *testing.T) {
+	inQueues(t, 2, 2, true, func(m *lockModel, fleet []*queue, _ *lockedText) {
+		first, second := fleet[0], fleet[1]
+		first.ask("two", "", time.Time{})
+		hearsTurn(t, first, time.Second)
+		first.tell("two", true)
+		time.Sleep(time.Second)
+		second.ask("two", "", time.Time{})
+		hearsTurn(t, second, time.Minute)
+		second.ask("three", "", time.Now().Add(time.Hour)) // for the first place alone
+		time.Sleep(time.Second)
+		m.with(func() { m.places[1] = modelPlace{"somebody", time.Now().Add(time.Minute)} })
+		time.Sleep(placeLife)
+		first.leave()
+		for {
+			if ev, yes := hears(t, second, 2*time.Minute).event.(evTurn); yes && ev.set == "three" {
+				break
+			}
+		}
+		m.with(func() { m.places[1] = modelPlace{} })
+	})
+}

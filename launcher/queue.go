@@ -239,8 +239,12 @@ func (q *queue) step(ctx context.Context) time.Duration {
 	case !w.place && (owed == 0 || time.Now().After(q.validUntil())):
 		return q.soonest(owed, q.giveBack(ctx))
 	}
-	if d := q.keep(ctx); q.place < 0 || !w.place || w.number == q.given {
+	d := q.keep(ctx)
+	switch {
+	case !w.place || w.number == q.given:
 		return q.soonest(owed, d)
+	case q.place < 0: // it was lost, and something else is asked for by now
+		return q.soonest(owed, q.try(ctx, w))
 	}
 	return q.soonest(owed, q.tryHeld(ctx, w))
 }

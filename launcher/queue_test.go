@@ -26,7 +26,8 @@ type lockModel struct {
 	places   []modelPlace
 	outcomes []restartlock.Outcome
 	away     bool // it does not answer
-	made     int  // how many of the places there are; 0 for all
+	slow     time.Duration
+	made     int // how many of the places there are; 0 for all
 	requests int
 }
 
@@ -47,6 +48,10 @@ func (h holder) Close()                  {}
 
 // answers runs f on what is kept, unless nothing answers: then the request ends with its context.
 func (h holder) answers(ctx context.Context, f func() error) error {
+	h.mu.Lock()
+	slow := h.slow
+	h.mu.Unlock()
+	time.Sleep(slow)
 	h.mu.Lock()
 	h.requests++
 	if !h.away {
