@@ -18,10 +18,9 @@
 // The environment that is wanted is a pure function of the records (records.go). The watcher decides nothing.
 //
 // A state machine without a clock or a process of its own decides what to do about an event (machine.go; events.go has what
-// goes in and what comes out, change.go is
-// the way of a change through it, questions.go what others may ask it). supervise.go carries out its actions; files.go
-// writes the files, hook.go runs the hook, decisions.go and ends.go write the lines of the log. Nothing is taken from
-// the running child before everything new was read and makes a valid environment. What fails to work is replaced by
+// goes in and what comes out, change.go is the way of a change through it, questions.go what others may ask it).
+// supervise.go carries out its actions; files.go writes the files, at the moment that put.go says, hook.go runs
+// the hook, decisions.go and ends.go write the lines of the log. Nothing is taken from the running child before everything new was read and makes a valid environment. What fails to work is replaced by
 // what worked before.
 //
 // With --restart-order start-first there are two commands for a while. handover.go is that part of the machine, and

@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 
 	"github.com/agenticverz/vaultexec/internal/vaulttest"
 )
@@ -29,22 +28,12 @@ type Consul struct {
 	admin string
 }
 
-var sharedConsul struct {
-	sync.Mutex
-	c *Consul
-}
+var sharedConsul shared[*Consul]
 
 // SharedConsul is the server that all tests of this binary share, each with a Name of its own. It ends with vaulttest.Shutdown.
 func SharedConsul(t TB) *Consul {
 	t.Helper()
-	sharedConsul.Lock()
-	defer sharedConsul.Unlock()
-	if sharedConsul.c == nil {
-		c := startConsul(t)
-		sharedConsul.c = c
-		vaulttest.AtShutdown(c.discard)
-	}
-	return sharedConsul.c
+	return sharedConsul.get(func() *Consul { return startConsul(t) })
 }
 
 // NewConsul starts a server for this test alone.

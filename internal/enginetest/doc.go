@@ -28,6 +28,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"time"
 
@@ -62,6 +63,23 @@ func BuildAll(ctx context.Context) error {
 
 // limit is generous: several test binaries start their servers on two busy cores.
 const limit = 90 * time.Second
+
+// shared is a server that all tests of a binary have. It ends with vaulttest.Shutdown.
+type shared[T interface{ discard() }] struct {
+	mu      sync.Mutex
+	server  T
+	started bool
+}
+
+func (s *shared[T]) get(start func() T) T {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.started {
+		s.server, s.started = start(), true
+		vaulttest.AtShutdown(s.server.discard)
+	}
+	return s.server
+}
 
 // program is a server that can be stopped, killed and started again as it was.
 type program struct {

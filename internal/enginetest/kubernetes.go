@@ -16,7 +16,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 
 	"github.com/agenticverz/vaultexec/internal/needs"
 	"github.com/agenticverz/vaultexec/internal/vaulttest"
@@ -34,23 +33,13 @@ type Kubernetes struct {
 	admin string
 }
 
-var sharedKubernetes struct {
-	sync.Mutex
-	k *Kubernetes
-}
+var sharedKubernetes shared[*Kubernetes]
 
 // SharedKubernetes is the server that all tests of this binary share, each with a Namespace of its own. It ends with vaulttest.Shutdown.
 func SharedKubernetes(t TB) *Kubernetes {
 	t.Helper()
 	needs.Program(t, "etcd")
-	sharedKubernetes.Lock()
-	defer sharedKubernetes.Unlock()
-	if sharedKubernetes.k == nil {
-		k := startKubernetes(t)
-		sharedKubernetes.k = k
-		vaulttest.AtShutdown(k.discard)
-	}
-	return sharedKubernetes.k
+	return sharedKubernetes.get(func() *Kubernetes { return startKubernetes(t) })
 }
 
 // NewKubernetes starts a server for this test alone.
