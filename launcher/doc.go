@@ -20,8 +20,8 @@
 // A state machine without a clock or a process of its own decides what to do about an event (machine.go; events.go has what
 // goes in and what comes out, change.go is the way of a change through it, questions.go what others may ask it).
 // supervise.go carries out its actions; files.go writes the files, at the moment that put.go says, hook.go runs
-// the hook, decisions.go and ends.go write the lines of the log. Nothing is taken from the running child before everything new was read and makes a valid environment. What fails to work is replaced by
-// what worked before.
+// the hook, decisions.go and ends.go write the lines of the log. Nothing is taken from the running child before
+// everything new was read and makes a valid environment. What fails to work is replaced by what worked before.
 //
 // With --restart-order start-first there are two commands for a while. handover.go is that part of the machine, and
 // second.go carries it out: each command is a value of the type child, and one of them serves. divert.go has new connections
